@@ -1,0 +1,138 @@
+"""What we measure and deploy on: the target, its profile file and the fingerprint of a machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_toml
+
+Backend = Literal["onnxruntime", "torch"]
+Precision = Literal["fp32"]
+
+
+class Target(BaseModel):
+    """A device with the engine, precision, threads and batch that networks run with on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["cpu"] = "cpu"
+    backend: Backend = "onnxruntime"
+    precision: Precision = "fp32"
+    threads: int = Field(default=1, ge=1, le=1024)
+    batch: int = Field(default=1, ge=1, le=4096)
+
+    def __str__(self) -> str:
+        """One readable line, such as ``cpu onnxruntime fp32, 1 thread, batch 1``."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.device} {self.backend} {self.precision}, {threads}, batch {self.batch}"
+
+
+class Profile(BaseModel):
+    """A file of ``profiles/``: a target with how to measure on it and a word for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    power_mode: str = ""
+    warmup_ms: float = Field(default=20.0, ge=0.0)
+    target: Target
+
+
+class Fingerprint(BaseModel):
+    """What a latency depends on beside the target: the machine and the library versions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str
+    flags: list[str]
+    cores: int
+    governor: str
+    system: str
+    libraries: dict[str, str]
+
+    def same_machine(self, other: Fingerprint) -> bool:
+        """Whether latencies of the two can be compared: CPU model, instruction sets and cores agree."""
+        return (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
+
+
+# The instruction sets that change which kernels an engine picks.
+_TELLING_FLAGS = (
+    "sse4_2 avx avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16 "
+    "asimd asimddp asimdhp bf16 i8mm sve sve2"
+).split()
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile TOML.
+
+    Raises:
+        UserError: missing, not TOML, or a field that does not fit.
+    """
+    return parse(Profile, read_toml(path, "profile"), f"profile {path}")
+
+
+def make_target(device: str, backend: str, precision: str, threads: int, batch: int) -> Target:
+    """Build a target from the words of a command line.
+
+    Raises:
+        UserError: a device, backend or precision that cannot be measured, or a count out of range.
+    """
+    if device != "cpu":
+        raise UserError(f"device '{device}' cannot be measured; `nat2deploy devices` lists what can (cpu)")
+    if threads > (os.cpu_count() or 1):
+        raise UserError(f"threads: {threads} asked for, this machine has {os.cpu_count()} cores; use fewer")
+    fields = {
+        "device": device,
+        "backend": backend,
+        "precision": precision,
+        "threads": threads,
+        "batch": batch,
+    }
+    return parse(Target, fields, "target")
+
+
+def fingerprint() -> Fingerprint:
+    """Describe the machine that this process runs on."""
+    cpu, flags = _cpu()
+    return Fingerprint(
+        cpu=cpu,
+        flags=flags,
+        cores=os.cpu_count() or 1,
+        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
+        system=f"{platform.system()} {platform.machine()}",
+        libraries={name: _version(name) for name in ("onnxruntime", "torch", "numpy")},
+    )
+
+
+def _cpu() -> tuple[str, list[str]]:
+    model, flags = "", set[str]()
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        key = key.strip()
+        if key == "model name" and not model:
+            model = value.strip()
+        elif key in ("flags", "Features") and not flags:
+            flags = set(value.split())
+    return model or platform.processor() or platform.machine(), [f for f in _TELLING_FLAGS if f in flags]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
