@@ -1,0 +1,1 @@
+"""Latency tables, their calibration and certificate, and the costs that a search asks for."""

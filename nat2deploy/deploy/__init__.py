@@ -1,0 +1,1 @@
+"""ONNX bundles for the device: export, runner, verification and bench."""

@@ -1,0 +1,1 @@
+"""One file a backend: compile a module for a target, run it, save and load it."""

@@ -1,0 +1,1 @@
+"""The clock: statistics of a measurement, whole networks, and blocks."""

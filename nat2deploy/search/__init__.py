@@ -1,0 +1,1 @@
+"""The NAT2 search: archive, surrogate, evolution, adaptation, budgets."""

@@ -1,0 +1,1 @@
+"""What can be chosen: search spaces, architectures, encodings, block signatures and counts."""

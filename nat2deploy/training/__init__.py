@@ -1,0 +1,1 @@
+"""Progressive shrinking, adaptation, BN recalibration and fine-tuning."""

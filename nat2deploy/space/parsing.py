@@ -1,0 +1,93 @@
+"""Architectures from the dictionaries that Once-For-All and NAT publish, and from their gene strings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nat2deploy.errors import UserError
+from nat2deploy.space.architecture import Architecture, Layer
+from nat2deploy.space.search_space import SearchSpace
+
+_KEYS = {"ks", "e", "d", "r", "w"}
+
+
+def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Architecture:
+    """Read ``{"ks": [...], "e": [...], "d": [...], "r": 224, "w": 1.0}``, as JSON text or a dictionary.
+
+    ``ks`` and ``e`` hold one value a present layer, or one a possible layer (20 in Once-For-All) of which
+    those of absent layers are ignored; a single number stands for all. ``w`` may be left out where the
+    space has one width; ``r`` may be a list of one.
+
+    Raises:
+        UserError: not JSON, a key missing or unknown, a wrong count, or a choice outside the space.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"architecture is not JSON ({error}); see `nat2deploy costs --help`") from error
+    if not isinstance(value, dict):
+        raise UserError('architecture must be a JSON object such as {"ks": .., "e": .., "d": .., "r": 224}')
+    unknown = sorted(set(value) - _KEYS)
+    if unknown:
+        raise UserError(f"architecture: unknown key '{unknown[0]}'; use ks, e, d, r and w")
+    stages = len(space.stages)
+    depths = [int(depth) for depth in _numbers(value, "d", stages)]
+    if len(depths) != stages:
+        raise UserError(f"architecture: d has {len(depths)} values; the space has {stages} stages")
+    for depth in depths:
+        _choice(space, "d", depth, space.depths)
+    kernels = _per_layer(value, "ks", depths, space.max_depth)
+    expansions = _per_layer(value, "e", depths, space.max_depth)
+    for kernel in kernels:
+        _choice(space, "ks", kernel, space.kernels)
+    for expansion in expansions:
+        _choice(space, "e", expansion, space.expansions)
+    layers = iter([Layer(int(k), float(e)) for k, e in zip(kernels, expansions, strict=True)])
+    return Architecture(
+        int(_single(space, value, "r", space.resolutions)),
+        float(_single(space, value, "w", space.widths)),
+        tuple(tuple(next(layers) for _ in range(depth)) for depth in depths),
+    )
+
+
+def _numbers(value: dict[str, Any], key: str, repeat: int) -> list[float]:
+    if key not in value:
+        raise UserError(f"architecture: '{key}' is missing; ks, e, d and r are needed")
+    numbers = value[key] if isinstance(value[key], list) else [value[key]] * repeat
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < 1e6:
+            raise UserError(f"architecture: {key} holds {str(number)[:40]!r}, which is no usable number")
+    return numbers
+
+
+def _per_layer(value: dict[str, Any], key: str, depths: list[int], max_depth: int) -> list[float]:
+    present = sum(depths)
+    numbers = _numbers(value, key, present)
+    if len(numbers) == present:
+        return numbers
+    possible = len(depths) * max_depth
+    if len(numbers) != possible:
+        raise UserError(
+            f"architecture: {key} has {len(numbers)} values; "
+            f"give {present} (one a present layer) or {possible}"
+        )
+    starts = range(0, possible, max_depth)
+    return [number for start, d in zip(starts, depths, strict=True) for number in numbers[start : start + d]]
+
+
+def _single(space: SearchSpace, value: dict[str, Any], key: str, choices: tuple[float, ...]) -> float:
+    if key not in value and len(choices) == 1:
+        return choices[0]
+    numbers = _numbers(value, key, 1)
+    if len(numbers) != 1:
+        raise UserError(f"architecture: {key} must be one number")
+    _choice(space, key, numbers[0], choices)
+    return numbers[0]
+
+
+def _choice(space: SearchSpace, key: str, number: float, choices: tuple[float, ...]) -> None:
+    if number not in choices:
+        have = ", ".join(f"{choice:g}" for choice in choices)
+        raise UserError(f"architecture: {key} {number:g} is not in space '{space.name}'; choose from {have}")

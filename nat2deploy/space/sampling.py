@@ -1,0 +1,47 @@
+"""Random architectures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.encoding import Genes, IntegerEncoding
+
+
+def uniform_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: int) -> Genes:
+    """Draw [count, genes] uniformly in the genes (NAT); most stages come out at their full depth."""
+    return rng.integers(encoding.lower, encoding.upper + 1, size=(count, len(encoding)), dtype=np.int64)
+
+
+def uniform_depth_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: int) -> Genes:
+    """Draw [count, genes] uniformly in the architecture space (NAT2).
+
+    Each layer beyond a stage's required ones is absent with probability 1/3; with *fill* repair
+    depths 2, 3, 4 then come with probabilities 1/3, 2/9 and 4/9.
+    """
+    genes = rng.integers(
+        np.maximum(encoding.lower, np.where(np.arange(len(encoding)) < 2, 0, 1)),
+        encoding.upper + 1,
+        size=(count, len(encoding)),
+        dtype=np.int64,
+    )
+    absent = (rng.random(genes.shape) < 1 / 3) & (encoding.lower == 0)
+    absent[:, :2] = False
+    genes[absent] = 0
+    return encoding.repair(genes, "fill")
+
+
+def random_architectures(
+    encoding: IntegerEncoding, rng: np.random.Generator, count: int
+) -> list[Architecture]:
+    """Draw ``count`` distinct architectures uniformly in the architecture space.
+
+    Fewer come back when the space has not that many.
+    """
+    found: dict[Architecture, None] = {}
+    for _ in range(20):
+        for genes in uniform_depth_genes(encoding, rng, count):
+            found.setdefault(encoding.decode(genes))
+            if len(found) == count:
+                return list(found)
+    return list(found)
