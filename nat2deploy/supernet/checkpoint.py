@@ -36,6 +36,8 @@ class SuperNetworkInfo(BaseModel):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     phases: tuple[str, ...] = ()
     """Training phases behind the weights, oldest first."""
+    recipe: str = ""
+    """How they were trained, so that a resumed training knows its own file."""
 
 
 def save_tensors(path: Path, state: dict[str, Tensor], metadata: str) -> None:

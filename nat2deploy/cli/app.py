@@ -1,0 +1,61 @@
+"""The application: its commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from nat2deploy.cli import deploying, measuring, searching, whole_way
+from nat2deploy.errors import UserError
+from nat2deploy.version import __version__
+
+# What typer raises for a wrong option; its class has lived in different packages.
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="nat2deploy",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (measuring, searching, deploying, whole_way):
+    group.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Fit a vision network to a device: profile it, search within budgets, deploy with evidence."""
+
+
+def main() -> None:
+    """Run the command line; bad input gives one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except _UsageError as error:
+        _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)

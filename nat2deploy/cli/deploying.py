@@ -1,0 +1,107 @@
+"""finetune, export, verify, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nat2deploy.cli.options import Json, Network, Run, Seed
+from nat2deploy.cli.progress import progress
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: a folder or a .zip.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(finetune)
+    app.command()(export)
+    app.command()(verify)
+    app.command()(bench)
+
+
+def finetune(
+    run: Run,
+    network: Annotated[str, typer.Option("--network", help="A network's id, best, or all.")] = "best",
+    epochs: Annotated[float, typer.Option(min=0.01)] = 10.0,
+    learning_rate: Annotated[float, typer.Option(min=1e-8)] = 0.01,
+    optimiser: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    distil: Annotated[bool, typer.Option(help="Follow the largest sub-network too.")] = True,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune networks of a run's front; validation accuracy before and after, test accuracy once."""
+    from nat2deploy.cli.render import print_finetuned
+    from nat2deploy.files import parse
+    from nat2deploy.run.config import FinetuneConfig
+    from nat2deploy.run.networks import finetune as run_finetune
+
+    fields = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "optimiser": optimiser,
+        "batch_size": batch_size,
+        "distil": distil,
+        "seed": seed,
+    }
+    with progress() as report:
+        done = run_finetune(run, network, parse(FinetuneConfig, fields, "fine-tuning"), report)
+    print_finetuned(done, as_json=as_json)
+
+
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", help="The bundle: a folder, or a .zip.")],
+    network: Network = "best",
+    engine: Annotated[str, typer.Option(help="onnxruntime.")] = "onnxruntime",
+    as_json: Json = False,
+) -> None:
+    """Compile a network of a run into a bundle for the device, checked against PyTorch."""
+    from nat2deploy.cli.render import print_manifest
+    from nat2deploy.files import parse
+    from nat2deploy.run.config import ExportConfig
+    from nat2deploy.run.export import export as run_export
+
+    config = parse(ExportConfig, {"network": network, "engine": engine}, "export")
+    with progress() as report:
+        manifest = run_export(run, config, out, report)
+    print_manifest(manifest, out, as_json=as_json)
+
+
+def verify(bundle: Bundle, seed: Seed = 0, as_json: Json = False) -> None:
+    """Check a bundle here: hashes, engine against PyTorch on real images, latency against the budget.
+
+    Exit code 1 when a check fails that is not bad input, such as a latency over the budget.
+    """
+    from nat2deploy.cli.render import print_verification
+    from nat2deploy.deploy.verify import verify_bundle
+
+    verification = verify_bundle(bundle, seed=seed)
+    print_verification(verification, as_json=as_json)
+    if not verification.ok:
+        raise typer.Exit(1)
+
+
+def bench(
+    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles or .onnx files.")],
+    threads: Annotated[int | None, typer.Option(min=1, help="Instead of each bundle's own.")] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds.")] = 30.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure bundles and ONNX files side by side in one run."""
+    from nat2deploy.cli.render import print_bench
+    from nat2deploy.deploy.bench import bench as run_bench
+
+    with progress() as report:
+        rows = run_bench(
+            paths,
+            seed=seed,
+            precision=0.005,
+            time_limit_s=time_limit,
+            threads=threads,
+            progress=lambda share, text: report("bench", share, 1.0, text),
+        )
+    print_bench(rows, as_json=as_json)

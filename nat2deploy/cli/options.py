@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Space = Annotated[str, typer.Option("--space", help="Search space: nano, ofa-mbv3, or a .toml file.")]
+Resolutions = Annotated[
+    str | None, typer.Option("--resolutions", help="Use only these of the space, such as 28,32.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Drives everything random.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="digits, fashion-mnist, cifar10, cifar100 (each also NAME:FOLDER), imagefolder:PATH."
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
+
+
+def resolutions(text: str | None) -> tuple[int, ...] | None:
+    """Read ``28,32``.
+
+    Raises:
+        typer.BadParameter: something else.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--resolutions '{text}': write whole numbers with commas, such as 28,32"
+        ) from None

@@ -1,0 +1,74 @@
+"""Progress on standard error: a live bar on a terminal, one line a stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nat2deploy.progress import Report
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Yield a report that draws itself."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        lines = _Lines(console)
+        yield lines
+        lines.close()
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    """One live bar for the current stage; finished stages stay above it."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.stage = ""
+        self.task: TaskID | None = None
+
+    def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        if stage != self.stage:
+            if self.task is not None:
+                self.bars.remove_task(self.task)
+            self.stage = stage
+            self.task = self.bars.add_task(escape(stage), total=total, detail=escape(detail))
+        assert self.task is not None
+        self.bars.update(self.task, completed=done, total=total, detail=escape(detail))
+
+
+class _Lines:
+    """Prints a stage's last words when the next one begins."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.stage = ""
+        self.detail = ""
+
+    def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        if stage != self.stage:
+            self.close()
+            self.stage = stage
+        self.detail = detail
+
+    def close(self) -> None:
+        """Print the stage that is left."""
+        if self.stage:
+            line = f"{self.stage}: {self.detail}" if self.detail else self.stage
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.stage = ""

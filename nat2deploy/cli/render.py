@@ -1,0 +1,257 @@
+"""Results as Rich tables, or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nat2deploy.cost.table import LatencyTable
+from nat2deploy.deploy.bench import BenchRow
+from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.verify import Verification
+from nat2deploy.engines.registry import BackendStatus
+from nat2deploy.run.front import Front
+from nat2deploy.run.networks import FinetuneReport, Judged
+from nat2deploy.run.pipeline import Outcome
+from nat2deploy.search.costs import format_cost
+from nat2deploy.supernet.checkpoint import SuperNetworkInfo
+from nat2deploy.target import Fingerprint
+
+console = Console(highlight=False)
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_json: bool) -> None:
+    """Backends and devices, each with its state."""
+    if as_json:
+        _json({"machine": here.model_dump(), "backends": [asdict(b) for b in backends]})
+        return
+    console.print(f"{here.cpu}, {here.cores} cores, governor {here.governor}, {here.system}")
+    table = Table("what", "usable", "version", "why", box=None, header_style="bold")
+    for backend in backends:
+        table.add_row(backend.name, "yes" if backend.available else "no", backend.version, backend.reason)
+    console.print(table)
+
+
+def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written: Path | None = None) -> None:
+    """A latency table's target, certificate and slowest blocks."""
+    if as_json:
+        _json(table.model_dump(mode="json"))
+        return
+    if written is not None:
+        console.print(f"wrote {written}")
+    console.print(f"space        {table.space}, resolutions {', '.join(map(str, table.resolutions))}")
+    console.print(f"target       {table.target}")
+    console.print(f"machine      {table.fingerprint.cpu}, {table.fingerprint.cores} cores")
+    console.print(f"entries      {len(table.entries)} blocks, noise floor {_percent(table.noise_floor)}")
+    certificate = table.certificate
+    if certificate is None:
+        console.print("certificate  none: a search with a latency budget will refuse this table")
+    else:
+        console.print(
+            f"certificate  {certificate.networks} networks never seen: mean error {certificate.mape:.2%}, "
+            f"{certificate.within_5pct:.0%} within 5 %, {certificate.within_10pct:.0%} within 10 %, "
+            f"Spearman {certificate.spearman:.3f}"
+        )
+    if entries:
+        rows = Table("slowest blocks", "ms", "p95", "MACs", "params", box=None, header_style="bold")
+        slowest = sorted(table.entries.items(), key=lambda item: -item[1].median_ms)[:entries]
+        for key, entry in slowest:
+            rows.add_row(
+                key,
+                f"{entry.median_ms:.4f}",
+                f"{entry.p95_ms:.4f}",
+                format_cost("macs", entry.macs),
+                format_cost("params", entry.params),
+            )
+        console.print(rows)
+
+
+def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None:
+    """What a super-network file holds."""
+    if as_json:
+        _json(info.model_dump(mode="json"))
+        return
+    console.print(f"super-network {path}")
+    console.print(f"space    {info.space.name}, width {info.width:g}, resolutions {info.space.resolutions}")
+    console.print(f"data     {info.data or 'unknown'}, {info.classes} classes, version {info.version}")
+    console.print(f"phases   {', '.join(info.phases) or 'none'}")
+
+
+def print_front(front: Front, out: Path, *, as_json: bool) -> None:
+    """The front, with predicted and measured latency."""
+    if as_json:
+        _json(front.model_dump(mode="json"))
+        return
+    console.print(_front_table(front))
+    for line in _front_words(front):
+        console.print(line)
+    console.print(f"run {out}: front.json, archive.jsonl ({front.evaluations} evaluations)")
+
+
+def _front_table(front: Front) -> Table:
+    with_latency = any("latency_ms" in network.costs for network in front.networks)
+    budgets = ", ".join(front.budgets) or "none"
+    table = Table(title=f"front on {front.data} (budgets: {budgets})", box=None, header_style="bold")
+    for column in (
+        "network",
+        "top-1",
+        *(("predicted", "measured") if with_latency else ()),
+        "MACs",
+        "params",
+    ):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    table.add_column("resolution", justify="right")
+    table.add_column("")
+    for network in front.networks:
+        latency: tuple[str, ...] = ()
+        if with_latency:
+            seen = network.measured
+            latency = (
+                f"{network.costs['latency_ms']:.3f} ms",
+                "-" if seen is None else f"{seen.median_ms:.3f} ms",
+            )
+        mark = "best" if front.best is not None and network.id == front.best.id else ""
+        table.add_row(
+            network.id,
+            _percent(network.top1),
+            *latency,
+            format_cost("macs", network.costs["macs"]),
+            format_cost("params", network.costs["params"]),
+            str(network.architecture["r"]),
+            mark if network.feasible else "over budget when measured",
+        )
+    return table
+
+
+def _front_words(front: Front) -> list[str]:
+    words = [front.note] if front.note else []
+    pairs = [(n.costs["latency_ms"], n.measured.median_ms) for n in front.networks if n.measured is not None]
+    if pairs:
+        errors = [predicted / measured - 1.0 for predicted, measured in pairs]
+        mean = sum(map(abs, errors)) / len(errors)
+        words.append(
+            f"predicted against measured latency: mean error {mean:.2%}, worst "
+            f"{max(errors, key=abs):+.2%} over {len(errors)} networks"
+        )
+    return words
+
+
+def _judged(judged: Judged) -> str:
+    return f"{_percent(judged.top1)} ({100 * judged.low:.2f}-{100 * judged.high:.2f})"
+
+
+def print_finetuned(reports: Sequence[FinetuneReport], *, as_json: bool) -> None:
+    """Accuracies before and after fine-tuning."""
+    if as_json:
+        _json([report.model_dump(mode="json") for report in reports])
+        return
+    table = Table("network", "validation before", "after", "test", "", box=None, header_style="bold")
+    for report in reports:
+        table.add_row(
+            report.id,
+            _judged(report.validation_before),
+            _judged(report.validation_after),
+            _judged(report.test),
+            "" if report.kept else "not better: inherited weights kept",
+        )
+    console.print(table)
+
+
+def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
+    """What a bundle holds."""
+    if as_json:
+        _json(manifest.model_dump(mode="json"))
+        return
+    parity, latency, accuracy = (
+        manifest.evidence.parity,
+        manifest.evidence.latency,
+        manifest.evidence.accuracy,
+    )
+    console.print(f"bundle   {out}: network {manifest.network}, {manifest.target}")
+    console.print(
+        f"parity   max difference {parity.max_difference:.2g}, top-1 agreement "
+        f"{_percent(parity.top1_agreement)} on {parity.images} images"
+    )
+    if accuracy is not None:
+        console.print(f"test     {_percent(accuracy.top1)} on {accuracy.images} images")
+    if latency is not None:
+        predicted = manifest.costs.latency_ms
+        words = "" if predicted is None else f", predicted {predicted:.3f} ms"
+        console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")
+    console.print(f"try      python {out}/run.py IMAGE.png")
+
+
+def print_verification(verification: Verification, *, as_json: bool) -> None:
+    """The checks of a bundle."""
+    if as_json:
+        _json(asdict(verification))
+        return
+    table = Table("check", "", "finding", box=None, header_style="bold")
+    for check in verification.checks:
+        table.add_row(check.name, "ok" if check.ok else "FAILED", check.text)
+    console.print(table)
+
+
+def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
+    """Latencies side by side."""
+    if as_json:
+        _json([asdict(row) for row in rows])
+        return
+    table = Table(
+        "network", "p50", "95 % interval", "p95", "p99", "images/s", "top-1", "MACs", "params",
+        box=None, header_style="bold",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.median_ms:.3f} ms",
+            f"{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
+            f"{row.p95_ms:.3f}",
+            f"{row.p99_ms:.3f}",
+            f"{row.throughput:.0f}",
+            "-" if row.top1 is None else _percent(row.top1),
+            "-" if row.macs is None else format_cost("macs", row.macs),
+            "-" if row.params is None else format_cost("params", row.params),
+        )
+    console.print(table)
+
+
+def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """Everything that the whole way made."""
+    if as_json:
+        _json(
+            {
+                "out": str(outcome.out),
+                "certificate": None
+                if outcome.table.certificate is None
+                else outcome.table.certificate.model_dump(mode="json"),
+                "front": outcome.front.model_dump(mode="json"),
+                "finetuned": [report.model_dump(mode="json") for report in outcome.finetuned],
+                "bundle": str(outcome.bundle),
+                "manifest": outcome.manifest.model_dump(mode="json"),
+                "verification": asdict(outcome.verification),
+            }
+        )
+        return
+    print_table(outcome.table, as_json=False)
+    console.print()
+    print_front(outcome.front, outcome.out / "search", as_json=False)
+    console.print()
+    print_finetuned(outcome.finetuned, as_json=False)
+    console.print()
+    print_manifest(outcome.manifest, outcome.bundle, as_json=False)
+    print_verification(outcome.verification, as_json=False)

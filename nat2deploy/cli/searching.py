@@ -1,0 +1,123 @@
+"""train, search, supernet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nat2deploy.cli.options import Data, Json, Resolutions, Seed, Space, resolutions
+from nat2deploy.cli.progress import progress
+
+supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(train)
+    app.command()(search)
+    app.add_typer(supernet_app, name="supernet")
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The super-network to write, a .safetensors file.")],
+    space: Space = "nano",
+    resolution_list: Resolutions = None,
+    width: Annotated[
+        float | None, typer.Option(help="Width multiplier; the space's first by default.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, help="In all phases together.")] = 12.0,
+    learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a super-network by progressive shrinking; the same command goes on with a killed training."""
+    from nat2deploy.cli.render import print_supernet
+    from nat2deploy.run.config import SpaceConfig, TrainConfig
+    from nat2deploy.run.train import train as run_train
+
+    config = TrainConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, width=width)
+    where = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
+    with progress() as report:
+        info = run_train(where, data, config, out, seed=seed, report=report)
+    print_supernet(info, out, as_json=as_json)
+
+
+@supernet_app.command("info")
+def supernet_show(
+    path: Annotated[Path, typer.Argument(metavar="SUPERNET")],
+    as_json: Json = False,
+) -> None:
+    """Say what a super-network file holds."""
+    from nat2deploy.cli.render import print_supernet
+    from nat2deploy.supernet.checkpoint import supernet_info
+
+    print_supernet(supernet_info(path), path, as_json=as_json)
+
+
+def search(
+    supernet: Annotated[Path, typer.Option("--supernet", help="A trained super-network.")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")],
+    space: Space = "nano",
+    resolution_list: Resolutions = None,
+    table: Annotated[Path | None, typer.Option(help="A latency table of `nat2deploy profile`.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", help="latency<=5ms, macs<=200M, params<=3M, size<=4MB or top1>=90%; repeatable."
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1)] = None,
+    archive_size: Annotated[int | None, typer.Option(min=4)] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, help="Evaluations a round.")] = None,
+    adapt_epochs: Annotated[float | None, typer.Option(min=0, help="Adaptation a round.")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(min=0, help="On a new data set, before.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="A TOML file of search settings; options go before it.")
+    ] = None,
+    allow_uncertified: Annotated[bool, typer.Option(help="Accept a table without a certificate.")] = False,
+    measure: Annotated[bool, typer.Option(help="Measure the front on this machine.")] = True,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Search a super-network's sub-networks for the best within budgets (NAT2).
+
+    Prints the front with predicted and then measured latency. The same command goes on with a run that
+    was stopped or killed.
+
+    Example: nat2deploy search --supernet w.safetensors --data digits --table t.json --budget 'latency<=1ms'
+    --out run
+    """
+    from nat2deploy.cli.render import print_front
+    from nat2deploy.files import parse, read_toml
+    from nat2deploy.run.config import SearchConfig, SpaceConfig
+    from nat2deploy.run.search import search as run_search
+    from nat2deploy.search.settings import SearchSettings
+
+    chosen: dict[str, object] = {} if settings is None else read_toml(settings, "search settings")
+    given = {
+        "rounds": rounds,
+        "archive_size": archive_size,
+        "candidates": candidates,
+        "adapt_epochs": adapt_epochs,
+        "warmup_epochs": warmup_epochs,
+    }
+    chosen.update({key: value for key, value in given.items() if value is not None})
+    chosen["seed"] = seed
+    config = SearchConfig(
+        space=SpaceConfig(name=space, resolutions=resolutions(resolution_list)),
+        supernet=str(supernet),
+        data=data,
+        table=None if table is None else str(table),
+        budgets=tuple(budget or ()),
+        allow_uncertified=allow_uncertified,
+        measure=measure,
+        settings=parse(SearchSettings, chosen, "search settings"),
+    )
+    with progress() as report:
+        front = run_search(config, out, report)
+    print_front(front, out, as_json=as_json)

@@ -1,0 +1,48 @@
+"""run, quickstart: every stage in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nat2deploy.cli.options import Json
+from nat2deploy.cli.progress import progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(run)
+    app.command()(quickstart)
+
+
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml")],
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/ and the config's name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Profile, train, search, fine-tune, export and verify as a TOML file says.
+
+    The same command goes on with a run that was stopped or killed.
+    """
+    from nat2deploy.cli.render import print_outcome
+    from nat2deploy.run.pipeline import load_pipeline, run_pipeline
+
+    settings = load_pipeline(config)
+    with progress() as report:
+        outcome = run_pipeline(settings, out or Path("runs") / config.stem, report)
+    print_outcome(outcome, as_json=as_json)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option("--out")] = Path("runs/quickstart"),
+    as_json: Json = False,
+) -> None:
+    """The whole way on scikit-learn's digits and this machine's CPU, in a few minutes."""
+    from nat2deploy.cli.render import print_outcome
+    from nat2deploy.run.pipeline import quickstart_config, run_pipeline
+
+    with progress() as report:
+        outcome = run_pipeline(quickstart_config(), out, report)
+    print_outcome(outcome, as_json=as_json)

@@ -1,0 +1,1 @@
+"""Runs: the front door of each stage, and the whole way from profile to bench."""

@@ -1,0 +1,99 @@
+"""The settings of every stage, as people write them in TOML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nat2deploy.search.settings import Positive, SearchSettings
+from nat2deploy.target import Target
+
+Rate = Annotated[float, Field(gt=0, le=10)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SpaceConfig(_Config):
+    """A search space: a preset or the path of a TOML file, and which resolutions of it to use."""
+
+    name: str = "nano"
+    resolutions: tuple[Positive, ...] | None = None
+
+
+class ProfileConfig(_Config):
+    """How to make the latency table."""
+
+    table: str | None = None
+    """A table made before; nothing is measured then."""
+    precision: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    """Wanted relative half width of each entry's confidence interval."""
+    time_limit_s: Seconds = 300.0
+    calibration_networks: Positive = 24
+    held_out_networks: Positive = 20
+
+
+class TrainConfig(_Config):
+    """How to train the super-network by progressive shrinking."""
+
+    supernet: str | None = None
+    """A super-network made before; nothing is trained then."""
+    epochs: Annotated[float, Field(gt=0)] = 12.0
+    """In all phases together."""
+    learning_rate: Rate = 0.1
+    batch_size: Positive = 128
+    width: Annotated[float, Field(gt=0)] | None = None
+    """Width multiplier; the space's first when not given."""
+
+
+class SearchConfig(_Config):
+    """Everything of one search; stored whole in its run."""
+
+    space: SpaceConfig
+    supernet: str
+    data: str
+    table: str | None = None
+    budgets: tuple[str, ...] = ()
+    allow_uncertified: bool = False
+    measure: bool = True
+    """Measure the front on this machine when it is the table's."""
+    settings: SearchSettings = SearchSettings()
+
+
+class FinetuneConfig(_Config):
+    """How to fine-tune one network."""
+
+    epochs: Annotated[float, Field(gt=0)] = 10.0
+    learning_rate: Rate = 0.01
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    batch_size: Positive = 128
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    distil: bool = True
+    """Follow the largest sub-network too."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ExportConfig(_Config):
+    """Which network of the front becomes a bundle."""
+
+    network: str = "best"
+    engine: Literal["onnxruntime"] = "onnxruntime"
+
+
+class PipelineConfig(_Config):
+    """The whole way: profile, train, search, fine-tune, export, verify and bench."""
+
+    data: str
+    budgets: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    allow_uncertified: bool = False
+    space: SpaceConfig = SpaceConfig()
+    target: Target = Target()
+    profile: ProfileConfig = ProfileConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchSettings = SearchSettings()
+    finetune: FinetuneConfig = FinetuneConfig()
+    export: ExportConfig = ExportConfig()

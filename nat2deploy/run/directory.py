@@ -1,0 +1,95 @@
+"""A run directory: the complete configuration, and files that survive a kill at any moment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import tomli_w
+from pydantic import BaseModel
+
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_toml, write_text
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class RunDirectory:
+    """A folder that holds everything of one search: see DESIGN for the names of its files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config_path(self) -> Path:
+        """The complete settings; re-running them gives the same run."""
+        return self.path / "config.toml"
+
+    @property
+    def supernet_path(self) -> Path:
+        """The super-network as the last finished adaptation left it."""
+        return self.path / "supernet.safetensors"
+
+    @property
+    def front_path(self) -> Path:
+        """The front, with predicted and measured costs."""
+        return self.path / "front.json"
+
+    def network(self, identity: str) -> Path:
+        """The folder of one chosen network."""
+        return self.path / "networks" / identity
+
+    def begin(self, config: BaseModel) -> None:
+        """Start the run, or go on with it when it has the same settings.
+
+        Raises:
+            UserError: the folder holds something else, or a run with other settings.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; choose another --out")
+        wanted = config.model_dump(mode="json", exclude_none=True)
+        if not self.config_path.exists():
+            if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+                raise UserError(f"{self.path} is not empty and not a run; choose another --out")
+            write_text(self.config_path, tomli_w.dumps(wanted))
+            return
+        held = self.read_config(type(config)).model_dump(mode="json", exclude_none=True)
+        if held != wanted:
+            keys = sorted(key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key))
+            raise UserError(
+                f"run {self.path} was made with other settings ({', '.join(keys)}); "
+                "repeat its own (config.toml) to go on with it, or choose another --out"
+            )
+
+    def read_config(self, model: type[Config]) -> Config:
+        """Return the settings that the run was begun with.
+
+        Raises:
+            UserError: no run, or a config that does not fit.
+        """
+        if not self.config_path.exists():
+            raise UserError(f"no run at {self.path}; make one with `nat2deploy search`")
+        return parse(model, read_toml(self.config_path, "run config"), f"run config {self.config_path}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            UserError: another process works on the run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        with (self.path / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"run {self.path} is in use by another process; wait for it") from error
+            yield

@@ -1,0 +1,97 @@
+"""``front.json``: what a search returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_json, write_json
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Measured(_Model):
+    """A latency measured on the device, in ms, with the 95 % confidence interval of the median."""
+
+    median_ms: float
+    p95_ms: float
+    p99_ms: float
+    ci_low_ms: float
+    ci_high_ms: float
+    samples: int
+
+
+class FrontNetwork(_Model):
+    """One network of the front.
+
+    ``top1`` is the validation accuracy with inherited weights; ``costs`` are predicted, by metric.
+    ``feasible`` says whether every budget is kept, by the measured latency where there is one.
+    """
+
+    id: str
+    architecture: dict[str, Any]
+    top1: float
+    costs: dict[str, float]
+    measured: Measured | None = None
+    feasible: bool
+
+
+class Front(_Model):
+    """The non-dominated networks within the budgets, cheapest first."""
+
+    schema_version: int = 1
+    space: str
+    data: str
+    budgets: tuple[str, ...]
+    objectives: tuple[str, ...]
+    rounds: int
+    evaluations: int
+    complete: bool
+    hypervolume: float | None
+    note: str = ""
+    networks: tuple[FrontNetwork, ...]
+
+    @property
+    def best(self) -> FrontNetwork | None:
+        """The most accurate feasible network."""
+        return max((n for n in self.networks if n.feasible), key=lambda n: n.top1, default=None)
+
+    def choose(self, wanted: str) -> FrontNetwork:
+        """The network of an id (or the start of one), or ``best``.
+
+        Raises:
+            UserError: no such network, several, or no feasible one.
+        """
+        if wanted == "best":
+            if self.best is None:
+                raise UserError(
+                    "the front holds no network within the budgets; search longer or raise a budget"
+                )
+            return self.best
+        matches = [n for n in self.networks if wanted and n.id.startswith(wanted)]
+        if len(matches) != 1:
+            have = ", ".join(n.id for n in self.networks)
+            what = "no network" if not matches else "several networks"
+            raise UserError(f"{what} '{wanted}' in the front; choose from best, {have}")
+        return matches[0]
+
+
+def load_front(path: Path) -> Front:
+    """Read ``front.json``.
+
+    Raises:
+        UserError: missing or broken.
+    """
+    if not path.exists():
+        raise UserError(f"no front at {path}; run `nat2deploy search` first")
+    return parse(Front, read_json(path, "front"), f"front {path}")
+
+
+def save_front(front: Front, path: Path) -> None:
+    """Write ``front.json`` atomically."""
+    write_json(path, front.model_dump(mode="json"))

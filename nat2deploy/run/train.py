@@ -1,0 +1,75 @@
+"""The front door of super-network training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nat2deploy.data.load import load_data
+from nat2deploy.errors import UserError
+from nat2deploy.progress import Report, silent
+from nat2deploy.run.config import SpaceConfig, TrainConfig
+from nat2deploy.space.search_space import load_space
+from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
+from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.training.schedule import Phase, progressive_shrinking
+from nat2deploy.training.supernet import train_supernet
+
+
+def train(
+    space_config: SpaceConfig,
+    data_spec: str,
+    config: TrainConfig,
+    out: Path,
+    *,
+    seed: int = 0,
+    report: Report = silent,
+) -> SuperNetworkInfo:
+    """Train a super-network by progressive shrinking and write it to ``out``; goes on where it was killed.
+
+    A finished file of the same settings is left as it is.
+
+    Raises:
+        UserError: an input that cannot be used, a file of other settings at ``out``, or divergence.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: a super-network is a .safetensors file; add that ending")
+    space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
+    width = space.widths[0] if config.width is None else config.width
+    data = load_data(data_spec, seed=seed, base_resolution=max(space.resolutions))
+    phases = progressive_shrinking(space, epochs=config.epochs, learning_rate=config.learning_rate)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        supernet = SuperNetwork(space, width, data.classes)
+    info = SuperNetworkInfo(
+        space=supernet.space,
+        width=width,
+        classes=data.classes,
+        data=data.name,
+        labels=data.labels,
+        mean=data.mean,
+        std=data.std,
+        recipe=f"{config.model_dump_json(exclude={'supernet'})} seed {seed}",
+    )
+    if out.exists() and supernet_info(out).model_copy(update={"phases": ()}) != info:
+        raise UserError(f"{out} is a super-network of other settings; choose another --out or remove it")
+    done = len(supernet_info(out).phases) if out.exists() else 0
+    if done == len(phases):
+        return load_supernet(out)[1]
+
+    def tell(phase: Phase, step: int, steps: int, loss: float) -> None:
+        place = f"{phases.index(phase) + 1}/{len(phases)} {phase.name}"
+        report(f"train {place}", step, steps, f"loss {loss:.3f}")
+
+    _, trained = train_supernet(
+        supernet,
+        phases,
+        data,
+        info,
+        out,
+        batch_size=min(config.batch_size, len(data.train)),
+        seed=seed,
+        progress=tell,
+    )
+    return trained

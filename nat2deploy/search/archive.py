@@ -1,0 +1,103 @@
+"""The archive: every evaluated architecture, one JSON line each, appended and never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nat2deploy.errors import UserError
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.parsing import parse_architecture
+from nat2deploy.space.search_space import SearchSpace
+
+Role = Literal["archive", "candidate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One architecture judged with one version of the super-network's weights.
+
+    ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``params``, ``size_mb``).
+    """
+
+    architecture: Architecture
+    version: int
+    role: Role
+    loss: float
+    values: dict[str, float]
+
+    @property
+    def error(self) -> float:
+        """1 − top-1 accuracy on the validation split."""
+        return 1.0 - self.values["top1"]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    version: int
+    role: Role
+    loss: float
+    values: dict[str, float]
+    architecture: dict[str, object]
+
+
+class ArchiveFile:
+    """``archive.jsonl`` of a run. A line that a killed process left unfinished is dropped on reading."""
+
+    def __init__(self, path: Path, space: SearchSpace) -> None:
+        self.path = path
+        self.space = space
+        self.evaluations = self._read()
+        self._known = {(e.architecture, e.version): e for e in self.evaluations}
+
+    def find(self, architecture: Architecture, version: int) -> Evaluation | None:
+        """The finished evaluation of an architecture with a version of the weights, if there is one."""
+        return self._known.get((architecture, version))
+
+    def of_version(self, version: int) -> list[Evaluation]:
+        """All evaluations with a version of the weights, oldest first."""
+        return [e for e in self.evaluations if e.version == version]
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Add one finished evaluation; it is on disk when this returns."""
+        line = _Line(
+            id=evaluation.architecture.id,
+            version=evaluation.version,
+            role=evaluation.role,
+            loss=evaluation.loss,
+            values=evaluation.values,
+            architecture=dict(evaluation.architecture.to_json()),
+        )
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(line.model_dump_json() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.evaluations.append(evaluation)
+        self._known[evaluation.architecture, evaluation.version] = evaluation
+
+    def _read(self) -> list[Evaluation]:
+        if not self.path.exists():
+            return []
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # killed while writing its last line
+            with self.path.open("r+b") as stream:
+                stream.truncate(len(whole))
+        evaluations = []
+        for number, text in enumerate(whole.splitlines(), start=1):
+            try:
+                line = _Line.model_validate(json.loads(text))
+                architecture = parse_architecture(self.space, dict(line.architecture))
+            except (ValidationError, ValueError, UserError) as error:
+                raise UserError(
+                    f"archive {self.path}, line {number} cannot be read; remove that line or start a new run"
+                ) from error
+            evaluations.append(Evaluation(architecture, line.version, line.role, line.loss, line.values))
+        return evaluations

@@ -1,0 +1,100 @@
+"""Budgets: ``latency<=5ms``, ``params<=3M``, ``top1>=90%``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nat2deploy.errors import UserError
+
+Metric = Literal["latency_ms", "macs", "params", "size_mb", "top1"]
+
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
+_BUDGET = re.compile(
+    rf"\s*([a-z0-9_.@]+)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*", re.ASCII | re.IGNORECASE
+)
+_COUNT = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+
+# Word -> (metric, what each unit is worth in the metric's own unit, an example).
+_METRICS: dict[str, tuple[Metric, dict[str, float], str]] = {
+    "latency": ("latency_ms", {"ms": 1.0, "us": 1e-3, "s": 1e3}, "latency<=5ms"),
+    "macs": ("macs", _COUNT, "macs<=200M"),
+    "params": ("params", _COUNT, "params<=3M"),
+    "size": ("size_mb", {"MB": 1.0, "kB": 1e-3, "KB": 1e-3}, "size<=4MB"),
+    "top1": ("top1", {"": 1.0, "%": 0.01}, "top1>=90%"),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A hard limit on one metric, in the metric's unit: an upper one, or a lower one for ``top1``."""
+
+    text: str
+    metric: Metric
+    limit: float
+
+    def violation(self, value: float) -> float:
+        """How far a value is over the limit, relative to it; at most 0 when it is kept."""
+        if self.metric == "top1":
+            return self.limit - value
+        return value / self.limit - 1.0
+
+    def kept_by(self, value: float) -> bool:
+        """Whether a value keeps the budget."""
+        return value >= self.limit if self.metric == "top1" else value <= self.limit
+
+
+def parse_budget(text: str) -> Budget:
+    """Read one budget.
+
+    Raises:
+        UserError: no budget, an unknown metric or unit, or the wrong sense of the limit.
+    """
+    examples = ", ".join(example for *_, example in _METRICS.values())
+    match = _BUDGET.fullmatch(text)
+    if match is None:
+        raise UserError(f"budget '{text[:60]}' cannot be read; write it like {examples}")
+    word, sense, number, unit = match.groups()
+    if word not in _METRICS:
+        raise UserError(f"budget '{text[:60]}': no metric '{word}'; use one of {', '.join(_METRICS)}")
+    metric, units, example = _METRICS[word]
+    if unit not in units:
+        known = ", ".join(unit or "no unit" for unit in units)
+        raise UserError(f"budget '{text[:60]}': unit '{unit or 'none'}'; use {known}, as in {example}")
+    if sense != (">=" if metric == "top1" else "<="):
+        raise UserError(f"budget '{text[:60]}': the limit points the wrong way; write it like {example}")
+    limit = float(number) * units[unit]
+    if not (0.0 < limit < math.inf) or (metric == "top1" and limit > 1.0):
+        raise UserError(f"budget '{text[:60]}': the limit is out of range; write it like {example}")
+    return Budget(text.strip(), metric, limit)
+
+
+def parse_budgets(texts: list[str]) -> tuple[Budget, ...]:
+    """Read several budgets, at most one a metric.
+
+    Raises:
+        UserError: one cannot be read, or two limit the same metric.
+    """
+    budgets = tuple(parse_budget(text) for text in texts)
+    for index, budget in enumerate(budgets):
+        for other in budgets[:index]:
+            if other.metric == budget.metric:
+                raise UserError(f"budgets '{other.text}' and '{budget.text}' limit the same metric; keep one")
+    return budgets
+
+
+def violation(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> float:
+    """Sum of the relative violations of all budgets; 0 when all are kept."""
+    return sum(
+        max(0.0, budget.violation(values[budget.metric]))
+        for budget in budgets
+        if not budget.kept_by(values[budget.metric])
+    )
+
+
+def feasible(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> bool:
+    """Whether every budget is kept."""
+    return all(budget.kept_by(values[budget.metric]) for budget in budgets)

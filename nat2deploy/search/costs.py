@@ -1,0 +1,102 @@
+"""The costs that a search optimises and limits, exact and vectorised over genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nat2deploy.cost.model import CostModel
+from nat2deploy.errors import UserError
+from nat2deploy.search.budget import Budget
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.encoding import Genes, IntegerEncoding
+
+Floats = NDArray[np.float64]
+
+
+class Objectives:
+    """What is minimised: top-1 error, then each cost metric, all within the budgets.
+
+    ``metrics`` names the cost objectives; without any they are those that budgets limit, else latency
+    where a table is given, else MACs.
+
+    Raises:
+        UserError: a latency is asked for without a table.
+    """
+
+    def __init__(
+        self,
+        model: CostModel,
+        encoding: IntegerEncoding,
+        budgets: tuple[Budget, ...],
+        metrics: tuple[str, ...] = (),
+    ) -> None:
+        self.model = model
+        self.encoding = encoding
+        self.budgets = budgets
+        self.cost_budgets = tuple(budget for budget in budgets if budget.metric != "top1")
+        self.top1_budgets = tuple(budget for budget in budgets if budget.metric == "top1")
+        named = tuple(budget.metric for budget in self.cost_budgets)
+        default = "latency_ms" if model.table is not None else "macs"
+        self.metrics: tuple[str, ...] = metrics or named or (default,)
+        if model.table is None and "latency_ms" in (*self.metrics, *named):
+            raise UserError(
+                "a latency budget needs a table; make one with `nat2deploy profile`, give --table"
+            )
+
+    def __len__(self) -> int:
+        """Number of objectives, the error included."""
+        return 1 + len(self.metrics)
+
+    def costs(self, genes: Genes) -> dict[str, Floats]:
+        """All costs of canonical genes [N, G], by metric, each [N]."""
+        return {
+            key: np.asarray(v, dtype=np.float64)
+            for key, v in self.model.costs_of_genes(genes, self.encoding).items()
+        }
+
+    def values(self, architecture: Architecture, top1: float) -> dict[str, float]:
+        """All metrics of one judged architecture, as an archive line keeps them."""
+        genes = self.encoding.encode(architecture)[None]
+        return {"top1": top1, **{key: float(v[0]) for key, v in self.costs(genes).items()}}
+
+    def matrix(self, errors: Floats, costs: Mapping[str, Floats]) -> Floats:
+        """Objectives [N, M], minimised, from errors [N] and costs by metric."""
+        return np.stack([errors, *(costs[metric] for metric in self.metrics)], axis=1)
+
+    def cost_violations(self, costs: Mapping[str, Floats]) -> Floats:
+        """Violations [N, cost budgets] of costs by metric; at most 0 when kept."""
+        columns = [costs[budget.metric] / budget.limit - 1.0 for budget in self.cost_budgets]
+        rows = len(next(iter(costs.values())))
+        return np.stack(columns, axis=1) if columns else np.zeros((rows, 0))
+
+    def check_reachable(self) -> None:
+        """Refuse a budget that not even the cheapest architecture keeps.
+
+        Raises:
+            UserError: names the budget and what the cheapest would cost.
+        """
+        for budget in self.cost_budgets:
+            architecture, cost = self.model.cheapest(budget.metric)
+            if not budget.kept_by(cost):
+                raise UserError(
+                    f"budget '{budget.text}' cannot be kept: the cheapest architecture of space "
+                    f"'{self.encoding.space.name}' costs {format_cost(budget.metric, cost)} "
+                    f"({architecture}); raise the budget or use another space"
+                )
+
+
+def format_cost(metric: str, value: float) -> str:
+    """A cost with its unit, as people write it."""
+    if metric == "latency_ms":
+        return f"{value:.3f} ms"
+    if metric == "size_mb":
+        return f"{value:.2f} MB"
+    if metric == "top1":
+        return f"{100 * value:.2f} %"
+    for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= worth:
+            return f"{value / worth:.2f}{unit}"
+    return f"{value:g}"

@@ -1,0 +1,275 @@
+"""The NAT2 loop: archive, surrogate, evolution, evaluation, adaptation, re-evaluation.
+
+Lu et al., "Neural Architecture Transfer" (2021), with the policies of Sarti et al., NAT2 (2023): an
+archive of constant size, replaced by survival, and re-evaluated whole after each adaptation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nat2deploy.data.sets import ImageData
+from nat2deploy.errors import UserError
+from nat2deploy.files import read_json, write_json
+from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
+from nat2deploy.search.costs import Objectives
+from nat2deploy.search.distribution import GeneDistribution
+from nat2deploy.search.evolve import evolve
+from nat2deploy.search.hypervolume import HypervolumeMeter
+from nat2deploy.search.initialisation import INITIALISATIONS
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.subset import select_diverse
+from nat2deploy.search.surrogate import best_surrogate
+from nat2deploy.search.survival import Floats, non_dominated, reference_directions
+from nat2deploy.search.update import UPDATES, best, objective_matrix, violation_vector
+from nat2deploy.search.weights import SearchWeights
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.training.evaluation import SubNetworkEvaluator
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a search is, for progress displays."""
+
+    stage: str
+    round: int
+    rounds: int
+    done: int
+    total: int
+    best: Evaluation | None = None
+    hypervolume: float | None = None
+    tau: float | None = None
+    surrogate: str | None = None
+
+
+Listener = Callable[[Status], None]
+
+
+class Nat2Search:
+    """One search in a run directory: ``archive.jsonl``, ``supernet.safetensors``, ``history.json``.
+
+    Everything but the evaluations follows from them and the seed, so a killed search goes on where it
+    was and ends with the same archive as an undisturbed one.
+    """
+
+    def __init__(
+        self,
+        objectives: Objectives,
+        weights: SearchWeights,
+        data: ImageData,
+        settings: SearchSettings,
+        folder: Path,
+        listener: Listener | None = None,
+    ) -> None:
+        self.objectives = objectives
+        self.encoding = objectives.encoding
+        self.weights = weights
+        self.settings = settings
+        self.listener = listener
+        self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
+        self.history_path = folder / "history.json"
+        self.history: list[dict[str, Any]] = (
+            list(read_json(self.history_path, "search history")) if self.history_path.exists() else []
+        )
+        self.evaluator = SubNetworkEvaluator(
+            data,
+            seed=settings.seed,
+            recalibration_images=settings.recalibration_images,
+            validation_images=settings.validation_images,
+        )
+
+    @cached_property
+    def directions(self) -> Floats:
+        """Reference directions of the inner search and of survival."""
+        return reference_directions(len(self.objectives), self.settings.population)
+
+    def run(self) -> list[Evaluation]:
+        """Search to the end and return the last archive, evaluated with the last weights.
+
+        Raises:
+            UserError: a budget that no architecture keeps, or files of the run that cannot be read.
+        """
+        self.objectives.check_reachable()
+        self.weights.prepare(self._training)
+        archive = self._archive_of(self.weights.version)
+        while True:
+            version = self.weights.version
+            judged = self._evaluate(archive, version, "archive")
+            self._record(version, judged)
+            if version >= self.settings.rounds:
+                return judged
+            candidates = self._evaluate(self._propose(judged, version), version, "candidate")
+            merged = self._merge(judged, candidates, version)
+            self._adapt(merged, version)
+            archive = [evaluation.architecture for evaluation in merged]
+
+    def front(self) -> list[Evaluation]:
+        """The feasible non-dominated evaluations of the last whole archive, cheapest first.
+
+        Usable at any moment, also of a search that was stopped.
+        """
+        whole = [int(entry["round"]) for entry in self.history if "hypervolume" in entry]
+        return feasible_front(self.file.of_version(max(whole)), self.objectives) if whole else []
+
+    def _archive_of(self, version: int) -> list[Architecture]:
+        """The archive that a version of the weights begins with."""
+        if version == 0:
+            initialisation = INITIALISATIONS[self.settings.initialisation]()
+            rng = np.random.default_rng([self.settings.seed, 0])
+            return initialisation.draw(self.objectives, rng, self.settings.archive_size)
+        before = self.file.of_version(version - 1)
+        archive = [e for e in before if e.role == "archive"]
+        candidates = [e for e in before if e.role == "candidate"]
+        if not archive:
+            raise UserError(
+                f"run {self.file.path.parent} lost round {version - 1} of its archive; start a new run"
+            )
+        return [e.architecture for e in self._merge(archive, candidates, version - 1)]
+
+    def _merge(
+        self, archive: list[Evaluation], candidates: list[Evaluation], version: int
+    ) -> list[Evaluation]:
+        return UPDATES[self.settings.update]().merge(
+            archive,
+            candidates,
+            self.objectives,
+            size=self.settings.archive_size,
+            seed=self.settings.seed + version,
+            directions=self.directions,
+        )
+
+    def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> list[Evaluation]:
+        judged: list[Evaluation] = []
+        for index, architecture in enumerate(architectures):
+            evaluation = self.file.find(architecture, version)
+            if evaluation is None:
+                accuracy = self.evaluator(self.weights.supernet, architecture)
+                if not math.isfinite(accuracy.loss):
+                    raise UserError(
+                        f"architecture {architecture.id} gives no finite loss; adapt with a lower rate"
+                    )
+                evaluation = Evaluation(
+                    architecture,
+                    version,
+                    role,
+                    accuracy.loss,
+                    self.objectives.values(architecture, accuracy.top1),
+                )
+                self.file.append(evaluation)
+            judged.append(evaluation)
+            self._tell("evaluate" if role == "candidate" else "archive", index + 1, len(architectures))
+        return judged
+
+    def _propose(self, archive: list[Evaluation], version: int) -> list[Architecture]:
+        """Evolve on the surrogate and choose this round's candidates."""
+        settings = self.settings
+        self._tell("surrogate", 0, 1)
+        genes = self.encoding.encode_all([e.architecture for e in archive])
+        errors = np.array([e.error for e in archive])
+        surrogate = best_surrogate(
+            settings.surrogates, genes, errors, self.encoding, seed=settings.seed + version
+        )
+        self._note(version, surrogate=surrogate.name, tau=surrogate.tau)
+        self._tell("evolve", 0, 1)
+        top = best(
+            archive, self.objectives, settings.population // 2, seed=version, directions=self.directions
+        )
+        evolved = evolve(
+            self.objectives,
+            surrogate,
+            self.directions,
+            start=self.encoding.encode_all([e.architecture for e in top]),
+            population=settings.population,
+            generations=settings.generations,
+            seed=settings.seed * 1009 + version,
+        )
+        known = {genes.tobytes() for genes in genes}
+        fresh = np.array([row for row in evolved if row.tobytes() not in known], dtype=np.int64)
+        fresh = fresh.reshape(-1, len(self.encoding))
+        predicted = surrogate.predict(fresh) if len(fresh) else np.empty(0)
+        costs = self.objectives.costs(fresh)
+        violations = np.maximum(self.objectives.cost_violations(costs), 0.0).sum(axis=1)
+        front = objective_matrix(feasible_front(archive, self.objectives), self.objectives)
+        chosen = select_diverse(
+            self.objectives.matrix(predicted, costs), violations, front, settings.candidates
+        )
+        return [self.encoding.decode(fresh[i]) for i in chosen]
+
+    def _adapt(self, merged: list[Evaluation], version: int) -> None:
+        """Adapt the weights to the distribution of the archive's best, and make that the next version."""
+        settings = self.settings
+        top = best(
+            merged, self.objectives, settings.top, seed=settings.seed + version, directions=self.directions
+        )
+        distribution = GeneDistribution(
+            self.encoding, self.encoding.encode_all([e.architecture for e in top])
+        )
+
+        def sample(step: int) -> list[Architecture]:
+            rng = np.random.default_rng([settings.seed, version, step, 2])
+            return distribution.sample(rng, settings.adapt_subnets)
+
+        self.weights.adapt(sample, self._training)
+
+    def _training(self, stage: str, done: int, total: int) -> None:
+        self._tell(stage, done, total)
+
+    def _record(self, version: int, judged: list[Evaluation]) -> None:
+        """Write the round's hypervolume and best network to the history."""
+        first = [e for e in self.file.of_version(0) if e.role == "archive"]
+        meter = HypervolumeMeter(objective_matrix(first, self.objectives))
+        front = feasible_front(judged, self.objectives)
+        top = best_of(front)
+        self._note(
+            version,
+            evaluations=len(self.file.evaluations),
+            hypervolume=meter(objective_matrix(front, self.objectives)),
+            best=None if top is None else {"id": top.architecture.id, **top.values},
+        )
+        self._tell("round", version, self.settings.rounds)
+
+    def _note(self, version: int, **fields: Any) -> None:
+        while len(self.history) <= version:
+            self.history.append({"round": len(self.history)})
+        self.history[version].update(fields)
+        write_json(self.history_path, self.history)
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if self.listener is None:
+            return
+        last = self.history[-1] if self.history else {}
+        tau = next((h for h in reversed(self.history) if "tau" in h), {})
+        hypervolume = next((h["hypervolume"] for h in reversed(self.history) if "hypervolume" in h), None)
+        self.listener(
+            Status(
+                stage,
+                int(last.get("round", 0)),
+                self.settings.rounds,
+                done,
+                total,
+                best_of(self.front()),
+                hypervolume,
+                tau.get("tau"),
+                tau.get("surrogate"),
+            )
+        )
+
+
+def feasible_front(evaluations: list[Evaluation], objectives: Objectives) -> list[Evaluation]:
+    """Evaluations within every budget that no other one dominates, cheapest first."""
+    over = violation_vector(evaluations, objectives)
+    inside = [e for e, violation in zip(evaluations, over, strict=True) if violation <= 0.0]
+    kept = [inside[i] for i in non_dominated(objective_matrix(inside, objectives))]
+    return sorted(kept, key=lambda e: e.values[objectives.metrics[0]])
+
+
+def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
+    """The most accurate evaluation; ties go to the lower loss."""
+    return max(evaluations, key=lambda e: (e.values["top1"], -e.loss), default=None)

@@ -1,0 +1,101 @@
+"""What the archive becomes after a round."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from nat2deploy.search.archive import Evaluation
+from nat2deploy.search.costs import Objectives
+from nat2deploy.search.survival import Floats, survivors
+
+
+class ArchiveUpdate(ABC):
+    """Merges the round's candidates into the archive."""
+
+    def merge(
+        self,
+        archive: list[Evaluation],
+        candidates: list[Evaluation],
+        objectives: Objectives,
+        *,
+        size: int,
+        seed: int,
+        directions: Floats | None,
+    ) -> list[Evaluation]:
+        """Return the next archive: distinct architectures, oldest first."""
+        merged = list({e.architecture: e for e in (*archive, *candidates)}.values())
+        return self._merge(merged, objectives, size=size, seed=seed, directions=directions)
+
+    @abstractmethod
+    def _merge(
+        self,
+        merged: list[Evaluation],
+        objectives: Objectives,
+        *,
+        size: int,
+        seed: int,
+        directions: Floats | None,
+    ) -> list[Evaluation]: ...
+
+
+class Grow(ArchiveUpdate):
+    """Keep everything (NAT)."""
+
+    def _merge(
+        self,
+        merged: list[Evaluation],
+        objectives: Objectives,
+        *,
+        size: int,
+        seed: int,
+        directions: Floats | None,
+    ) -> list[Evaluation]:
+        return merged
+
+
+class ConstantSize(ArchiveUpdate):
+    """Keep the ``size`` best by survival (NAT2)."""
+
+    def _merge(
+        self,
+        merged: list[Evaluation],
+        objectives: Objectives,
+        *,
+        size: int,
+        seed: int,
+        directions: Floats | None,
+    ) -> list[Evaluation]:
+        return best(merged, objectives, size, seed=seed, directions=directions)
+
+
+def objective_matrix(evaluations: list[Evaluation], objectives: Objectives) -> Floats:
+    """Objectives [N, M] of evaluations, minimised."""
+    rows = [[e.error, *(e.values[metric] for metric in objectives.metrics)] for e in evaluations]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(objectives))
+
+
+def violation_vector(evaluations: list[Evaluation], objectives: Objectives) -> Floats:
+    """Summed budget violations [N] of evaluations; 0 is feasible."""
+    return np.array(
+        [sum(max(0.0, b.violation(e.values[b.metric])) for b in objectives.budgets) for e in evaluations],
+        dtype=np.float64,
+    )
+
+
+def best(
+    evaluations: list[Evaluation], objectives: Objectives, count: int, *, seed: int, directions: Floats | None
+) -> list[Evaluation]:
+    """The ``count`` best evaluations by survival, in their order."""
+    kept = survivors(
+        objective_matrix(evaluations, objectives),
+        violation_vector(evaluations, objectives),
+        count,
+        seed,
+        directions,
+    )
+    return [evaluations[i] for i in kept]
+
+
+UPDATES: dict[str, type[ArchiveUpdate]] = {"grow": Grow, "constant-size": ConstantSize}

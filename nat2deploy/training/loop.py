@@ -1,0 +1,177 @@
+"""The one training loop: deterministic for a seed, and resumable at the step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nat2deploy.data.batches import batch_count, batches
+from nat2deploy.data.sets import ImageData, Split
+from nat2deploy.errors import UserError
+from nat2deploy.files import write_atomic
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, running loss)."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast: rates follow a linear warm-up, then a cosine to ``final_rate``."""
+
+    epochs: float
+    learning_rate: float
+    batch_size: int = 128
+    warmup_epochs: float = 0.0
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    weight_decay: float = 3e-5
+    final_rate: float = 0.0
+    clip: float | None = None
+    seed: int = 0
+
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+"""Given images [B, 3, r, r], targets [B] and the step's number: run backward, return the loss."""
+
+
+def run_loop(
+    module: nn.Module,
+    step: Step,
+    settings: LoopSettings,
+    data: ImageData,
+    *,
+    resolution: Callable[[int], int],
+    checkpoint: Path | None = None,
+    tag: str = "",
+    save_every_s: float = 60.0,
+    progress: Progress | None = None,
+    split: Split | None = None,
+    time_limit_s: float = math.inf,
+) -> int:
+    """Train ``module`` in place on the training split and return the number of steps done.
+
+    ``resolution(step)`` says each batch's size in pixels. With a ``checkpoint`` the loop goes on where a
+    killed one of the same ``tag`` was; the file is removed at the end. The result is the same either way.
+
+    Raises:
+        UserError: the loss is no longer finite, or the checkpoint cannot be read.
+    """
+    split = data.train if split is None else split
+    per_epoch = batch_count(split, settings.batch_size, drop_last=True)
+    if per_epoch == 0:
+        raise UserError(f"{len(split)} training images are fewer than one batch of {settings.batch_size}")
+    total = max(1, round(settings.epochs * per_epoch))
+    warmup = round(settings.warmup_epochs * per_epoch)
+    optimiser = _optimiser(module, settings)
+    tag = f"{tag}/{settings}/{split.fingerprint()}"
+    start = _restore(checkpoint, tag, module, optimiser)
+    saved = began = time.monotonic()
+    running = math.nan
+    module.train()
+    done = start
+    for index, images, targets in _stream(split, data, settings, resolution, start, total, per_epoch):
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(index, total, warmup, settings)
+        optimiser.zero_grad(set_to_none=True)
+        loss = float(step(images, targets, index).detach())
+        if not math.isfinite(loss):
+            raise UserError(f"training diverged at step {index} (loss {loss}); lower the learning rate")
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
+        optimiser.step()
+        done = index + 1
+        running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
+        if progress is not None:
+            progress(done, total, running)
+        now = time.monotonic()
+        if checkpoint is not None and now - saved > save_every_s and done < total:
+            _save(checkpoint, tag, done, module, optimiser)
+            saved = now
+        if now - began > time_limit_s:
+            break
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return done
+
+
+def _stream(
+    split: Split,
+    data: ImageData,
+    settings: LoopSettings,
+    resolution: Callable[[int], int],
+    start: int,
+    total: int,
+    per_epoch: int,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    index = start
+    while index < total:
+        epoch, within = divmod(index, per_epoch)
+        counter = iter(range(index, total))
+        for images, targets in batches(
+            split,
+            batch_size=settings.batch_size,
+            resolution=lambda counter=counter: resolution(next(counter)),  # type: ignore[misc]
+            normalisation=data.normalisation,
+            shuffle_seed=settings.seed * 100_003 + epoch,
+            augment=data.augment,
+            drop_last=True,
+            start=within,
+        ):
+            yield index, images, targets
+            index += 1
+            if index >= total:
+                return
+
+
+def _rate(index: int, total: int, warmup: int, settings: LoopSettings) -> float:
+    if index < warmup:
+        return settings.learning_rate * (index + 1) / warmup
+    share = (index - warmup) / max(1, total - warmup)
+    span = settings.learning_rate - settings.final_rate
+    return settings.final_rate + span * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _optimiser(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """No weight decay on biases and BN (Once-For-All's released code)."""
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+
+
+def _save(path: Path, tag: str, done: int, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    state = {
+        "tag": tag,
+        "done": done,
+        "module": module.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    write_atomic(path, lambda temporary: torch.save(state, temporary))
+
+
+def _restore(path: Path | None, tag: str, module: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Load a checkpoint of the same tag and return its step; else 0."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True)
+        if state["tag"] != tag:
+            return 0
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["done"])
+    except Exception as error:
+        raise UserError(
+            f"checkpoint {path} cannot be read ({error}); delete it to start this phase anew"
+        ) from error
