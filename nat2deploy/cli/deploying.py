@@ -39,6 +39,7 @@ def finetune(
     from nat2deploy.run.networks import finetune as run_finetune
 
     fields = {
+        "network": network,
         "epochs": epochs,
         "learning_rate": learning_rate,
         "optimiser": optimiser,
@@ -47,7 +48,7 @@ def finetune(
         "seed": seed,
     }
     with progress() as report:
-        done = run_finetune(run, network, parse(FinetuneConfig, fields, "fine-tuning"), report)
+        done = run_finetune(run, parse(FinetuneConfig, fields, "fine-tuning"), report)
     print_finetuned(done, as_json=as_json)
 
 

@@ -110,7 +110,6 @@ def costs(
 
     ks (kernels) and e (expansions) hold one value a present layer, or one a possible layer.
     """
-    from nat2deploy.cli.render import console
     from nat2deploy.cost.model import CostModel
     from nat2deploy.cost.table import load_table
     from nat2deploy.search.costs import format_cost
@@ -128,6 +127,6 @@ def costs(
     if as_json:
         typer.echo(json.dumps({"id": architecture.id, **values}))
         return
-    console.print(f"{architecture.id}  {architecture}", highlight=False)
+    typer.echo(f"{architecture.id}  {architecture}")
     for key, value in values.items():
-        console.print(f"  {key:<11} {format_cost(key, value)}", highlight=False)
+        typer.echo(f"  {key:<11} {format_cost(key, value)}")

@@ -73,6 +73,8 @@ class FinetuneConfig(_Config):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     distil: bool = True
     """Follow the largest sub-network too."""
+    network: str = "best"
+    """Which of the front: an id, ``best``, or ``all``."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 

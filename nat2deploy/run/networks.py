@@ -66,10 +66,8 @@ class RunNetwork:
     report: FinetuneReport | None
 
 
-def finetune(
-    run_path: Path, wanted: str, config: FinetuneConfig, report: Report = silent
-) -> list[FinetuneReport]:
-    """Fine-tune networks of a run: an id, ``best`` or ``all``; those done with the same settings are kept.
+def finetune(run_path: Path, config: FinetuneConfig, report: Report = silent) -> list[FinetuneReport]:
+    """Fine-tune the networks of a run that ``config`` names; those done with the same settings are kept.
 
     Raises:
         UserError: no run or network, or training diverged.
@@ -77,7 +75,7 @@ def finetune(
     run = RunDirectory(run_path)
     search = run.read_config(SearchConfig)
     front = load_front(run.front_path)
-    chosen = list(front.networks) if wanted == "all" else [front.choose(wanted)]
+    chosen = list(front.networks) if config.network == "all" else [front.choose(config.network)]
     if not chosen:
         raise UserError("the front holds no network; search longer or raise a budget")
     with run.locked():
@@ -89,6 +87,7 @@ def _finetune_one(
 ) -> FinetuneReport:
     folder = run.network(chosen.id)
     done = _report(folder)
+    config = config.model_copy(update={"network": chosen.id})
     if done is not None and done.config == config:
         return done
     data = _data(run, search)
@@ -145,7 +144,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
     """
     run = RunDirectory(run_path)
     search = run.read_config(SearchConfig)
-    chosen = load_front(run.front_path).choose(wanted)
+    chosen = _choose(run, wanted)
     folder = run.network(chosen.id)
     data = _data(run, search)
     report = _report(folder)
@@ -164,6 +163,19 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
         std=data.std,
     )
     return RunNetwork(chosen, network, info, folder, None), data
+
+
+def _choose(run: RunDirectory, wanted: str) -> FrontNetwork:
+    """As ``Front.choose``, but ``best`` goes by validation accuracy after fine-tuning where there is one."""
+    front = load_front(run.front_path)
+    if wanted != "best" or front.best is None:
+        return front.choose(wanted)
+
+    def validated(network: FrontNetwork) -> float:
+        report = _report(run.network(network.id))
+        return network.top1 if report is None else report.validation_after.top1
+
+    return max((network for network in front.networks if network.feasible), key=validated)
 
 
 def _data(run: RunDirectory, search: SearchConfig) -> ImageData:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,9 +13,9 @@ from nat2deploy.cost.table import LatencyTable
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, read_toml
+from nat2deploy.files import parse, read_json, read_toml, write_json
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import PipelineConfig, SearchConfig, SpaceConfig
+from nat2deploy.run.config import PipelineConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
 from nat2deploy.run.front import Front
@@ -21,7 +24,19 @@ from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
 from nat2deploy.run.train import train
 from nat2deploy.search.budget import parse_budgets
-from nat2deploy.supernet.checkpoint import supernet_info
+
+
+@contextmanager
+def _timed(out: Path, stage: str) -> Iterator[None]:
+    """Add the stage's seconds to ``timings.json``, also those of a stage that is interrupted."""
+    path = out / "timings.json"
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        timings = read_json(path, "timings") if path.exists() else {}
+        timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - began, 3)
+        write_json(path, timings)
 
 
 @dataclass(frozen=True)
@@ -55,8 +70,9 @@ def quickstart_config() -> PipelineConfig:
 def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> Outcome:
     """Do every stage in the folder ``out``; stages that are done are not done again.
 
-    The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors``, the run in ``search/`` and
-    the bundle in ``bundle/``. A killed pipeline goes on where it was.
+    The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors``, the run in ``search/``,
+    the bundle in ``bundle/`` and each stage's seconds in ``timings.json``.
+    A killed pipeline goes on where it was.
 
     Raises:
         UserError: an input that cannot be used, or no network keeps the budgets.
@@ -65,42 +81,41 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     run = RunDirectory(out)
     run.begin(config)
     with run.locked():
-        table_path = out / "table.json"
-        table = profile_once(
-            config.space, config.target, config.profile, table_path, seed=config.seed, report=report
-        )
-        supernet = out / "supernet.safetensors"
-        if config.train.supernet is None:
-            train(config.space, config.data, config.train, supernet, seed=config.seed, report=report)
-        else:
-            supernet = Path(config.train.supernet)
-            supernet_info(supernet)
-        front = search(
-            SearchConfig(
-                space=SpaceConfig(name=config.space.name, resolutions=config.space.resolutions),
-                supernet=str(supernet),
-                data=config.data,
-                table=config.profile.table or str(table_path),
-                budgets=config.budgets,
-                allow_uncertified=config.allow_uncertified,
-                settings=config.search.model_copy(update={"seed": config.seed}),
-            ),
-            out / "search",
-            report,
-        )
+        table_path, supernet = out / "table.json", out / "supernet.safetensors"
+        with _timed(out, "profile"):
+            table = profile_once(
+                config.space, config.target, config.profile, table_path, seed=config.seed, report=report
+            )
+        with _timed(out, "train"):
+            if config.train.supernet is None:
+                train(config.space, config.data, config.train, supernet, seed=config.seed, report=report)
+            else:
+                supernet = Path(config.train.supernet)
+        with _timed(out, "search"):
+            front = search(_search_config(config, supernet, table_path), out / "search", report)
         if front.best is None:
             raise UserError(
                 front.note or "no network of the front keeps its budgets when measured; raise one"
             )
-        finetuned = finetune(
-            out / "search",
-            config.export.network,
-            config.finetune.model_copy(update={"seed": config.seed}),
-            report,
-        )
+        with _timed(out, "finetune"):
+            tuning = config.finetune.model_copy(update={"seed": config.seed})
+            finetuned = finetune(out / "search", tuning, report)
         bundle = out / "bundle"
-        manifest = export(out / "search", config.export, bundle, report)
-        report("verify", 0, 1, "")
-        verification = verify_bundle(bundle, seed=config.seed)
-        report("verify", 1, 1, "")
+        with _timed(out, "export"):
+            manifest = export(out / "search", config.export, bundle, report)
+            report("verify", 0, 1)
+            verification = verify_bundle(bundle, seed=config.seed)
+            report("verify", 1, 1)
         return Outcome(out, table, front, finetuned, manifest, verification, bundle)
+
+
+def _search_config(config: PipelineConfig, supernet: Path, table: Path) -> SearchConfig:
+    return SearchConfig(
+        space=config.space,
+        supernet=str(supernet),
+        data=config.data,
+        table=config.profile.table or str(table),
+        budgets=config.budgets,
+        allow_uncertified=config.allow_uncertified,
+        settings=config.search.model_copy(update={"seed": config.seed}),
+    )

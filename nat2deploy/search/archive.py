@@ -95,7 +95,7 @@ class ArchiveFile:
             try:
                 line = _Line.model_validate(json.loads(text))
                 architecture = parse_architecture(self.space, dict(line.architecture))
-            except (ValidationError, ValueError, UserError) as error:
+            except (ValidationError, ValueError, RecursionError, UserError) as error:
                 raise UserError(
                     f"archive {self.path}, line {number} cannot be read; remove that line or start a new run"
                 ) from error

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from nat2deploy.errors import UserError
@@ -40,7 +41,7 @@ class Budget:
         """How far a value is over the limit, relative to it; at most 0 when it is kept."""
         if self.metric == "top1":
             return self.limit - value
-        return value / self.limit - 1.0
+        return (value - self.limit) / self.limit  # not value / limit - 1: that is 0 just over the limit
 
     def kept_by(self, value: float) -> bool:
         """Whether a value keeps the budget."""
@@ -56,20 +57,22 @@ def parse_budget(text: str) -> Budget:
     examples = ", ".join(example for *_, example in _METRICS.values())
     match = _BUDGET.fullmatch(text)
     if match is None:
-        raise UserError(f"budget '{text[:60]}' cannot be read; write it like {examples}")
+        raise UserError(f"budget {text[:60]!r} cannot be read; write it like {examples}")
     word, sense, number, unit = match.groups()
     if word not in _METRICS:
-        raise UserError(f"budget '{text[:60]}': no metric '{word}'; use one of {', '.join(_METRICS)}")
+        raise UserError(f"budget {text[:60]!r}: no metric '{word}'; use one of {', '.join(_METRICS)}")
     metric, units, example = _METRICS[word]
     if unit not in units:
         known = ", ".join(unit or "no unit" for unit in units)
-        raise UserError(f"budget '{text[:60]}': unit '{unit or 'none'}'; use {known}, as in {example}")
+        raise UserError(f"budget {text[:60]!r}: unit '{unit or 'none'}'; use {known}, as in {example}")
     if sense != (">=" if metric == "top1" else "<="):
-        raise UserError(f"budget '{text[:60]}': the limit points the wrong way; write it like {example}")
-    limit = float(number) * units[unit]
+        raise UserError(f"budget {text[:60]!r}: the limit points the wrong way; write it like {example}")
+    limit = float(number)
+    if 0.0 < limit < math.inf:
+        limit = float(Decimal(number) * Decimal(str(units[unit])))  # as floats, 95 * 0.01 is over 0.95
     if not (0.0 < limit < math.inf) or (metric == "top1" and limit > 1.0):
-        raise UserError(f"budget '{text[:60]}': the limit is out of range; write it like {example}")
-    return Budget(text.strip(), metric, limit)
+        raise UserError(f"budget {text[:60]!r}: the limit is out of range; write it like {example}")
+    return Budget("".join(text.split()), metric, limit)
 
 
 def parse_budgets(texts: list[str]) -> tuple[Budget, ...]:

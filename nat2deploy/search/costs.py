@@ -68,7 +68,7 @@ class Objectives:
 
     def cost_violations(self, costs: Mapping[str, Floats]) -> Floats:
         """Violations [N, cost budgets] of costs by metric; at most 0 when kept."""
-        columns = [costs[budget.metric] / budget.limit - 1.0 for budget in self.cost_budgets]
+        columns = [(costs[budget.metric] - budget.limit) / budget.limit for budget in self.cost_budgets]
         rows = len(next(iter(costs.values())))
         return np.stack(columns, axis=1) if columns else np.zeros((rows, 0))
 

@@ -68,7 +68,8 @@ class WithinBudgets(Initialisation):
         _, spread = np.unique(steps, return_index=True)  # the first draw of each even step of cost
         rest = np.setdiff1d(np.arange(len(inside)), spread)
         chosen = np.concatenate([spread, rest[: count - len(spread)]])
-        return pool[inside[rng.permutation(chosen)]]
+        within: Genes = pool[inside[rng.permutation(chosen)]]
+        return within
 
 
 INITIALISATIONS: dict[str, type[Initialisation]] = {

@@ -245,7 +245,7 @@ class Nat2Search:
         if self.listener is None:
             return
         last = self.history[-1] if self.history else {}
-        tau = next((h for h in reversed(self.history) if "tau" in h), {})
+        tau: dict[str, Any] = next((h for h in reversed(self.history) if "tau" in h), {})
         hypervolume = next((h["hypervolume"] for h in reversed(self.history) if "hypervolume" in h), None)
         self.listener(
             Status(

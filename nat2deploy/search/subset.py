@@ -24,7 +24,8 @@ def select_diverse(objectives: Floats, violations: Floats, known: Floats, count:
     for level, front in enumerate(NonDominatedSorting().do(objectives)):
         rank[front] = level
     order = np.lexsort((objectives[:, 0], rank, np.maximum(violations, 0.0)))
-    pool = order[: 2 * count]
+    inside = int(np.sum(violations <= 0.0))
+    pool = order[: min(2 * count, max(inside, count))]  # no infeasible row while a feasible one is left
     costs = objectives[:, 1:]
     span = np.ptp(np.concatenate([costs[pool], known[:, 1:]]), axis=0)
     scaled = costs / np.where(span > 0, span, 1.0)

@@ -19,6 +19,7 @@ from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 
@@ -59,7 +60,7 @@ SURROGATES: dict[str, tuple[Callable[[int], Any], Features]] = {
 class Surrogate:
     """An ensemble of one kind of regressor: each fold's model votes, the mean counts (NAT).
 
-    ``tau`` and ``rho`` are Kendall's and Spearman's correlations of held-out predictions.
+    ``tau`` is Kendall's correlation of held-out predictions with the errors; 0 where it is undefined.
     """
 
     name: str
@@ -70,12 +71,14 @@ class Surrogate:
 
     def predict(self, genes: Genes) -> Floats:
         """Predicted errors [N] of canonical genes [N, G]."""
-        return self.votes(genes).mean(axis=0)
+        mean: Floats = self.votes(genes).mean(axis=0)
+        return mean
 
     def votes(self, genes: Genes) -> Floats:
         """Each member's predicted errors [members, N]."""
         table = _features(genes, self.features, self.encoding)
-        return np.stack([np.asarray(member.predict(table), dtype=np.float64) for member in self.members])
+        with threadpool_limits(1):
+            return np.stack([np.asarray(member.predict(table), dtype=np.float64) for member in self.members])
 
 
 def _features(genes: Genes, features: Features, encoding: IntegerEncoding) -> Floats:
@@ -92,7 +95,8 @@ def fit_surrogate(
     members = []
     splitter = KFold(min(folds, len(errors)), shuffle=True, random_state=seed)
     template = make(seed)
-    with warnings.catch_warnings():
+    # Tables this small are many times slower on several threads, most of all on a busy machine.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         for train, test in splitter.split(table):
             member = clone(template).fit(table[train], errors[train])

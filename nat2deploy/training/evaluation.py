@@ -41,7 +41,7 @@ def accuracy(network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]]) -> A
     right, loss, count = 0, 0.0, 0
     with torch.inference_mode():
         for images, targets in labelled:
-            logits = network(images)
+            logits = network(images.contiguous(memory_format=torch.channels_last))
             right += int((logits.argmax(1) == targets).sum())
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             count += len(targets)
@@ -102,7 +102,7 @@ class SubNetworkEvaluator:
             shuffle_seed=0,
             drop_last=True,
         )
-        recalibrate(network, (images for images, _ in stream))
+        recalibrate(network, (x.contiguous(memory_format=torch.channels_last) for x, _ in stream))
 
     def __call__(self, supernet: SuperNetwork, architecture: Architecture) -> Accuracy:
         """Accuracy of the architecture on the validation split."""

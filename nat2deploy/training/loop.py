@@ -74,11 +74,14 @@ def run_loop(
     saved = began = time.monotonic()
     running = math.nan
     module.train()
+    module.to(memory_format=torch.channels_last)
     done = start
     for index, images, targets in _stream(split, data, settings, resolution, start, total, per_epoch):
         for group in optimiser.param_groups:
             group["lr"] = _rate(index, total, warmup, settings)
         optimiser.zero_grad(set_to_none=True)
+        # Depthwise convolutions run about twice as fast on CPUs in this layout.
+        images = images.contiguous(memory_format=torch.channels_last)
         loss = float(step(images, targets, index).detach())
         if not math.isfinite(loss):
             raise UserError(f"training diverged at step {index} (loss {loss}); lower the learning rate")
