@@ -192,7 +192,12 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         predicted = manifest.costs.latency_ms
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
         console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")
-    console.print(f"try      python {out}/run.py IMAGE.png")
+    where = (
+        "unpack it, then python run.py IMAGE.png"
+        if out.suffix == ".zip"
+        else f"python {out}/run.py IMAGE.png"
+    )
+    console.print(f"try      {where}")
 
 
 def print_verification(verification: Verification, *, as_json: bool) -> None:

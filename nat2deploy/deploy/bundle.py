@@ -1,0 +1,101 @@
+"""A bundle that was made before: open it, folder or zip, and check every file against the manifest."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
+from nat2deploy.deploy.zipped import unpack
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_json, sha256
+
+_CACHE = "__pycache__"
+
+
+class Bundle(AbstractContextManager["Bundle"]):
+    """An open bundle; use it in ``with``, which removes the unpacked copy of a zip.
+
+    Attributes:
+        path: what was opened, for messages.
+        folder: where its files lie.
+        manifest: its manifest.
+    """
+
+    def __init__(self, path: Path, folder: Path, unpacked: tempfile.TemporaryDirectory[str] | None) -> None:
+        self.path = path
+        self.folder = folder
+        self._unpacked = unpacked
+        self.manifest = parse(
+            Manifest,
+            read_json(folder / MANIFEST_NAME, f"manifest of bundle {path},"),
+            f"bundle {path}: {MANIFEST_NAME}",
+        )
+
+    @property
+    def model(self) -> Path:
+        """Path of the model file."""
+        return self.folder / self.manifest.model
+
+    def check(self) -> None:
+        """Check that the bundle holds the files of its manifest, unchanged, and no others.
+
+        Raises:
+            UserError: names the first file that is a link, extra, missing or changed.
+        """
+        found = set(list_files(self.folder, f"bundle {self.path}"))
+        for name in sorted(found - {MANIFEST_NAME, *self.manifest.files}):
+            raise UserError(f"bundle {self.path}: {name} is not in its manifest; remove it or export again")
+        for name, expected in sorted(self.manifest.files.items()):
+            if name not in found:
+                raise UserError(f"bundle {self.path}: {name} is missing; export it again")
+            if sha256(self.folder / name) != expected:
+                raise UserError(f"bundle {self.path}: {name} is changed (hash differs); export it again")
+
+    def close(self) -> None:
+        """Remove the unpacked copy of a zip; a folder is left alone."""
+        if self._unpacked is not None:
+            self._unpacked.cleanup()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle; a zip is unpacked into a temporary folder first. Nothing but the manifest is checked.
+
+    Raises:
+        UserError: missing, not a folder or zip, a zip that is not safe to unpack, or no valid manifest.
+    """
+    if path.is_dir():
+        return Bundle(path, path, None)
+    unpacked = tempfile.TemporaryDirectory(prefix="nat2deploy-")
+    try:
+        unpack(path, Path(unpacked.name))
+        return Bundle(path, Path(unpacked.name), unpacked)
+    except BaseException:
+        unpacked.cleanup()
+        raise
+
+
+def list_files(folder: Path, what: str) -> list[str]:
+    """Return the relative paths of all files below ``folder``, sorted, without Python's caches.
+
+    Raises:
+        UserError: one of them is a link or no plain file; ``what`` starts the message.
+    """
+    names = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != _CACHE or Path(parent, name).is_symlink()]
+        for entry in (Path(parent, name) for name in (*folders, *files)):
+            name = entry.relative_to(folder).as_posix()
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                raise UserError(f"{what}: {name} is a link or no plain file; put the file itself there")
+            if entry.is_file():
+                names.append(name)
+    return sorted(names)

@@ -1,0 +1,134 @@
+"""The manifest of a bundle: what the network is, what it takes and gives, and the evidence for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.target import Fingerprint, Target
+
+MANIFEST_NAME = "manifest.json"
+_LONGEST_PATH = 200
+
+
+def check_relative(path: str) -> str:
+    """Return ``path`` when it names a place inside a folder on every system, such as ``model.onnx``.
+
+    Raises:
+        ValueError: empty, absolute, with a drive, a backslash, a control character, or a part that is empty,
+            ``.`` or ``..``.
+    """
+    odd = any(character in "\\:" or ord(character) < 32 or ord(character) == 127 for character in path)
+    if odd or len(path) > _LONGEST_PATH or any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"{path[:_LONGEST_PATH]!r} is not a plain relative path")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(check_relative)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Part):
+    """The network's input: ``shape`` is (batch, channels, height, width), float32."""
+
+    name: str
+    shape: tuple[Count, Count, Count, Count]
+    preprocessing: Preprocessing
+
+
+class OutputSpec(_Part):
+    """The network's output: logits (batch, classes), one label a class."""
+
+    name: str
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class BudgetSpec(_Part):
+    """A limit that the network was searched under, in the metric's own unit (``latency_ms``: ms)."""
+
+    text: str
+    metric: str
+    limit: Quantity
+
+
+class CostSpec(_Part):
+    """Exact costs, and the latency that the table predicted, if there was one."""
+
+    macs: Annotated[int, Field(ge=0)]
+    params: Annotated[int, Field(ge=0)]
+    latency_ms: Quantity | None = None
+
+
+class Parity(_Part):
+    """The engine against PyTorch: largest difference as a share of the largest logit; same first class."""
+
+    images: Count
+    max_difference: Quantity
+    top1_agreement: Share
+
+
+class AccuracyEvidence(_Part):
+    """Accuracy on the test split, which neither search nor training saw."""
+
+    dataset: str
+    split: Literal["test"] = "test"
+    top1: Share
+    images: Count
+
+
+class LatencyEvidence(_Part):
+    """Latency of one run, measured on ``fingerprint``'s machine, with a 95 % interval of the median."""
+
+    median_ms: Quantity
+    p95_ms: Quantity
+    p99_ms: Quantity
+    ci_low_ms: Quantity
+    ci_high_ms: Quantity
+    samples: Count
+    fingerprint: Fingerprint
+
+
+class Evidence(_Part):
+    """What was measured when the bundle was made."""
+
+    parity: Parity
+    accuracy: AccuracyEvidence | None = None
+    latency: LatencyEvidence | None = None
+
+
+class Manifest(_Part):
+    """Everything about a bundle; ``files`` maps each other file of it to its SHA-256."""
+
+    schema_version: Literal[1] = 1
+    version: str
+    network: str
+    architecture: dict[str, Any]
+    space: str
+    task: Literal["classification"] = "classification"
+    model: RelativePath
+    input: InputSpec
+    output: OutputSpec
+    target: Target
+    budgets: tuple[BudgetSpec, ...] = ()
+    costs: CostSpec
+    evidence: Evidence
+    files: dict[RelativePath, Sha256]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if MANIFEST_NAME in self.files:
+            raise ValueError(f"files lists {MANIFEST_NAME} itself")
+        if self.files and self.model not in self.files:
+            raise ValueError(f"files does not list the model {self.model}")
+        if self.input.shape[0] != self.target.batch:
+            raise ValueError(f"input batch {self.input.shape[0]} is not the target's {self.target.batch}")
+        return self

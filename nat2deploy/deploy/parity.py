@@ -1,0 +1,55 @@
+"""Whether an engine says what PyTorch says."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nat2deploy.deploy.manifest import Parity
+from nat2deploy.engines.base import Engine
+from nat2deploy.errors import UserError
+
+MAX_DIFFERENCE = 1e-3
+LEAST_AGREEMENT = 0.99
+
+Floats = NDArray[np.float32]
+
+
+def run_all(engine: Engine, images: Floats) -> Floats:
+    """Run any number of preprocessed images [N, C, H, W] in batches; return logits [N, classes].
+
+    The last batch is filled up with zeros.
+    """
+    batch = engine.input_shape[0]
+    padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.float32)])
+    outputs = [engine.run(padded[start : start + batch]) for start in range(0, len(padded), batch)]
+    return np.concatenate(outputs)[: len(images)]
+
+
+def compare(found: Floats, expected: Floats) -> Parity:
+    """Compare an engine's logits [N, classes] with PyTorch's.
+
+    Raises:
+        UserError: other shapes, or logits that are not finite or all zero.
+    """
+    if found.shape != expected.shape:
+        raise UserError(f"the engine gives {found.shape}, PyTorch {expected.shape}; export the network again")
+    scale = float(np.abs(expected).max()) if np.isfinite(expected).all() and np.isfinite(found).all() else 0.0
+    if scale == 0.0:
+        raise UserError("the network's outputs are all zero or not finite; train it before it is exported")
+    difference = float(np.abs(found.astype(np.float64) - expected).max()) / scale
+    agreement = float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1)))
+    return Parity(images=len(found), max_difference=difference, top1_agreement=agreement)
+
+
+def agrees(parity: Parity) -> bool:
+    """Whether the engine is as good as PyTorch: within 0.1 % of the largest logit, same class in 99 %."""
+    return parity.max_difference <= MAX_DIFFERENCE and parity.top1_agreement >= LEAST_AGREEMENT
+
+
+def describe(parity: Parity) -> str:
+    """One line for people."""
+    return (
+        f"largest difference {parity.max_difference:.1e} of the largest logit, same class in "
+        f"{parity.top1_agreement:.1%} of {parity.images} images"
+    )

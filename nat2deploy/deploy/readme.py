@@ -1,0 +1,37 @@
+"""The README.txt of a bundle."""
+
+from __future__ import annotations
+
+from nat2deploy.deploy.manifest import Manifest
+
+
+def readme(manifest: Manifest) -> str:
+    """Return how to run the bundle, and what it is."""
+    evidence = manifest.evidence
+    lines = [
+        f"Network {manifest.network} of space {manifest.space}, for {manifest.target}.",
+        "",
+        "On the device, with Python 3.9 or newer, in this folder (unzip a .zip first):",
+        "",
+        "    pip install numpy onnxruntime",
+        "    python run.py IMAGE.png                 the five likeliest classes",
+        "    python run.py FOLDER --json             all images of a folder, as JSON",
+        "    python run.py --check                   does this device agree with PyTorch?",
+        "    python run.py --bench                   how fast is it here?",
+        "",
+        "PNG, PPM and PGM need nothing more; JPEG and others need `pip install pillow`.",
+        "Exit codes: 0 well, 1 the check failed, 2 bad input.",
+        "",
+        "With nat2deploy: `nat2deploy verify THIS_FOLDER` checks hashes, parity and budgets.",
+        "",
+        f"classes   {len(manifest.output.labels)}, in labels.txt",
+        f"input     {' x '.join(map(str, manifest.input.shape))} float32; normalised as manifest.json says",
+        f"costs     {manifest.costs.macs:,} MACs, {manifest.costs.params:,} parameters",
+    ]
+    if evidence.accuracy is not None:
+        accuracy = evidence.accuracy
+        lines.append(f"top-1     {accuracy.top1:.2%} on {accuracy.images} test images of {accuracy.dataset}")
+    if evidence.latency is not None:
+        latency = evidence.latency
+        lines.append(f"latency   {latency.median_ms:.3f} ms on {latency.fingerprint.cpu}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The program that travels in every bundle; it imports nothing of this package."""

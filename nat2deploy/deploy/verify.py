@@ -1,0 +1,121 @@
+"""Is a bundle still what it was, and does it keep its promises on this machine?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.manifest import LatencyEvidence, Manifest, Parity
+from nat2deploy.deploy.parity import agrees, compare, describe, run_all
+from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
+from nat2deploy.engines.registry import load_engine
+from nat2deploy.measure.networks import measure_engines
+from nat2deploy.measure.statistics import Summary
+from nat2deploy.target import fingerprint
+
+LATENCY = "latency_ms"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and what was found."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying a bundle found.
+
+    Attributes:
+        network: the network's id.
+        max_difference: of the engine here from PyTorch's stored logits, as a share of the largest logit.
+        top1_agreement: share of the stored images with the same class.
+        latency: measured here.
+        same_machine: whether the evidence was measured on a machine like this one.
+        checks: files, parity, latency, then each latency budget.
+        ok: whether all checks passed.
+    """
+
+    network: str
+    max_difference: float
+    top1_agreement: float
+    latency: Summary
+    same_machine: bool
+    checks: tuple[Check, ...]
+    ok: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive ``ok``, a field so that it is part of the JSON."""
+        object.__setattr__(self, "ok", all(check.ok for check in self.checks))
+
+
+def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verification:
+    """Check a bundle's files, its engine against PyTorch's stored logits, and its latency on this machine.
+
+    Args:
+        path: a folder or a zip.
+        seed: of the measurement.
+        time_limit_s: for the measurement.
+
+    Raises:
+        UserError: no bundle, or a file of it is missing, extra or changed.
+    """
+    with open_bundle(path) as bundle:
+        bundle.check()
+        manifest = bundle.manifest
+        engine = load_engine(bundle.model, manifest.target)
+        images, expected = load_reference(bundle.folder / REFERENCE_NAME)
+        inputs = manifest.input.preprocessing.apply(images).numpy().astype(np.float32, copy=False)
+        parity = compare(run_all(engine, inputs), expected)
+        measurement = measure_engines({manifest.network: engine}, seed=seed, time_limit_s=time_limit_s)
+    latency = measurement.summaries[manifest.network]
+    evidence = manifest.evidence.latency
+    same_machine = evidence is not None and evidence.fingerprint.same_machine(fingerprint())
+    settled = measurement.converged[manifest.network]
+    return Verification(
+        network=manifest.network,
+        max_difference=parity.max_difference,
+        top1_agreement=parity.top1_agreement,
+        latency=latency,
+        same_machine=same_machine,
+        checks=(
+            Check("files", True, f"{len(manifest.files)} files as they were exported"),
+            _parity(parity),
+            Check("latency", True, _latency(latency, settled, evidence, same_machine)),
+            *_budgets(manifest, latency, same_machine),
+        ),
+    )
+
+
+def _parity(parity: Parity) -> Check:
+    return Check("parity", agrees(parity), describe(parity))
+
+
+def _latency(latency: Summary, settled: bool, evidence: LatencyEvidence | None, same_machine: bool) -> str:
+    text = f"{latency.median_ms:.3f} ms ({latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}) here"
+    if not settled:
+        text += ", not settled within the time limit"
+    if evidence is not None:
+        where = "this machine" if same_machine else "another machine"
+        text += f"; {evidence.median_ms:.3f} ms at export on {where}"
+    return text
+
+
+def _budgets(manifest: Manifest, latency: Summary, same_machine: bool) -> list[Check]:
+    """Check each latency budget against the median measured here."""
+    note = "" if same_machine else " (not the machine it was exported on)"
+    return [
+        Check(
+            budget.text,
+            latency.median_ms <= budget.limit,
+            f"{latency.median_ms:.3f} ms of {budget.limit:g} ms{note}",
+        )
+        for budget in manifest.budgets
+        if budget.metric == LATENCY
+    ]

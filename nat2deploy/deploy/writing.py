@@ -1,0 +1,111 @@
+"""Writing a bundle in one step: all of it or nothing, and never over something that is not a bundle."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from nat2deploy.deploy.bundle import list_files, open_bundle
+from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
+from nat2deploy.deploy.zipped import pack
+from nat2deploy.errors import UserError
+from nat2deploy.files import sha256, write_atomic, write_text
+
+
+def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    """Write a bundle to the folder ``out``, or to a zip where the name ends in ``.zip``.
+
+    It is built in a temporary folder beside ``out`` and moved into place when it is whole. A bundle that was
+    there is replaced; when the process is killed between the two moves that this takes, the old one lies
+    beside as ``.NAME.old-*``.
+
+    Args:
+        out: the place.
+        manifest: its ``files`` are replaced by the hashes of what ``fill`` wrote.
+        fill: writes all files but the manifest into the folder it is given.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        UserError: ``out`` is something else than a bundle, or cannot be written to (a full disk, too).
+    """
+    check_replaceable(out)
+    write = _write_zip if out.suffix == ".zip" else _write_folder
+    try:
+        return write(out.absolute(), manifest, fill)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
+
+
+def check_replaceable(out: Path) -> None:
+    """Check that ``out`` is free, an empty folder, or a bundle of the same form with no files of others.
+
+    Raises:
+        UserError: it is something else; nothing is ever deleted that is not a bundle's.
+    """
+    zipped = out.suffix == ".zip"
+    if out.is_symlink():
+        raise UserError(f"{out} is a link; name the place itself")
+    if not out.exists() or (not zipped and out.is_dir() and not any(out.iterdir())):
+        return
+    if out.is_dir() == zipped:
+        kind = "folder" if zipped else "file"
+        raise UserError(f"{out} is a {kind}; choose another name (.zip for a zip, none for a folder)")
+    try:
+        with open_bundle(out) as bundle:
+            own = {MANIFEST_NAME, *bundle.manifest.files}
+            others = [name for name in list_files(bundle.folder, str(out)) if name not in own]
+    except UserError as error:
+        raise UserError(f"{out} exists and is not a bundle; choose another place") from error
+    if others:
+        raise UserError(
+            f"{out} holds {others[0]}, which is not the bundle's; move it or choose another place"
+        )
+
+
+def _write_zip(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    with tempfile.TemporaryDirectory(prefix="nat2deploy-") as name:
+        written = _build(Path(name), manifest, fill)
+        write_atomic(out, lambda temporary: pack(Path(name), temporary))
+    return written
+
+
+def _write_folder(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        written = _build(temporary, manifest, fill)
+        temporary.chmod(0o755)
+        check_replaceable(out)
+        _swap(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return written
+
+
+def _build(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    fill(folder)
+    hashes = {name: sha256(folder / name) for name in list_files(folder, "the new bundle")}
+    # Validated again, because a copy is not.
+    whole = Manifest.model_validate({**dict(manifest), "files": hashes})
+    write_text(folder / MANIFEST_NAME, whole.model_dump_json(indent=1) + "\n")
+    return whole
+
+
+def _swap(temporary: Path, out: Path) -> None:
+    """Move ``temporary`` to ``out``; a folder that is there moves away first and then goes."""
+    if not out.exists():
+        temporary.replace(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+    out.replace(old)
+    try:
+        temporary.replace(out)
+    except BaseException:
+        old.replace(out)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,217 @@
+"""The runner as a program: alone, with numpy and onnxruntime only, and with bad input."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from deploy_helpers import LABELS, make_images
+from PIL import Image
+
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.reference import load_reference
+
+# Lets the standard library, numpy and onnxruntime in, and nothing else.
+BLOCKER = """
+import importlib.abc, runpy, sys
+ALLOWED = {*sys.stdlib_module_names, "numpy", "onnxruntime"}
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in ALLOWED:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+sys.meta_path.insert(0, Blocker())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_alone(bundle: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-I", "-c", BLOCKER, str(bundle / "run.py"), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=bundle.parent, check=False)
+
+
+def load_runner(bundle: Path) -> ModuleType:
+    """The bundle's own run.py as a module, which finds the bundle beside itself."""
+    spec = importlib.util.spec_from_file_location("bundled_run", bundle / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
+    Image.fromarray(make_images(1)[0].permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def refused(bundle: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        load_runner(bundle).main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_runs_alone_and_says_what_pytorch_says(exported: Path, image: Path) -> None:
+    done = run_alone(exported, image, "--json", "--check")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    logits = torch.from_numpy(load_reference(exported / "reference.npz")[1][:1])
+    scores = logits.softmax(1)[0]
+    (one,) = found["images"]
+    assert [entry["label"] for entry in one["top"]] == [LABELS[i] for i in scores.argsort(descending=True)]
+    np.testing.assert_allclose(
+        [entry["score"] for entry in one["top"]], scores.sort(descending=True).values, atol=1e-4
+    )
+    assert found["check"]["ok"] is True and found["check"]["images"] == 12
+    assert not (exported / "__pycache__").exists()
+
+
+def test_other_formats_without_pillow_are_refused_in_one_line(exported: Path, image: Path) -> None:
+    jpeg = image.with_suffix(".jpg")
+    Image.open(image).save(jpeg)
+    done = run_alone(exported, jpeg)
+    assert done.returncode == 2 and "pip install pillow" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_onnxruntime_it_says_what_to_install(exported: Path, image: Path) -> None:
+    words = [sys.executable, "-I", "-S", str(exported / "run.py"), str(image)]  # -S: no installed packages
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "pip install numpy onnxruntime" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_is_python_3_9() -> None:
+    from nat2deploy.deploy.runner import run
+
+    source = Path(run.__file__).read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 9))
+    assert len(source.splitlines()) < 400
+
+
+def test_prints_scores_for_people(exported: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_runner(exported).main([str(image), "--top", "2", "--threads", "1"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == str(image) and len(rest) == 2
+    assert all(line.split(" %  ")[1] in LABELS for line in rest)
+
+
+def test_a_folder_is_its_images(exported: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = image.parent / "many"
+    folder.mkdir()
+    for name in ("b.PNG", "a.ppm"):
+        Image.open(image).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    assert load_runner(exported).main([str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [Path(one["image"]).name for one in found["images"]] == ["a.ppm", "b.PNG"]
+    assert found["images"][0]["top"] == found["images"][1]["top"]
+
+
+def test_the_good_images_are_classified_beside_a_bad_one(
+    exported: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = image.parent / "bad.png"
+    bad.write_bytes(image.read_bytes()[:60])
+    assert load_runner(exported).main([str(bad), str(image)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"run.py: {bad}: the PNG is cut short; copy it again\n"
+    assert captured.out.splitlines()[0] == str(image)
+
+
+def test_bench_prints_times(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runner = load_runner(exported)
+    figures = runner.Network(exported, None).bench(seconds=0.6)
+    assert 0 < figures["median_ms"] <= figures["p95_ms"] <= figures["p99_ms"]
+    assert figures["runs"] >= 20 and figures["threads"] == 1
+    assert figures["images_per_s"] == pytest.approx(1e3 / figures["median_ms"])
+
+
+def test_a_batch_is_filled_up(export: Callable[..., Manifest], exported: Path, tmp_path: Path) -> None:
+    from nat2deploy.target import Target
+
+    export(target=Target(batch=5))
+    runner = load_runner(tmp_path / "out")
+    network, single = runner.Network(tmp_path / "out", None), runner.Network(exported, None)
+    inputs = np.random.default_rng(0).standard_normal((7, *network.shape[1:])).astype(np.float32)
+    np.testing.assert_allclose(network.logits(inputs), single.logits(inputs), atol=1e-5)
+    assert network.check(tmp_path / "out")["ok"]
+
+
+def test_bad_input_is_one_line(exported: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no images" in refused(exported, capsys)
+    assert "no images inside" in refused(
+        exported, capsys, image.parent / "empty", mkdir(image.parent / "empty")
+    )
+    assert "invalid count value: '0'" in refused(exported, capsys, image, "--top", "0")
+    assert "unrecognized arguments" in refused(exported, capsys, image, "--sideways")
+
+
+def mkdir(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_missing_image_is_one_line(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_runner(exported).main(["nowhere.png"]) == 2
+    assert capsys.readouterr().err.startswith("run.py: nowhere.png: no file")
+
+
+def test_a_changed_model_is_refused(bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = bytearray((bundle / "model.onnx").read_bytes())
+    model[len(model) // 2] ^= 1
+    (bundle / "model.onnx").write_bytes(model)
+    assert "hash differs" in refused(bundle, capsys, image)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda manifest: manifest.pop("model"),
+        lambda manifest: manifest.update(model="../model.onnx"),
+        lambda manifest: manifest["input"]["preprocessing"].update(mean="grey"),
+        lambda manifest: manifest["input"]["preprocessing"].update(resolution=10**9),
+        lambda manifest: manifest["input"].update(shape=[]),
+        lambda manifest: manifest.update(files={}),
+        lambda manifest: manifest["output"].update(labels=["one"]),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(
+    bundle: Path, image: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[dict], object]
+) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    spoil(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert str(bundle) in refused(bundle, capsys, image)
+
+
+def test_a_failed_check_is_exit_code_one(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, logits = load_reference(bundle / "reference.npz")
+    np.savez(bundle / "reference.npz", images=images.numpy(), logits=logits[::-1])
+    assert load_runner(bundle).main(["--check"]) == 1
+    assert "ok 0" in capsys.readouterr().out
+    (bundle / "reference.npz").write_bytes(b"no archive")
+    assert "reference.npz" in refused(bundle, capsys, "--check")
+
+
+def test_the_bundled_runner_is_the_packaged_one(exported: Path) -> None:
+    from nat2deploy.deploy.runner import run
+
+    assert (exported / "run.py").read_bytes() == Path(run.__file__).read_bytes()
+    with open_bundle(exported) as bundle:
+        assert "run.py" in bundle.manifest.files

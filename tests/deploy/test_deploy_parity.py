@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from deploy_helpers import make_net
+
+from nat2deploy.deploy.manifest import Parity
+from nat2deploy.deploy.parity import agrees, compare, describe, run_all
+from nat2deploy.engines.registry import compile_model
+from nat2deploy.errors import UserError
+from nat2deploy.target import Target
+
+LOGITS = np.array([[1.0, 2.0, -4.0], [3.0, 0.0, 1.0]], dtype=np.float32)
+
+
+def test_equal_logits_agree() -> None:
+    assert compare(LOGITS, LOGITS) == Parity(images=2, max_difference=0.0, top1_agreement=1.0)
+
+
+def test_the_difference_is_relative_to_the_largest_logit() -> None:
+    other = LOGITS.copy()
+    other[0, 0] += 0.5
+    assert compare(other, LOGITS).max_difference == pytest.approx(0.125)
+    assert compare(100 * other, 100 * LOGITS).max_difference == pytest.approx(0.125)
+
+
+def test_another_first_class_is_counted() -> None:
+    assert compare(LOGITS[:, ::-1].copy(), LOGITS).top1_agreement == 0.5
+
+
+@pytest.mark.parametrize(
+    ("difference", "agreement", "good"),
+    [(0.0, 1.0, True), (1e-3, 0.99, True), (1.1e-3, 1.0, False), (0.0, 0.98, False)],
+)
+def test_the_limits(difference: float, agreement: float, good: bool) -> None:
+    parity = Parity(images=100, max_difference=difference, top1_agreement=agreement)
+    assert agrees(parity) is good
+    assert "100 images" in describe(parity)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    bad = LOGITS.copy()
+    bad[1, 1] = value
+    for found, expected in ((bad, LOGITS), (LOGITS, bad)):
+        with pytest.raises(UserError, match="not finite"):
+            compare(found, expected)
+
+
+def test_zeros_and_other_shapes_are_refused() -> None:
+    with pytest.raises(UserError, match="all zero"):
+        compare(LOGITS, np.zeros_like(LOGITS))
+    with pytest.raises(UserError, match="PyTorch"):
+        compare(LOGITS[:, :2], LOGITS)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8])
+def test_any_number_of_images_runs_in_the_engines_batches(count: int) -> None:
+    images = np.random.default_rng(0).standard_normal((count, 3, 16, 16), dtype=np.float32)
+    net = make_net()
+    batched = run_all(compile_model(net, Target(batch=4), (4, 3, 16, 16)), images)
+    single = run_all(compile_model(net, Target(), (1, 3, 16, 16)), images)
+    assert batched.shape == (count, 3)
+    np.testing.assert_allclose(batched, single, atol=1e-5)

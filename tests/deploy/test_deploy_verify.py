@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deploy_helpers import Budget
+
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.reference import load_reference, save_reference
+from nat2deploy.deploy.verify import verify_bundle
+from nat2deploy.deploy.writing import write_bundle
+from nat2deploy.deploy.zipped import pack
+from nat2deploy.errors import UserError
+
+
+def again(bundle: Path, change: Callable[[dict], object] = lambda value: None) -> None:
+    """Write the bundle anew with a changed manifest and hashes that fit its files."""
+    with open_bundle(bundle) as opened:
+        value = opened.manifest.model_dump()
+        contents = {name: (bundle / name).read_bytes() for name in opened.manifest.files}
+    change(value)
+
+    def fill(folder: Path) -> None:
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+
+    write_bundle(bundle, Manifest.model_validate(value), fill)
+
+
+def test_a_good_bundle_passes_every_check(exported: Path) -> None:
+    found = verify_bundle(exported, seed=0, time_limit_s=0.3)
+    assert found.ok and found.same_machine and found.network == "abc123"
+    assert [check.name for check in found.checks] == ["files", "parity", "latency", "latency<=60s"]
+    assert found.max_difference < 1e-3 and found.top1_agreement == 1.0
+    assert 0 < found.latency.ci_low_ms <= found.latency.median_ms <= found.latency.ci_high_ms
+    assert "at export on this machine" in found.checks[2].text
+    as_json = json.loads(json.dumps(asdict(found)))
+    assert as_json["ok"] is True and as_json["checks"][3]["ok"] is True
+
+
+def test_a_zip_is_verified_too(exported: Path, tmp_path: Path) -> None:
+    pack(exported, tmp_path / "tiny.zip")
+    assert verify_bundle(tmp_path / "tiny.zip", seed=0, time_limit_s=0.3).ok
+
+
+def test_a_latency_over_its_budget_fails(bundle: Path) -> None:
+    tight = Budget("latency<=1us", "latency_ms", 0.001)
+    again(bundle, lambda value: value.update(budgets=[vars(tight)]))
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
+    assert not found.ok
+    assert [check.name for check in found.checks if not check.ok] == ["latency<=1us"]
+    assert found.checks[-1].text.endswith("of 0.001 ms")
+
+
+def test_another_machine_is_said(bundle: Path) -> None:
+    again(bundle, lambda value: value["evidence"]["latency"]["fingerprint"].update(cpu="Z80"))
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
+    assert found.ok and not found.same_machine
+    assert "on another machine" in found.checks[2].text and "not the machine" in found.checks[3].text
+
+
+def test_an_engine_that_says_something_else_fails(bundle: Path) -> None:
+    images, logits = load_reference(bundle / "reference.npz")
+    save_reference(bundle / "reference.npz", images, np.ascontiguousarray(logits[::-1]))
+    again(bundle)
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
+    assert not found.ok and not found.checks[1].ok and found.max_difference > 1e-3
+
+
+def test_a_changed_file_is_bad_input(bundle: Path) -> None:
+    (bundle / "labels.txt").write_text("nonsense")
+    with pytest.raises(UserError, match=r"labels\.txt is changed"):
+        verify_bundle(bundle, seed=0)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nat2deploy.deploy import writing
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.writing import check_replaceable, write_bundle
+from nat2deploy.errors import UserError
+
+
+@pytest.fixture
+def manifest(exported: Path) -> Manifest:
+    with open_bundle(exported) as bundle:
+        return bundle.manifest
+
+
+def fill_with(text: str):  # type: ignore[no-untyped-def]
+    def fill(folder: Path) -> None:
+        (folder / "model.onnx").write_text(text)
+        (folder / "sub").mkdir()
+        (folder / "sub" / "more.txt").write_text("more")
+
+    return fill
+
+
+def check(path: Path, text: str) -> None:
+    with open_bundle(path) as bundle:
+        bundle.check()
+        assert bundle.model.read_text() == text
+        assert set(bundle.manifest.files) == {"model.onnx", "sub/more.txt"}
+
+
+@pytest.mark.parametrize("name", ["out", "deep/er/out", "out.zip", "deep/out.zip"])
+def test_writes_and_replaces_its_own(tmp_path: Path, manifest: Manifest, name: str) -> None:
+    out = tmp_path / name
+    written = write_bundle(out, manifest, fill_with("one"))
+    check(out, "one")
+    assert set(written.files) == {"model.onnx", "sub/more.txt"}
+    write_bundle(out, manifest, fill_with("two"))
+    check(out, "two")
+    assert [file.name for file in out.parent.iterdir()] == [out.name]
+    assert out.stat().st_mode & 0o777 == (0o755 if out.is_dir() else 0o644)
+
+
+def test_the_same_content_is_the_same_zip(tmp_path: Path, manifest: Manifest) -> None:
+    for name in ("a.zip", "b.zip"):
+        write_bundle(tmp_path / name, manifest, fill_with("same"))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "out").mkdir()
+    write_bundle(tmp_path / "out", manifest, fill_with("one"))
+    check(tmp_path / "out", "one")
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_a_failure_leaves_the_old_bundle(tmp_path: Path, manifest: Manifest, name: str) -> None:
+    write_bundle(tmp_path / name, manifest, fill_with("old"))
+
+    def fail(folder: Path) -> None:
+        (folder / "model.onnx").write_text("half")
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        write_bundle(tmp_path / name, manifest, fail)
+    check(tmp_path / name, "old")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_old_bundle_comes_back_when_the_last_move_fails(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write_bundle(out, manifest, fill_with("old"))
+    replace, moves = Path.replace, []
+
+    def stubborn(self: Path, target: Path) -> Path:
+        if target == out:
+            moves.append(self)
+            if len(moves) == 1:
+                raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(writing.Path, "replace", stubborn)
+    with pytest.raises(UserError, match="No space left"):
+        write_bundle(out, manifest, fill_with("new"))
+    monkeypatch.undo()
+    check(out, "old")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_of_others_is_never_touched(tmp_path: Path, manifest: Manifest) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.png").write_text("dear")
+    with pytest.raises(UserError, match="not a bundle"):
+        write_bundle(photos, manifest, fill_with("one"))
+    (photos / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(UserError, match="not a bundle"):
+        write_bundle(photos, manifest, fill_with("one"))
+    assert (photos / "holiday.png").read_text() == "dear"
+
+
+def test_a_bundle_with_a_file_of_others_inside_is_kept(tmp_path: Path, manifest: Manifest) -> None:
+    out = tmp_path / "out"
+    write_bundle(out, manifest, fill_with("one"))
+    (out / "sub" / "notes.txt").write_text("dear")
+    with pytest.raises(UserError, match=r"holds sub/notes\.txt"):
+        write_bundle(out, manifest, fill_with("two"))
+    assert (out / "sub" / "notes.txt").read_text() == "dear"
+
+
+def test_other_things_in_the_way_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(UserError, match="is a file"):
+        check_replaceable(tmp_path / "file")
+    (tmp_path / "file.zip").write_text("dear")
+    with pytest.raises(UserError, match="not a bundle"):
+        check_replaceable(tmp_path / "file.zip")
+    (tmp_path / "folder.zip").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        check_replaceable(tmp_path / "folder.zip")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is a link"):
+        check_replaceable(tmp_path / "link")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(UserError, match="choose another place"):
+        write_bundle(tmp_path / "file" / "out", manifest, fill_with("one"))
