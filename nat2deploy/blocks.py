@@ -25,6 +25,11 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
+def _pool(x: Tensor) -> Tensor:
+    """Global average; exports as one ONNX operator, where ``mean`` would cost layout changes."""
+    return nn.functional.adaptive_avg_pool2d(x, 1)
+
+
 class Stem(nn.Module):
     """Convolution, BN, activation: [B, 3, H, W] to [B, C, H/s, W/s]."""
 
@@ -50,7 +55,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        gates = self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True))))
+        gates = self.expand(torch.relu(self.reduce(_pool(x))))
         return x * nn.functional.hardsigmoid(gates)
 
 
@@ -103,8 +108,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] to [B, features]."""
-        y: Tensor = self.act(self.expand_bn(self.expand(x))).mean((2, 3), keepdim=True)
-        mixed: Tensor = self.act(self.mix(y))
+        y: Tensor = self.act(self.expand_bn(self.expand(x)))
+        mixed: Tensor = self.act(self.mix(_pool(y)))
         return mixed.flatten(1)
 
 

@@ -1,0 +1,111 @@
+"""One front door to the backends: compile, load, and say which can be used here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nat2deploy.errors import UserError
+from nat2deploy.target import Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nat2deploy.engines.base import Engine
+
+# Everything heavy is imported inside the functions: listing the backends must not need them.
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend or device can be measured on here.
+
+    ``version`` is that of the installed package, empty where there is none; ``reason`` says why not, or
+    what it is for.
+    """
+
+    name: str
+    available: bool
+    version: str
+    reason: str
+
+
+def compile_model(module: nn.Module, target: Target, input_shape: tuple[int, ...]) -> Engine:
+    """Compile a plain module for a target.
+
+    Args:
+        module: takes one float32 tensor of ``input_shape`` and returns one tensor; left as it was.
+        target: chooses the backend, threads and batch.
+        input_shape: the input with the target's batch first.
+
+    Raises:
+        UserError: the module does not export, or the batch is not the target's.
+    """
+    if target.backend == "torch":
+        from nat2deploy.engines.torch_eager import TorchEngine
+
+        return TorchEngine(module, target, input_shape)
+    from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine.from_module(module, target, input_shape)
+
+
+def load_engine(path: Path, target: Target) -> Engine:
+    """Load what ``Engine.save`` wrote, or an ONNX file of any origin with one input and one output.
+
+    Raises:
+        UserError: missing, not ONNX, not made for this target, or a backend that keeps nothing on disk.
+    """
+    if target.backend == "torch":
+        raise UserError(f"cannot load {path} with backend torch; load it with backend onnxruntime")
+    from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine.from_file(path, target)
+
+
+def available_backends() -> list[BackendStatus]:
+    """List the backends and devices that people look for, each with an honest word on its state here."""
+    return [
+        _importable("onnxruntime", "onnxruntime", "ONNX Runtime on the CPU, the default"),
+        _importable("torch", "torch", "eager PyTorch on the CPU, a baseline"),
+        _unsupported("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
+        _unsupported("tensorrt-rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")),
+        _unsupported("openvino", ("openvino",)),
+        BackendStatus("cuda", False, "", _cuda_reason()),
+        BackendStatus("ssh", False, "", "this version measures on the machine it runs on only"),
+    ]
+
+
+def _importable(name: str, module: str, purpose: str) -> BackendStatus:
+    version = _version(name)
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        return BackendStatus(name, False, version, f"cannot be imported: {str(error).splitlines()[0]}")
+    return BackendStatus(name, True, version, purpose)
+
+
+def _unsupported(name: str, packages: tuple[str, ...]) -> BackendStatus:
+    version = next((found for found in map(_version, packages) if found), "")
+    state = "installed, but" if version else "not installed, and"
+    return BackendStatus(name, False, version, f"{state} this version has no engine for it")
+
+
+def _cuda_reason() -> str:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return "PyTorch cannot be imported to look for one; this version measures on the CPU only"
+    if not torch.cuda.is_available():
+        return "no CUDA device is visible; this version measures on the CPU only"
+    return f"{torch.cuda.get_device_name(0)} is visible, but this version measures on the CPU only"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,112 @@
+"""What a set of latency samples says: median with a confidence interval, and the tail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
+
+Samples = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+# The fewest rounds for which the order statistics of a sample can hold the median with 95 % confidence:
+# all five on one side of it has a chance of 2 × 0.5⁵ = 6 %, all six 3 %.
+FEWEST_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One candidate's latency in milliseconds.
+
+    ``ci_low_ms`` and ``ci_high_ms`` hold the median with 95 % confidence (from six rounds on; with fewer
+    they are the extremes). ``samples`` counts calls, ``rounds`` the independent groups that they came in.
+    """
+
+    median_ms: float
+    p95_ms: float
+    p99_ms: float
+    ci_low_ms: float
+    ci_high_ms: float
+    samples: int
+    rounds: int = 1
+
+    @property
+    def relative_ci_width(self) -> float:
+        """Width of the confidence interval as a share of the median."""
+        return (self.ci_high_ms - self.ci_low_ms) / self.median_ms
+
+    def within(self, precision: float) -> bool:
+        """Whether both ends of the confidence interval lie within ``precision`` (0.01: 1 %) of the median."""
+        reach = max(self.ci_high_ms - self.median_ms, self.median_ms - self.ci_low_ms)
+        return reach <= precision * self.median_ms
+
+
+def summarise(samples: ArrayLike) -> Summary:
+    """Summarise independent samples in ms (at least one, all positive and finite).
+
+    Raises:
+        ValueError: no samples, or one that is not a positive number.
+    """
+    values = _checked(samples)
+    return _summary(values, values)
+
+
+def summarise_rounds(rounds: Sequence[ArrayLike]) -> Summary:
+    """Summarise samples in ms that were taken in rounds, one array a round.
+
+    Calls of one round follow each other within milliseconds and share the clock frequency, the cache contents
+    and the neighbours of that moment; taken as independent they would give an interval several times too
+    narrow. So each round counts once, by its median, and the median and its interval are those of the round
+    medians. The tail is read off all calls.
+
+    Raises:
+        ValueError: no rounds, an empty one, or a sample that is not a positive number.
+    """
+    checked = [_checked(samples) for samples in rounds]
+    if not checked:
+        raise ValueError("no rounds to summarise")
+    return _summary(np.array([np.median(samples) for samples in checked]), np.concatenate(checked))
+
+
+def median_interval(values: Samples) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the median by order statistics (no distribution assumed).
+
+    The ranks come from the binomial count of values below the median (David and Nagaraja, Order Statistics,
+    2003, section 7.1). With fewer than six values it is the extremes, which hold it less often.
+    """
+    ordered = np.sort(values)
+    rank = _rank(len(ordered))
+    return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+def relative_spread(values: Samples) -> float:
+    """Return a robust relative standard deviation: 1.4826 × median absolute deviation / median."""
+    centre = float(np.median(values))
+    return 1.4826 * float(np.median(np.abs(values - centre))) / centre
+
+
+@lru_cache(maxsize=4096)
+def _rank(count: int) -> int:
+    return max(int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5)), 1)
+
+
+def _summary(independent: Samples, calls: Samples) -> Summary:
+    median = float(np.median(independent))
+    low, high = median_interval(independent)
+    p95, p99 = (float(value) for value in np.percentile(calls, (95, 99)))
+    # With rounds of very different sizes the tail of all calls could fall below the median of the rounds.
+    p95 = max(p95, median)
+    return Summary(median, p95, max(p99, p95), low, high, len(calls), len(independent))
+
+
+def _checked(samples: ArrayLike) -> Samples:
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"samples must be a list of at least one number, not of shape {values.shape}")
+    if not np.all(np.isfinite(values)) or values.min() <= 0:
+        raise ValueError("samples must be positive and finite, in ms")
+    return values
