@@ -22,13 +22,13 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder cannot be written to, the disk is full, or ``path`` is a folder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -37,6 +37,9 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -78,7 +81,7 @@ def read_json(path: Path, what: str) -> Any:
     """
     try:
         return json.loads(read_text(path, what))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number too long, too
         raise UserError(f"{what} {path} is not JSON ({error}); make it again") from error
 
 
@@ -90,7 +93,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(read_text(path, what))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not TOML ({error}); mend that line") from error
 
 

@@ -64,7 +64,7 @@ class Fingerprint(BaseModel):
 
 
 # The instruction sets that change which kernels an engine picks.
-_TELLING_FLAGS = (
+_TELLING_FLAGS = (  # noqa: SIM905
     "sse4_2 avx avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16 "
     "asimd asimddp asimdhp bf16 i8mm sve sve2"
 ).split()

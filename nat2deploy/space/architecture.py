@@ -41,7 +41,7 @@ class Architecture:
             "e": [_plain(layer.expansion) for layer in layers],
             "d": list(self.depths),
             "r": self.resolution,
-            "w": self.width,
+            "w": float(self.width),
         }
 
     @cached_property

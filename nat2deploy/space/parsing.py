@@ -25,7 +25,7 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: a number too long, too
             raise UserError(f"architecture is not JSON ({error}); see `nat2deploy costs --help`") from error
     if not isinstance(value, dict):
         raise UserError('architecture must be a JSON object such as {"ks": .., "e": .., "d": .., "r": 224}')
@@ -33,11 +33,12 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
     if unknown:
         raise UserError(f"architecture: unknown key '{unknown[0]}'; use ks, e, d, r and w")
     stages = len(space.stages)
-    depths = [int(depth) for depth in _numbers(value, "d", stages)]
-    if len(depths) != stages:
-        raise UserError(f"architecture: d has {len(depths)} values; the space has {stages} stages")
-    for depth in depths:
+    given = _numbers(value, "d", stages)
+    if len(given) != stages:
+        raise UserError(f"architecture: d has {len(given)} values; the space has {stages} stages")
+    for depth in given:
         _choice(space, "d", depth, space.depths)
+    depths = [int(depth) for depth in given]
     kernels = _per_layer(value, "ks", depths, space.max_depth)
     expansions = _per_layer(value, "e", depths, space.max_depth)
     for kernel in kernels:

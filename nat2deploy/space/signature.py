@@ -15,9 +15,11 @@ from nat2deploy.errors import UserError
 Kind = Literal["stem", "mbconv", "head", "classifier"]
 Activation = Literal["relu", "hswish", "none"]
 
+# Counts begin without 0, so a block has one key, and stay short enough for any integer.
+_N = r"[1-9]\d{0,8}"
 _KEY = re.compile(
-    r"(?P<kind>[a-z]+)-i(?P<i>\d+)-m(?P<m>\d+)-o(?P<o>\d+)-k(?P<k>\d+)-s(?P<s>\d+)"
-    r"(?P<se>-se)?(?P<skip>-skip)?-(?P<act>[a-z]+)-h(?P<h>\d+)-w(?P<w>\d+)",
+    rf"(?P<kind>[a-z]+)-i(?P<i>{_N})-m(?P<m>{_N})-o(?P<o>{_N})-k(?P<k>{_N})-s(?P<s>{_N})"
+    rf"(?P<se>-se)?(?P<skip>-skip)?-(?P<act>[a-z]+)-h(?P<h>{_N})-w(?P<w>{_N})",
     re.ASCII,
 )
 

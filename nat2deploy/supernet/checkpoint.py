@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -24,10 +24,10 @@ class SuperNetworkInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     space: SearchSpace
     width: float
-    classes: int
+    classes: int = Field(ge=1, le=100_000)
     version: int = 0
     """Counts adaptations; an accuracy is known only together with it."""
     data: str = ""
@@ -121,6 +121,6 @@ def load_supernet(path: Path) -> tuple[SuperNetwork, SuperNetworkInfo]:
 def _info(metadata: str, path: Path) -> SuperNetworkInfo:
     try:
         value = json.loads(metadata)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"super-network {path}: broken description; make it again") from error
     return parse(SuperNetworkInfo, value, f"super-network {path}")

@@ -48,7 +48,8 @@ class ElasticMBConv(nn.Module):
         """[B, in, H, W] to [B, out, H/s, W/s] with a kernel size and that many middle channels."""
         full, training = self.full, self.training
         y = x
-        if full.expand is not None and full.expand_bn is not None:
+        # A block whose middle is as wide as its input has no expansion (BlockSignature.expands).
+        if full.expand is not None and full.expand_bn is not None and channels != x.shape[1]:
             y = F.conv2d(y, full.expand.weight[:channels])
             y = self.act(_batch_norm(y, full.expand_bn, channels, training))
         weight = self.depthwise_weight(kernel, channels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +23,7 @@ class NetworkInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     space: SearchSpace
     architecture: dict[str, Any]
     data: str
@@ -51,7 +51,7 @@ def load_network(path: Path) -> tuple[SubNetwork, NetworkInfo]:
     state, metadata = load_tensors(path, "network")
     try:
         value = json.loads(metadata)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"network {path}: broken description; make it again") from error
     info = parse(NetworkInfo, value, f"network {path}")
     network = SubNetwork(lower(info.space, info.choice, len(info.labels)))

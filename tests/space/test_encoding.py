@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from space_strategies import architectures
+
+from nat2deploy.space.architecture import Architecture, Layer
+from nat2deploy.space.encoding import IntegerEncoding
+from nat2deploy.space.search_space import load_space
+
+ENCODINGS = {name: IntegerEncoding(load_space(name)) for name in ("nano", "ofa-mbv3")}
+OFA = ENCODINGS["ofa-mbv3"]
+any_encoding = st.sampled_from(sorted(ENCODINGS)).map(ENCODINGS.__getitem__)
+how_to_repair = st.sampled_from(["push", "fill"])
+
+
+@st.composite
+def encoded(draw):
+    encoding = draw(any_encoding)
+    return encoding, draw(architectures(encoding.space))
+
+
+@st.composite
+def vectors(draw):
+    """An encoding with a vector whose genes are within bounds, and may have holes."""
+    encoding = draw(any_encoding)
+    genes = [
+        draw(st.integers(int(low), int(high)))
+        for low, high in zip(encoding.lower, encoding.upper, strict=True)
+    ]
+    return encoding, np.array(genes, dtype=np.int64)
+
+
+def stage(*codes: int) -> np.ndarray:
+    """A Once-For-All vector whose first stage has these codes."""
+    return np.array([0, 0, *codes, *[1, 1, 0, 0] * 4], dtype=np.int64)
+
+
+def test_lengths_and_bounds_are_those_of_the_paper():
+    assert len(OFA) == 2 + 20
+    assert OFA.lower.tolist() == [0, 0, *[1, 1, 0, 0] * 5]
+    assert OFA.upper.tolist() == [32, 1, *[9] * 20]
+
+
+def test_nat_m1_decodes_as_published():
+    digits = [int(digit) for digit in "11001440551052208877"]
+    resolution = OFA.space.resolutions.index(224)
+    architecture = OFA.decode(np.array([resolution, 0, *digits]))
+    codes = {1: Layer(3, 3.0), 2: Layer(5, 3.0), 4: Layer(3, 4.0), 5: Layer(5, 4.0), 7: Layer(3, 6.0)}
+    codes[8] = Layer(5, 6.0)
+    wanted = ((1, 1), (1, 4, 4), (5, 5, 1), (5, 2, 2), (8, 8, 7, 7))
+    assert architecture == Architecture(224, 1.0, tuple(tuple(codes[c] for c in s) for s in wanted))
+    assert OFA.encode(architecture).tolist() == [resolution, 0, *digits]
+
+
+@given(encoded())
+def test_encode_then_decode_gives_the_architecture_back(pair):
+    encoding, architecture = pair
+    genes = encoding.encode(architecture)
+    assert genes.dtype == np.int64
+    assert (encoding.lower <= genes).all()
+    assert (genes <= encoding.upper).all()
+    for how in ("push", "fill"):
+        assert encoding.decode(genes, how) == architecture
+        assert encoding.repair(genes, how).tolist() == genes.tolist()
+
+
+@given(vectors(), how_to_repair)
+def test_two_encodings_of_one_network_are_equal(pair, how):
+    encoding, genes = pair
+    repaired = encoding.repair(genes, how)
+    architecture = encoding.decode(genes, how)
+    assert encoding.encode(architecture).tolist() == repaired.tolist()
+    assert encoding.decode(repaired, "push") == encoding.decode(repaired, "fill") == architecture
+    assert encoding.space.contains(architecture)
+
+
+@given(vectors(), how_to_repair)
+def test_repair_never_leaves_a_hole(pair, how):
+    encoding, genes = pair
+    present = encoding.repair(genes, how)[2:].reshape(-1, encoding.space.max_depth) > 0
+    assert (present[:, :-1] >= present[:, 1:]).all()
+
+
+@given(vectors())
+def test_push_keeps_every_present_layer_and_fill_only_those_before_the_first_zero(pair):
+    encoding, genes = pair
+    width = encoding.space.max_depth
+    pushed, filled = (encoding.repair(genes, how)[2:].reshape(-1, width) for how in ("push", "fill"))
+    for before, push, fill in zip(genes[2:].reshape(-1, width).tolist(), pushed, filled, strict=True):
+        present = [code for code in before if code]
+        assert [code for code in push.tolist() if code] == present
+        first = [*before, 0].index(0)
+        assert fill.tolist() == before[:first] + [0] * (width - first)
+
+
+@pytest.mark.parametrize(
+    ("codes", "pushed", "filled"),
+    [
+        ([1, 4, 0, 8], [1, 4, 8, 0], [1, 4, 0, 0]),
+        ([1, 4, 8, 0], [1, 4, 8, 0], [1, 4, 8, 0]),
+        ([9, 9, 0, 0], [9, 9, 0, 0], [9, 9, 0, 0]),
+        ([2, 3, 4, 5], [2, 3, 4, 5], [2, 3, 4, 5]),
+    ],
+)
+def test_a_hole_is_pushed_out_or_ends_the_stage(codes, pushed, filled):
+    assert OFA.repair(stage(*codes), "push")[2:6].tolist() == pushed
+    assert OFA.repair(stage(*codes), "fill")[2:6].tolist() == filled
+    assert OFA.decode(stage(*codes)) == OFA.decode(stage(*filled))
+
+
+def test_genes_outside_the_bounds_are_brought_inside():
+    wild = stage(0, -5, 99, 3)
+    wild[:2] = [-1, 7]
+    assert OFA.repair(wild, "fill")[:6].tolist() == [0, 1, 1, 1, 9, 3]
+
+
+def test_repair_of_a_matrix_is_the_repair_of_its_rows_and_leaves_the_input_alone():
+    rng = np.random.default_rng(0)
+    genes = rng.integers(OFA.lower, OFA.upper + 1, size=(50, len(OFA)))
+    before = genes.copy()
+    for how in ("push", "fill"):
+        assert OFA.repair(genes, how).tolist() == [OFA.repair(row, how).tolist() for row in genes]
+    assert (genes == before).all()
+
+
+def test_encode_all_stacks_rows_also_when_there_are_none():
+    both = [OFA.space.smallest(), OFA.space.largest()]
+    assert OFA.encode_all(both).tolist() == [OFA.encode(a).tolist() for a in both]
+    assert OFA.encode_all([]).shape == (0, len(OFA))
+
+
+def test_one_hot_has_a_column_for_each_value_of_each_gene():
+    genes = OFA.encode_all([OFA.space.smallest(), OFA.space.largest()])
+    hot = OFA.one_hot(genes)
+    # 33 resolutions, 2 widths, and in each stage two layers of 9 states and two of 10
+    assert hot.shape == (2, 33 + 2 + 5 * (9 + 9 + 10 + 10))
+    assert hot.dtype == np.float64
+    assert np.flatnonzero(hot[0])[:6].tolist() == [0, 33, 35, 44, 53, 63]
+    assert np.flatnonzero(hot[1])[:6].tolist() == [32, 34, 43, 52, 62, 72]
+
+
+@given(vectors())
+def test_one_hot_has_one_1_a_gene_and_can_be_read_back(pair):
+    encoding, genes = pair
+    hot = encoding.one_hot(genes)
+    ends = np.cumsum(encoding.upper - encoding.lower + 1)
+    parts = np.split(hot, ends[:-1])
+    assert [part.sum() for part in parts] == [1.0] * len(encoding)
+    read = [low + part.argmax() for low, part in zip(encoding.lower, parts, strict=True)]
+    assert read == genes.tolist()

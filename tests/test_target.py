@@ -1,0 +1,123 @@
+import os
+
+import pytest
+
+from nat2deploy.errors import UserError
+from nat2deploy.target import Fingerprint, Target, fingerprint, load_profile, make_target
+
+PROFILE = """
+name = "mine"
+warmup_ms = 5.0
+
+[target]
+threads = 2
+"""
+
+
+def make(**change) -> Target:
+    words = {"device": "cpu", "backend": "onnxruntime", "precision": "fp32", "threads": 1, "batch": 1}
+    return make_target(**{**words, **change})
+
+
+def test_every_shipped_profile_loads(repository):
+    paths = sorted((repository / "profiles").glob("*.toml"))
+    assert {"x86-1-thread", "x86-2-threads"} <= {path.stem for path in paths}
+    for path in paths:
+        profile = load_profile(path)
+        assert profile.name == path.stem
+        assert profile.description
+        assert profile.power_mode
+
+
+def test_a_profile_fills_in_what_it_leaves_out(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(PROFILE)
+    profile = load_profile(path)
+    assert profile.target == Target(threads=2)
+    assert (profile.warmup_ms, profile.description) == (5.0, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("threads = 2", "threads = 0", "target.threads: "),
+        ("threads = 2", "batch = 5000", "target.batch: "),
+        ("threads = 2", "cores = 2", "target.cores: Extra inputs"),
+        ("threads = 2", 'device = "toaster"', "target.device: Input should be 'cpu'"),
+        ("threads = 2", 'backend = "tflite"', "target.backend: "),
+        ("threads = 2", 'precision = "int3"', "target.precision: "),
+        ("warmup_ms = 5.0", "warmup_ms = -1", "warmup_ms: "),
+        ('name = "mine"', "", "name: Field required"),
+        ("[target]", "[goal]", "target: Field required"),
+        ("[target]", "[target", "is not TOML"),
+    ],
+)
+def test_a_wrong_profile_says_where_and_what(tmp_path, old, new, message):
+    path = tmp_path / "mine.toml"
+    assert old in PROFILE
+    path.write_text(PROFILE.replace(old, new))
+    with pytest.raises(UserError) as caught:
+        load_profile(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_profile_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="no profile at"):
+        load_profile(tmp_path / "absent.toml")
+
+
+def test_words_make_a_target():
+    assert make(backend="torch", batch=4) == Target(backend="torch", batch=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "tpu"}, "device 'tpu' cannot be measured"),
+        ({"device": "cuda:0"}, "device 'cuda:0' cannot be measured"),
+        ({"device": ""}, "device '' cannot be measured"),
+        ({"backend": "tflite"}, "target: backend: Input should be 'onnxruntime' or 'torch'"),
+        ({"precision": "fp64"}, "target: precision: "),
+        ({"threads": 0}, "target: threads: "),
+        ({"threads": -1}, "target: threads: "),
+        ({"threads": 10_000}, "threads: 10000 asked for, this machine has"),
+        ({"batch": 0}, "target: batch: "),
+        ({"batch": 10_000}, "target: batch: "),
+    ],
+)
+def test_words_that_make_no_target_are_user_errors(change, message):
+    with pytest.raises(UserError) as caught:
+        make(**change)
+    assert message in str(caught.value)
+
+
+def test_a_target_reads_as_one_line():
+    assert str(Target()) == "cpu onnxruntime fp32, 1 thread, batch 1"
+    assert str(Target(backend="torch", threads=4, batch=8)) == "cpu torch fp32, 4 threads, batch 8"
+
+
+def test_the_fingerprint_describes_this_machine():
+    here = fingerprint()
+    assert here == fingerprint()
+    assert here.cpu
+    assert here.cores == os.cpu_count()
+    assert set(here.libraries) == {"onnxruntime", "torch", "numpy"}
+    assert all(version[0].isdigit() for version in here.libraries.values())
+    assert Fingerprint.model_validate_json(here.model_dump_json()) == here
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"libraries": {"torch": "1"}}, True),
+        ({"governor": "powersave"}, True),
+        ({"cpu": "another"}, False),
+        ({"flags": ["avx1024"]}, False),
+        ({"cores": 3000}, False),
+    ],
+)
+def test_latencies_compare_where_processor_and_cores_agree(change, same):
+    here = fingerprint()
+    assert here.same_machine(here.model_copy(update=change)) is same
