@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import UnidentifiedImageError
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from nat2deploy.data.places import is_folder
 from nat2deploy.data.sets import Split
 from nat2deploy.errors import UserError
 
 _VALIDATION = ("val", "valid", "validation")
+_TEST = ("test",)
 
 
 def read_image_folder(
@@ -21,20 +22,27 @@ def read_image_folder(
     """Read ``path`` and return (labels, train, validation or None, test or None).
 
     Either ``path/train`` with ``val`` (``valid``, ``validation``) and ``test`` beside it, or class folders
-    at once. Images become RGB, shorter side ``base_resolution`` pixels, centre-cropped, uint8 in memory.
+    at once. Images become RGB, shorter side ``base_resolution`` pixels (bilinear, antialiased),
+    centre-cropped: uint8 [N, 3, base_resolution, base_resolution] in memory.
 
     Raises:
         UserError: no folder, no images, a broken image, or classes that differ between splits.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         raise UserError(f"no image folder at {path}; check the path")
-    if not (path / "train").is_dir():
+    if not is_folder(path / "train"):
+        for name in (*_VALIDATION, *_TEST):
+            # Else the splits would be taken for the classes.
+            if is_folder(path / name):
+                raise UserError(
+                    f"{path} has a folder {name} but no folder train; add it, or give {path / name}"
+                )
         labels, whole = _read(path, base_resolution)
         return labels, whole, None, None
     labels, train = _read(path / "train", base_resolution)
     others: list[Split | None] = []
-    for names in (_VALIDATION, ("test",)):
-        place = next((path / name for name in names if (path / name).is_dir()), None)
+    for names in (_VALIDATION, _TEST):
+        place = next((path / name for name in names if is_folder(path / name)), None)
         if place is None:
             others.append(None)
             continue
@@ -55,17 +63,23 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         ]
     )
     try:
-        listing = ImageFolder(str(path), transform=transform)
-    except (FileNotFoundError, OSError) as error:
+        listing = ImageFolder(str(path), transform=transform, allow_empty=True)
+    except OSError as error:
         raise UserError(
             f"{path} holds no class folders with images; put them in {path}/CLASS/*.png"
         ) from error
+    targets = torch.tensor(listing.targets, dtype=torch.int64)
+    for label, count in zip(
+        listing.classes, torch.bincount(targets, minlength=len(listing.classes)), strict=True
+    ):
+        if count == 0:
+            raise UserError(f"class folder {path / label} holds no images; put some in, or remove the folder")
     if len(listing.classes) < 2:
         raise UserError(f"{path} holds one class, '{listing.classes[0]}'; a classifier needs two or more")
-    images = []
+    images = torch.empty((len(targets), 3, base_resolution, base_resolution), dtype=torch.uint8)
     for index, (name, _) in enumerate(listing.samples):
         try:
-            images.append(listing[index][0])
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            images[index] = listing[index][0]
+        except Exception as error:  # the decoders raise a dozen classes
             raise UserError(f"image {name} cannot be read; mend or remove it") from error
-    return tuple(listing.classes), Split(torch.stack(images), torch.tensor(listing.targets))
+    return tuple(listing.classes), Split(images, targets)

@@ -6,46 +6,59 @@ import gzip
 import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nat2deploy.errors import UserError
 
-_LIMIT = 2**31
-_BYTE = 8
+_LIMIT_BYTES = 2**30
+_CHUNK_BYTES = 2**20
+_GZIP = b"\x1f\x8b"
+_UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path) -> Tensor:
-    """Return the uint8 tensor that an idx file holds.
+    """Return the uint8 tensor, of one to four axes, that an idx file holds.
+
+    Gzip is told by the file's first bytes or by the suffix ``.gz``. No more is unpacked than the header
+    announces, so a small damaged file cannot fill the memory.
 
     Raises:
-        UserError: missing, damaged, truncated, not idx, or not of bytes.
+        UserError: missing, damaged, truncated, empty, not idx, or not of bytes.
     """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
+        with path.open("rb") as raw:
+            packed = raw.read(2) == _GZIP or path.suffix == ".gz"
+            raw.seek(0)
+            if not packed:
+                return _parse(raw, path)
+            with gzip.GzipFile(fileobj=raw) as stream:
+                return _parse(stream, path)
     except FileNotFoundError as error:
         raise UserError(f"no idx file at {path}; check the folder") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"idx file {path} cannot be unpacked ({error}); fetch it again") from error
-    return _parse(data, path)
+        raise UserError(f"idx file {path} cannot be read ({error}); fetch it again") from error
 
 
-def _parse(data: bytes, path: Path) -> Tensor:
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _BYTE or not 1 <= data[3] <= 4:
+def _parse(stream: BufferedIOBase, path: Path) -> Tensor:
+    head = stream.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE or not 1 <= head[3] <= 4:
         raise UserError(f"{path} is no idx file of bytes; fetch it again")
-    axes = data[3]
-    start = 4 + 4 * axes
-    if len(data) < start:
+    axes = head[3]
+    sizes = stream.read(4 * axes)
+    if len(sizes) < 4 * axes:
         raise UserError(f"idx file {path} ends within its header; fetch it again")
-    shape = struct.unpack(f">{axes}I", data[4:start])
+    shape = struct.unpack(f">{axes}I", sizes)
     size = math.prod(shape)
-    if size > _LIMIT or len(data) - start != size:
-        raise UserError(
-            f"idx file {path} holds {len(data) - start} bytes where its header says {size}; fetch it again"
-        )
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
+    if not 1 <= size <= _LIMIT_BYTES:
+        raise UserError(f"idx file {path} announces {size} bytes, not 1 to {_LIMIT_BYTES}; fetch it again")
+    data = bytearray()
+    while len(data) <= size and (part := stream.read(min(_CHUNK_BYTES, size + 1 - len(data)))):
+        data += part
+    if len(data) != size:
+        held = "more" if len(data) > size else str(len(data))
+        raise UserError(f"idx file {path} holds {held} bytes where its header says {size}; fetch it again")
+    return torch.frombuffer(data, dtype=torch.uint8).reshape(shape)

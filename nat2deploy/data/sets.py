@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nat2deploy.data.augment import Augmentation
+from nat2deploy.errors import UserError
 
 Triple = tuple[float, float, float]
 
@@ -23,7 +24,7 @@ class Normalisation:
     std: Triple
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors do not compare to one truth; use fingerprint()
 class Split:
     """``images`` uint8 [N, 1 or 3, H, W] (grey stays one channel) and ``targets`` int64 [N]."""
 
@@ -46,8 +47,8 @@ class Split:
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        digest.update(self.images.contiguous().numpy().tobytes())
-        digest.update(self.targets.contiguous().numpy().tobytes())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.targets.contiguous().numpy().data)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -55,9 +56,12 @@ class Split:
         return self._digest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set: the search sees ``train`` and ``validation``; ``test`` is for the end."""
+    """A data set: the search sees ``train`` and ``validation``, never ``test``, which is for the end.
+
+    ``name`` is the spec that it was loaded by; ``labels`` are the classes' names, by target.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -83,16 +87,23 @@ class ImageData:
         return self.normalisation.std
 
     def fingerprint(self) -> str:
-        """SHA-256 of all three splits."""
-        parts = "".join(split.fingerprint() for split in (self.train, self.validation, self.test))
-        return hashlib.sha256(parts.encode()).hexdigest()
+        """SHA-256 of the labels and all three splits."""
+        parts = [split.fingerprint() for split in (self.train, self.validation, self.test)]
+        return hashlib.sha256(repr((self.labels, parts)).encode()).hexdigest()
 
 
 def stratified(targets: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw ``count`` of N indices with each class in its share; returns (drawn, the rest), both shuffled.
 
     Shares are rounded so that they sum to ``count``, the largest remainders first.
+
+    Raises:
+        UserError: ``count`` is negative or above N.
     """
+    if not 0 <= count <= len(targets):
+        raise UserError(f"{count} images asked for, of {len(targets)}; give 0 to {len(targets)}")
+    if count == 0:
+        return torch.empty(0, dtype=torch.int64), torch.arange(len(targets))
     rng = np.random.default_rng([seed, 17])
     labels = targets.numpy()
     classes, counts = np.unique(labels, return_counts=True)
@@ -111,11 +122,10 @@ def stratified(targets: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def channel_statistics(images: Tensor) -> Normalisation:
     """Mean and standard deviation of uint8 images [N, 1 or 3, H, W]; grey counts for all three channels."""
-    pixels = images.permute(1, 0, 2, 3).reshape(images.shape[1], -1)
+    levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
-    for channel in pixels:
-        histogram = torch.bincount(channel.long(), minlength=256).double()
-        levels = torch.arange(256, dtype=torch.float64) / 255
+    for channel in images.unbind(1):
+        histogram = torch.bincount(channel.reshape(-1), minlength=256).double()
         share = histogram / histogram.sum()
         centre = float((share * levels).sum())
         mean.append(round(centre, 6))

@@ -15,6 +15,7 @@ from nat2deploy.data.idx import read_idx
 from nat2deploy.data.places import candidates, find
 from nat2deploy.data.sets import Split, stratified
 from nat2deploy.errors import UserError
+from nat2deploy.files import read_text
 
 Parts = tuple[tuple[str, ...], Split, Split, Augmentation]
 
@@ -28,7 +29,7 @@ _FASHION = (
     "Shirt",
     "Sneaker",
     "Bag",
-    "Boot",
+    "Ankle boot",
 )
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _DIGITS_TEST = 360
@@ -94,7 +95,7 @@ def cifar100(folder: str | None) -> Parts:
     """CIFAR-100, fine labels, from its binary version."""
     names = ["train.bin", "test.bin", "fine_label_names.txt"]
     paths = find("cifar100", candidates(folder, "cifar-100-binary"), names, _cifar_help("cifar100"))
-    labels = tuple(paths[names[2]].read_text(encoding="utf-8").split())
+    labels = tuple(read_text(paths[names[2]], "list of label names").split())
     if len(labels) != 100:
         raise UserError(f"{paths[names[2]]} holds {len(labels)} names instead of 100; fetch it again")
     train, test = (_records(paths[name], 2, 100) for name in names[:2])
@@ -102,18 +103,24 @@ def cifar100(folder: str | None) -> Parts:
 
 
 def _cifar_help(name: str) -> str:
-    return f"fetch the binary version from the data set's home page, unpack it, and give {name}:FOLDER"
+    return (
+        f"fetch the binary version from the data set's home page, unpack it, and give {name}:FOLDER "
+        "(torchvision's copy is pickle, which is not read)"
+    )
 
 
 def _records(path: Path, label_bytes: int, classes: int) -> Split:
     """Records of ``label_bytes`` labels (the last one counts) and 3×32×32 pixels."""
     size = label_bytes + 3 * 32 * 32
-    raw = np.fromfile(path, dtype=np.uint8)
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if len(raw) == 0 or len(raw) % size:
         raise UserError(f"{path} is not whole records of {size} bytes; fetch it again")
     records = raw.reshape(-1, size)
     targets = records[:, label_bytes - 1].astype(np.int64)
     if int(targets.max()) >= classes:
         raise UserError(f"{path} holds label {int(targets.max())}, beyond {classes} classes; fetch it again")
-    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).copy()
+    images = records[:, label_bytes:].reshape(-1, 3, 32, 32)
     return Split(torch.from_numpy(images), torch.from_numpy(targets))

@@ -227,9 +227,10 @@ class Nat2Search:
         meter = HypervolumeMeter(objective_matrix(first, self.objectives))
         front = feasible_front(judged, self.objectives)
         top = best_of(front)
+        before = sum(e.version < version for e in self.file.evaluations)
         self._note(
             version,
-            evaluations=len(self.file.evaluations),
+            evaluations=before + len(judged),  # a resumed round's candidates may be in the file already
             hypervolume=meter(objective_matrix(front, self.objectives)),
             best=None if top is None else {"id": top.architecture.id, **top.values},
         )

@@ -25,7 +25,11 @@ class SearchSettings(BaseModel):
     rounds: Positive = 8
     initialisation: Literal["uniform-genes", "uniform-depth", "within-budgets"] = "within-budgets"
     update: Literal["grow", "constant-size"] = "constant-size"
-    surrogates: tuple[SurrogateName, ...] = ("gaussian-process", "extra-trees", "gradient-boosting")
+    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
+        "gaussian-process",
+        "extra-trees",
+        "gradient-boosting",
+    )
     """Kinds tried each round; the best by cross-validated Kendall tau is used."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from nat2deploy.blocks import reset_seeded
 from nat2deploy.data.sets import ImageData
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.space.architecture import Architecture
@@ -78,6 +79,7 @@ class SearchWeights:
     def adapt(self, sampler: Sampler, report: Report) -> None:
         """Train on sampled sub-networks and save the result as the next version."""
         supernet, info = self._loaded
+        self._held = None  # an interrupted adaptation leaves half-trained weights; the file has whole ones
         settings = self.settings
         if settings.adapt_epochs > 0:
             adapt(
@@ -109,8 +111,9 @@ class SearchWeights:
     def _transfer(self, report: Report) -> None:
         supernet, info = load_supernet(self.source)
         fresh = info.data != self.data.name or info.labels != self.data.labels
-        if fresh:
+        if fresh and supernet.classes != self.data.classes:
             supernet = supernet.with_classes(self.data.classes)
+            reset_seeded(supernet.classifier, self.settings.seed)  # a search begun again draws the same
         described = SuperNetworkInfo(
             space=supernet.space.restrict(resolutions=self.space.resolutions),
             width=info.width,

@@ -73,7 +73,7 @@ class IntegerEncoding:
             layers = np.take_along_axis(layers, order, axis=-1)
         else:
             layers = layers * np.cumprod(layers != 0, axis=-1)
-        return np.concatenate([fixed[..., :2], layers.reshape(*fixed.shape[:-1], -1)], axis=-1)
+        return np.concatenate([fixed[..., :2], layers.reshape(fixed[..., 2:].shape)], axis=-1)
 
     def decode(self, genes: Genes, how: Repair = "fill") -> Architecture:
         """Return the architecture of one vector [genes], repaired first."""

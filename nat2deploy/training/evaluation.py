@@ -32,7 +32,8 @@ class Accuracy:
         z, n, p = 1.96, self.images, self.top1
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return centre - half, centre + half
+        # Rounding must push neither end past the share itself.
+        return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def accuracy(network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:

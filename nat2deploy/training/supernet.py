@@ -85,6 +85,9 @@ def train_supernet(
             supernet, info = load_supernet(out)
             done = len(finished)
     teacher_file = out.with_name(out.name + ".teacher")
+    if done == 0:
+        teacher_file.unlink(missing_ok=True)  # of another training; this one's is made again if need be
+    recipe = info.model_dump_json(exclude={"phases"})
     for number, phase in enumerate(phases):
         if number < done:
             continue
@@ -106,7 +109,7 @@ def train_supernet(
             data,
             resolution=lambda step, number=number: _resolution(supernet, seed, number, step),  # type: ignore[misc]
             checkpoint=out.with_name(f".{out.name}.training"),
-            tag=phase.name,
+            tag=f"{phase.name} {recipe}",
             progress=None if progress is None else _named(progress, phase),
         )
         supernet.eval()

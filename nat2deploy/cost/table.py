@@ -1,0 +1,156 @@
+"""The latency table: measured blocks of a space on one target, as a JSON file."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from nat2deploy.cost.calibration import Calibration
+from nat2deploy.cost.certificate import Certificate
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.space.search_space import SearchSpace
+from nat2deploy.space.signature import BlockSignature
+from nat2deploy.target import Fingerprint, Target
+
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Relative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Entry(BaseModel):
+    """One block, measured alone, and its exact counts for one image.
+
+    ``converged`` says whether the confidence interval came within the precision asked for, in time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    median_ms: Milliseconds
+    p95_ms: Milliseconds
+    p99_ms: Milliseconds
+    ci_low_ms: Milliseconds
+    ci_high_ms: Milliseconds
+    samples: Annotated[int, Field(ge=1)]
+    converged: bool
+    macs: Count
+    params: Count
+    activation_bytes: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.ci_low_ms <= self.median_ms <= self.ci_high_ms:
+            raise ValueError("the median lies outside its confidence interval")
+        if not self.median_ms <= self.p95_ms <= self.p99_ms:
+            raise ValueError("median, 95th and 99th percentile are not in ascending order")
+        return self
+
+
+class LatencyTable(BaseModel):
+    """Latencies of a space's blocks on a target, with what it takes to trust and repeat them.
+
+    ``entries`` maps a signature's key to its measurement. ``noise_floor`` and ``drift`` are the machine's
+    while it measured, relative; ``elapsed_s`` is the wall time of all measuring. Without a calibration,
+    latencies are plain sums of block medians.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    space: str
+    space_fingerprint: str
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    widths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    target: Target
+    fingerprint: Fingerprint
+    nat2deploy: str
+    created: datetime.date
+    seed: Count
+    noise_floor: Relative
+    drift: Relative
+    elapsed_s: Relative
+    calibration: Calibration | None = None
+    certificate: Certificate | None = None
+    entries: Annotated[dict[str, Entry], Field(min_length=1)]
+
+    @field_validator("entries")
+    @classmethod
+    def _signatures(cls, entries: dict[str, Entry]) -> dict[str, Entry]:
+        for key, entry in entries.items():
+            try:
+                signature = BlockSignature.parse(key)
+            except UserError as error:
+                raise ValueError(str(error)) from error
+            if (entry.macs, entry.params) != (signature.macs, signature.params):
+                raise ValueError(f"'{key}' has wrong counts of MACs or parameters; make the table again")
+        return entries
+
+    def check_fingerprint(self, space: SearchSpace) -> None:
+        """Check that this table is of ``space``, whatever its resolutions and widths.
+
+        Raises:
+            UserError: it is of another space.
+        """
+        if self.space_fingerprint != space.fingerprint:
+            other = f"'{space.name}'" if space.name != self.space else f"another version of '{space.name}'"
+            raise UserError(
+                f"the latency table is of space '{self.space}' ({self.space_fingerprint}), not of {other} "
+                f"({space.fingerprint}); give the space that it was made for, or profile this one"
+            )
+
+    def check_covers(self, resolution: int, width: float) -> None:
+        """Check that blocks of this resolution and width were measured.
+
+        Raises:
+            UserError: they were not.
+        """
+        for what, value, have in (
+            ("resolution", resolution, self.resolutions),
+            ("width", width, self.widths),
+        ):
+            if value not in have:
+                held = ", ".join(f"{one:g}" for one in have)
+                raise UserError(
+                    f"the latency table has no {what} {value:g}, only {held}; "
+                    f"profile again with it, or restrict the search to those"
+                )
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Check that every network of ``space`` can be looked up.
+
+        Raises:
+            UserError: another space, or a resolution or width that was not measured.
+        """
+        self.check_fingerprint(space)
+        for resolution in space.resolutions:
+            for width in space.widths:
+                self.check_covers(resolution, width)
+
+
+def load_table(path: Path) -> LatencyTable:
+    """Read a latency table.
+
+    Raises:
+        UserError: missing, not JSON, another schema version, or a field that does not fit.
+    """
+    value = read_json(path, "latency table")
+    if not isinstance(value, dict) or "schema_version" not in value:
+        raise UserError(f"{path} is no latency table; make one with `nat2deploy profile`")
+    if value["schema_version"] != 1:
+        raise UserError(
+            f"latency table {path} has schema version {str(value['schema_version'])[:20]}, "
+            "this nat2deploy reads 1; profile again, or update nat2deploy"
+        )
+    return parse(LatencyTable, value, f"latency table {path}")
+
+
+def save_table(table: LatencyTable, path: Path) -> None:
+    """Write a latency table atomically.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    write_json(path, table.model_dump(mode="json"))

@@ -1,0 +1,77 @@
+"""What a profile has measured so far, on disk, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from nat2deploy.cost.table import Entry, Milliseconds, Relative
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_json, write_json
+
+
+class BlockChunk(BaseModel):
+    """Blocks that were measured interleaved, and the machine meanwhile.
+
+    ``reference_ms`` is the reference workload's median, ``call_overhead_ms`` that of an engine that computes
+    next to nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference_ms: Milliseconds
+    call_overhead_ms: Milliseconds
+    noise_floor: Relative
+    drift: Relative
+    elapsed_s: Relative
+    entries: dict[str, Entry]
+
+    def scaled(self, factor: float) -> dict[str, Entry]:
+        """The entries with all latencies times ``factor``."""
+        fields = ("median_ms", "p95_ms", "p99_ms", "ci_low_ms", "ci_high_ms")
+        return {
+            key: entry.model_copy(update={field: getattr(entry, field) * factor for field in fields})
+            for key, entry in self.entries.items()
+        }
+
+
+class PartialProfile(BaseModel):
+    """The finished chunks of one profile; ``settings`` is all that they depend on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: dict[str, Any]
+    chunks: list[BlockChunk]
+
+    @property
+    def measured(self) -> set[str]:
+        """Keys of the blocks that are done."""
+        return {key for chunk in self.chunks for key in chunk.entries}
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of measuring so far."""
+        return math.fsum(chunk.elapsed_s for chunk in self.chunks)
+
+    def save(self, path: Path | None) -> None:
+        """Write atomically; with None nothing is kept."""
+        if path is not None:
+            write_json(path, self.model_dump(mode="json"))
+
+
+def open_partial(path: Path | None, settings: dict[str, Any]) -> tuple[PartialProfile, str]:
+    """Return what ``path`` holds when it is of the same settings, else an empty profile; and a word on it."""
+    empty = PartialProfile(settings=settings, chunks=[])
+    if path is None or not path.exists():
+        return empty, ""
+    try:
+        found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
+    except UserError as error:
+        return empty, f"beginning anew: {error}"
+    different = [name for name in settings if found.settings.get(name) != settings[name]]
+    if different:
+        return empty, f"beginning anew: {path} is of another {different[0].replace('_', ' ')}"
+    return found, f"going on: {len(found.measured)} blocks were measured before"

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from nat2deploy.cost.certificate import certify
+from nat2deploy.cost.table import load_table, save_table
+from nat2deploy.errors import UserError
+from nat2deploy.space.search_space import load_space
+
+
+@pytest.fixture
+def saved(table, tmp_path):
+    path = tmp_path / "table.json"
+    save_table(table, path)
+    return path
+
+
+def test_written_and_read_back_unchanged(table, tmp_path):
+    certified = table.model_copy(
+        update={"certificate": certify([1.0, 2, 3, 4], [1.02, 2, 3.1, 4], noise=0.01)}
+    )
+    save_table(certified, tmp_path / "t.json")
+    assert load_table(tmp_path / "t.json") == certified
+    value = json.loads((tmp_path / "t.json").read_text())
+    assert value["target"]["backend"] == "onnxruntime"
+    assert len(value["entries"]) == len(table.entries)
+    assert {"networks", "mape", "within_5pct", "within_10pct", "spearman"} <= set(value["certificate"])
+
+
+def first_entry(value):
+    return next(iter(value["entries"].values()))
+
+
+def rename(value):
+    value["entries"] = {"mbconv-what": first_entry(value)}
+
+
+BREAKS = {
+    "negative median": (lambda v: first_entry(v).update(median_ms=-1.0), "median_ms.*greater than 0"),
+    "NaN": (lambda v: first_entry(v).update(p99_ms=float("nan")), "p99_ms"),
+    "infinite": (lambda v: first_entry(v).update(p95_ms=float("inf")), "p95_ms"),
+    "text": (lambda v: first_entry(v).update(median_ms="fast"), "median_ms.*number"),
+    "median outside": (lambda v: first_entry(v).update(ci_high_ms=1e-9), "outside its confidence"),
+    "tail below": (lambda v: first_entry(v).update(p95_ms=1e-9), "ascending"),
+    "macs": (lambda v: first_entry(v).update(macs=1), "wrong counts"),
+    "no signature": (rename, "'mbconv-what' is not a block signature"),
+    "empty": (lambda v: v.update(entries={}), "entries.*at least 1"),
+    "unknown field": (lambda v: v.update(colour="red"), "colour"),
+    "missing": (lambda v: v.pop("target"), "target.*required"),
+    "schema": (lambda v: v.update(schema_version=9), "schema version 9"),
+    "no schema": (lambda v: v.pop("schema_version"), "no latency table"),
+    "noise": (lambda v: v.update(noise_floor=-0.1), "noise_floor"),
+    "calibration": (lambda v: v["calibration"].update(scale=float("nan")), r"calibration\.scale"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_table_is_one_clear_line(saved, name):
+    damage, message = BREAKS[name]
+    value = json.loads(saved.read_text())
+    damage(value)
+    saved.write_text(json.dumps(value))
+    with pytest.raises(UserError, match=message) as raised:
+        load_table(saved)
+    assert "\n" not in str(raised.value)
+    assert "table.json" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"table"', "[" * 100_000])
+def test_what_is_no_json_object(saved, text):
+    saved.write_text(text)
+    with pytest.raises(UserError, match=r"not JSON|no latency table"):
+        load_table(saved)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no latency table at"):
+        load_table(tmp_path / "none.json")
+
+
+def test_another_space_is_refused_by_both_names(table):
+    with pytest.raises(UserError, match=r"of space 'nano' .* not of 'ofa-mbv3'"):
+        table.check_space(load_space("ofa-mbv3"))
+    changed = load_space("nano").model_copy(update={"kernels": (3, 5, 7)})
+    with pytest.raises(UserError, match="another version of 'nano'"):
+        table.check_space(changed)
+
+
+def test_what_was_not_measured_is_refused(table, nano):
+    table.check_space(nano)
+    table.check_space(nano.restrict(resolutions=(32,)))
+    with pytest.raises(UserError, match="no resolution 40, only 28, 32; profile again"):
+        table.check_space(load_space("nano"))
+    with pytest.raises(UserError, match=r"no width 1\.2, only 1"):
+        table.check_covers(28, 1.2)

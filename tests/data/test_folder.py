@@ -1,0 +1,128 @@
+"""Image folders made of small PNGs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from data_helpers import reds, write_classes
+from PIL import Image
+
+from nat2deploy.data.folder import read_image_folder
+from nat2deploy.errors import UserError
+
+
+def test_class_folders_at_once(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"dog": 2, "cat": 3})
+    labels, train, validation, test = read_image_folder(tmp_path, 8)
+    assert labels == ("cat", "dog")
+    assert train.images.shape == (5, 3, 8, 8) and train.images.dtype == torch.uint8
+    assert train.targets.tolist() == [0, 0, 0, 1, 1] and train.targets.dtype == torch.int64
+    assert train.images[:, :, 0, 0].tolist() == [[red, 7, 200] for red in (2, 3, 4, 0, 1)]
+    assert validation is None and test is None
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_splits_of_their_own(tmp_path: Path, name: str) -> None:
+    write_classes(tmp_path / "train", {"a": 3, "b": 2})
+    write_classes(tmp_path / name, {"a": 1, "b": 1}, first=20)
+    write_classes(tmp_path / "test", {"a": 1, "b": 2}, first=40)
+    _, train, validation, test = read_image_folder(tmp_path, 8)
+    assert validation is not None and test is not None
+    assert (reds(train), reds(validation), reds(test)) == ([0, 1, 2, 3, 4], [20, 21], [40, 41, 42])
+
+
+def test_either_split_may_be_absent(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"a": 1, "b": 1})
+    assert read_image_folder(tmp_path, 8)[2:] == (None, None)
+    write_classes(tmp_path / "test", {"a": 1, "b": 1}, first=9)
+    _, _, validation, test = read_image_folder(tmp_path, 8)
+    assert validation is None and test is not None and reds(test) == [9, 10]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "LA"])
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(tmp_path / "a" / "000.png")
+    _, train, _, _ = read_image_folder(tmp_path, 8)
+    assert train.images[0].shape == (3, 8, 8)
+    assert bool((train.images[0] == 255).all())
+
+
+@pytest.mark.parametrize("size", [(48, 16), (16, 48)])
+def test_keeps_the_centre_square(tmp_path: Path, size: tuple[int, int]) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    image = Image.new("RGB", size, (255, 0, 0))
+    left, top = (size[0] - 16) // 2, (size[1] - 16) // 2
+    image.paste((0, 255, 0), (left, top, left + 16, top + 16))
+    image.save(tmp_path / "a" / "000.png")
+    _, train, _, _ = read_image_folder(tmp_path, 8)
+    assert train.images[0][:, 1:-1, 1:-1].float().mean(dim=(1, 2)).tolist() == [0, 255, 0]
+
+
+def test_shrinking_averages_instead_of_picking(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    stripes = Image.new("L", (64, 64))
+    stripes.putdata([255 * (x % 2) for _ in range(64) for x in range(64)])
+    stripes.save(tmp_path / "a" / "000.png")
+    _, train, _, _ = read_image_folder(tmp_path, 8)
+    # Without antialiasing the stripes would stay black or white.
+    assert (train.images[0].float() - 127.5).abs().max() < 20
+
+
+def test_no_folder_and_no_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"no image folder at {tmp_path}/absent"):
+        read_image_folder(tmp_path / "absent", 8)
+    with pytest.raises(UserError, match=r"holds no class folders with images; put them in .*/CLASS/\*\.png"):
+        read_image_folder(tmp_path, 8)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="no image folder"):
+        read_image_folder(tmp_path / "file", 8)
+
+
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / ".checkpoints").mkdir()
+    with pytest.raises(UserError, match=rf"class folder {tmp_path}/\.checkpoints holds no images"):
+        read_image_folder(tmp_path, 8)
+
+
+def test_one_class(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"only": 2})
+    with pytest.raises(UserError, match="holds one class, 'only'"):
+        read_image_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "test"])
+def test_splits_without_train_are_not_taken_for_classes(tmp_path: Path, name: str) -> None:
+    write_classes(tmp_path / name, {"a": 1, "b": 1})
+    write_classes(tmp_path / "training" / "a", {"x": 1})
+    with pytest.raises(UserError, match=f"has a folder {name} but no folder train"):
+        read_image_folder(tmp_path, 8)
+
+
+def test_splits_whose_classes_differ(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"a": 1, "b": 1})
+    write_classes(tmp_path / "test", {"a": 1, "c": 1})
+    with pytest.raises(UserError, match=r"/test has other class folders than .*/train"):
+        read_image_folder(tmp_path, 8)
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1}, size=40)
+    broken = tmp_path / "b" / "001.png"
+    whole = broken.read_bytes()
+    for data in (b"", b"no image", whole[:20], whole[:50], whole[:16] + b"\xff" * 8 + whole[24:]):
+        broken.write_bytes(data)
+        with pytest.raises(UserError, match=f"image {broken} cannot be read; mend or remove it"):
+            read_image_folder(tmp_path, 8)
+
+
+def test_an_image_that_the_decoder_refuses_for_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1}, size=40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's error for it is no OSError
+    with pytest.raises(UserError, match=r"image .*/a/000\.png cannot be read"):
+        read_image_folder(tmp_path, 8)

@@ -1,0 +1,260 @@
+"""The whole way on a simulated machine: blocks and networks are compiled for real, latencies made up."""
+
+import json
+
+import numpy as np
+import pytest
+
+import nat2deploy.measure.profiler as profiler
+from nat2deploy.cost.model import CostModel
+from nat2deploy.cost.network_choice import Network
+from nat2deploy.cost.table import load_table, save_table
+from nat2deploy.errors import UserError
+from nat2deploy.measure.interleave import Measurement
+from nat2deploy.measure.profiler import CLASS_LADDER, profile_space, validate_table
+from nat2deploy.measure.statistics import Summary
+from nat2deploy.space.encoding import IntegerEncoding
+from nat2deploy.space.lowering import every_signature, lower
+from nat2deploy.space.sampling import random_architectures
+from nat2deploy.space.search_space import load_space
+from nat2deploy.space.signature import BlockSignature
+from nat2deploy.target import Target
+
+OVERHEAD_MS = 0.002
+
+
+def tiny_space():
+    nano = load_space("nano")
+    return nano.model_copy(
+        update={
+            "name": "tiny",
+            "resolutions": (28,),
+            "stages": nano.stages[:2],
+            "expansions": (2.0, 3.0),
+            "depths": (1, 2),
+        }
+    )
+
+
+class Machine:
+    """Stands in for the clock: a block's true cost follows from its signature, a network's from its blocks.
+
+    A network pays the call overhead once and a little for its weights, so plain sums are wrong.
+    """
+
+    def __init__(self):
+        self.noise = 0.002
+        self.speed = 1.0
+        self.sessions = []
+        self.fail_after = None
+        self.rng = np.random.default_rng(0)
+
+    def prepare_block(self, signature, target, rng):
+        return lambda: None
+
+    def prepare_network(self, network, target, seed):
+        compute = sum(self.block_ms(signature) - OVERHEAD_MS for signature in network.signatures)
+        weights_mb = sum(s.params for s in network.signatures if s.kind == "mbconv") * 4e-6
+        return OVERHEAD_MS + 0.9 * compute + 0.02 * weights_mb
+
+    @staticmethod
+    def block_ms(signature):
+        return OVERHEAD_MS + 2e-8 * signature.macs + 1e-6 * signature.height * signature.kernel
+
+    def measure(self, candidates, *, seed, time_limit_s, precision, reference, progress):
+        if self.fail_after is not None and len(self.sessions) >= self.fail_after:
+            raise KeyboardInterrupt
+        self.sessions.append((list(candidates), time_limit_s))
+        if progress is not None:
+            progress(0.5, "round 1")
+        summaries = {}
+        for name, run in candidates.items():
+            if name == "call overhead":
+                true_ms = OVERHEAD_MS
+            elif isinstance(run, float):
+                true_ms = run
+            else:
+                true_ms = self.block_ms(BlockSignature.parse(name))
+            median = true_ms * self.speed * (1 + self.noise * self.rng.standard_normal())
+            summaries[name] = Summary(
+                median, 1.1 * median, 1.2 * median, 0.995 * median, 1.005 * median, 60, 6
+            )
+        return Measurement(
+            summaries=summaries,
+            converged=dict.fromkeys(summaries, True),
+            noise_floor=self.noise,
+            reference_ms=0.1 * self.speed,
+            drift=0.01,
+            rounds=6,
+            discarded_rounds=0,
+            interrupted_share=0.0,
+            elapsed_s=1.0,
+        )
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    machine = Machine()
+    monkeypatch.setattr(profiler, "measure_interleaved", machine.measure)
+    monkeypatch.setattr(profiler, "_prepare_block", machine.prepare_block)
+    monkeypatch.setattr(profiler, "_prepare_network", machine.prepare_network)
+    monkeypatch.setattr(profiler, "_BLOCKS_AT_ONCE", 10)
+    return machine
+
+
+def profile(**changes):
+    settings = {"calibration_networks": 12, "held_out_networks": 8, "time_limit_s": 30.0, **changes}
+    return profile_space(tiny_space(), Target(), **settings)
+
+
+def blocks_of(machine):
+    return [name for names, _ in machine.sessions for name in names if "-" in name]
+
+
+def test_every_block_once_and_a_certificate(machine, tmp_path):
+    table = profile()
+    space = tiny_space()
+    assert list(table.entries) == [s.key for s in every_signature(space, CLASS_LADDER)]
+    assert sorted(blocks_of(machine)) == sorted(table.entries)
+    assert table.calibration.networks == 12
+    assert table.certificate.networks == 8
+    assert table.certificate.mape < 0.01
+    assert table.certificate.within_5pct == 1
+    assert table.noise_floor == pytest.approx(0.002)
+    assert table.elapsed_s == pytest.approx(len(machine.sessions))
+    save_table(table, tmp_path / "table.json")
+    assert load_table(tmp_path / "table.json") == table
+
+
+def test_the_table_predicts_networks_that_were_never_measured(machine):
+    space, table = tiny_space(), profile()
+    model = CostModel(space, 37, table)
+    for architecture in random_architectures(IntegerEncoding(space), np.random.default_rng(9), 10):
+        signatures = tuple(lower(space, architecture, 37))
+        true_ms = machine.prepare_network(Network(architecture, 37, signatures), None, 0)
+        assert model.costs(architecture).latency_ms == pytest.approx(true_ms, rel=0.02)
+
+
+def test_chunks_at_another_clock_frequency_are_made_comparable(machine, monkeypatch):
+    plain = profile(seed=3)
+    original, calls = machine.measure, []
+
+    def drifting(candidates, **settings):
+        calls.append(1)
+        machine.speed = 1.3 if len(calls) == 2 else 1.0
+        return original(candidates, **settings)
+
+    monkeypatch.setattr(profiler, "measure_interleaved", drifting)
+    drifted = profile(seed=3)
+    for key, entry in plain.entries.items():
+        assert drifted.entries[key].median_ms == pytest.approx(entry.median_ms, rel=0.03)
+
+
+def test_an_interrupted_profile_goes_on(machine, tmp_path):
+    partial = tmp_path / ".partial"
+    machine.fail_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        profile(partial=partial)
+    before = set(blocks_of(machine))
+    assert len(before) == 20
+    assert len(json.loads(partial.read_text())["chunks"]) == 2
+    machine.fail_after, machine.sessions = None, []
+    words = []
+    table = profile(partial=partial, progress=lambda share, text: words.append(text))
+    assert "going on: 20 blocks were measured before" in words
+    assert not before & set(blocks_of(machine))
+    assert before | set(blocks_of(machine)) == set(table.entries)
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda text: text[:100], "not JSON"),
+        (lambda text: text.replace('"median_ms": ', '"median_ms": -'), "median_ms"),
+        (lambda text: text.replace('"seed": 0', '"seed": 1'), "another seed"),
+        (lambda text: text.replace('"threads": 1', '"threads": 2'), "another target"),
+    ],
+)
+def test_another_partial_profile_is_not_used(machine, tmp_path, damage, word):
+    partial = tmp_path / ".partial"
+    machine.fail_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        profile(partial=partial)
+    partial.write_text(damage(partial.read_text()))
+    machine.fail_after, machine.sessions = None, []
+    words = []
+    table = profile(partial=partial, progress=lambda share, text: words.append(text))
+    assert any(text.startswith("beginning anew") and word in text for text in words)
+    assert sorted(blocks_of(machine)) == sorted(table.entries)
+
+
+def test_a_noisy_machine_gets_a_table_without_certificate(machine):
+    machine.noise = 0.04
+    words = []
+    table = profile(progress=lambda share, text: words.append((share, text)))
+    assert table.certificate is None
+    assert table.calibration is not None
+    assert words[-1][0] == 1.0
+    assert "no certificate: the machine's noise is 4.0%" in words[-1][1]
+
+
+def test_progress_rises_to_one(machine):
+    shares = []
+    profile(progress=lambda share, text: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_measuring_keeps_to_the_time_given(machine):
+    profile(time_limit_s=30.0)
+    blocks = [limit for names, limit in machine.sessions if "-" in names[-1]]
+    networks = [limit for names, limit in machine.sessions if "-" not in names[-1]]
+    assert blocks[0] == pytest.approx(18 / len(blocks), rel=0.5)
+    assert sum(networks) == pytest.approx(12)
+
+
+@pytest.mark.parametrize("counts", [{"calibration_networks": 3}, {"held_out_networks": 0}])
+def test_too_few_networks_asked_for(machine, counts):
+    with pytest.raises(UserError, match="4 networks each or more"):
+        profile(**counts)
+    assert machine.sessions == []
+
+
+def test_a_space_with_too_few_networks(machine):
+    space = tiny_space().model_copy(update={"kernels": (3,), "expansions": (2.0,), "depths": (1,)})
+    with pytest.raises(UserError, match="'tiny' has only 1 networks"):
+        profile_space(space, Target(), time_limit_s=30.0)
+
+
+def test_validation_measures_fresh_networks(machine):
+    table = profile()
+    machine.sessions = []
+    certificate = validate_table(table, tiny_space(), networks=10)
+    assert certificate.networks == 10
+    assert certificate.mape < 0.01
+    assert blocks_of(machine) == []
+    machine.speed = 1.25
+    slower = validate_table(table, tiny_space(), networks=10)
+    assert slower.bias == pytest.approx(-0.2, abs=0.02)
+    assert slower.within_10pct == 0
+
+
+def test_validation_refuses_another_machine_or_space(machine):
+    table = profile()
+    other = table.fingerprint.model_copy(update={"cpu": "Another CPU"})
+    with pytest.raises(UserError, match="measured on Another CPU"):
+        validate_table(table.model_copy(update={"fingerprint": other}), tiny_space())
+    with pytest.raises(UserError, match=r"of space 'tiny' .* not of 'nano'"):
+        validate_table(table, load_space("nano"))
+
+
+def test_for_real_on_a_tiny_space():
+    space = tiny_space().model_copy(update={"expansions": (2.0,)})
+    table = profile_space(
+        space, Target(), precision=0.5, time_limit_s=0.6, calibration_networks=4, held_out_networks=4
+    )
+    assert len(table.entries) == len(list(every_signature(space, CLASS_LADDER)))
+    model = CostModel(space, 10, table)
+    assert 0 < model.costs(space.smallest()).latency_ms < model.costs(space.largest()).latency_ms < 50
+    assert table.calibration.call_overhead_ms < 0.5

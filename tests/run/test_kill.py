@@ -1,0 +1,75 @@
+"""SIGKILL in the middle of a search: it goes on, and loses no finished evaluation."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tomli_w
+
+from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.front import load_front
+from nat2deploy.run.search import search
+
+
+def _command(outcome, out):
+    config = RunDirectory(outcome.out / "search").read_config(SearchConfig)
+    settings = out.parent / "settings.toml"
+    settings.write_text(tomli_w.dumps(config.settings.model_dump(mode="json", exclude_none=True)))
+    budgets = [word for budget in config.budgets for word in ("--budget", budget)]
+    return [
+        sys.executable, "-m", "nat2deploy", "search", "--space", config.space.name, "--supernet", config.supernet,
+        "--data", config.data, "--table", config.table, *budgets, "--settings", str(settings), "--seed", "3",
+        "--allow-uncertified", "--out", str(out), "--json",
+    ]  # fmt: skip
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(outcome, tmp_path_factory) -> bytes:
+    """The archive of the same command, never killed."""
+    out = tmp_path_factory.mktemp("undisturbed") / "search"
+    subprocess.run(_command(outcome, out), check=True, capture_output=True, env=ENVIRONMENT)
+    return (out / "archive.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [3, 12, 20])
+def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, undisturbed, tmp_path, lines):
+    out = tmp_path / "search"
+    command = _command(outcome, out)
+    archive = out / "archive.jsonl"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if archive.exists() and archive.read_bytes().count(b"\n") >= lines:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait(timeout=60) == -signal.SIGKILL, "the search ended before it could be killed"
+    kept = archive.read_bytes()
+    whole = kept[: kept.rfind(b"\n") + 1]
+    assert whole.count(b"\n") >= lines
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    finished = archive.read_bytes()
+    assert finished.startswith(whole)
+    assert finished == undisturbed
+
+
+def test_interrupted_search_leaves_a_front(outcome, tmp_path):
+    config = RunDirectory(outcome.out / "search").read_config(SearchConfig)
+
+    def stop(stage, done, total, detail=""):
+        if stage.startswith("round 1") and "evaluate" in stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(config, tmp_path / "run", stop)
+    front = load_front(tmp_path / "run" / "front.json")
+    assert not front.complete and front.networks

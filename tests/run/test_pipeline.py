@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from nat2deploy.data.load import load_data
+from nat2deploy.errors import UserError
+from nat2deploy.run.pipeline import load_pipeline, quickstart_config, run_pipeline
+from nat2deploy.space.encoding import IntegerEncoding
+from nat2deploy.space.parsing import parse_architecture
+from nat2deploy.space.search_space import load_space
+
+
+def test_every_stage_leaves_its_file(outcome):
+    for name in ("config.toml", "table.json", "supernet.safetensors", "timings.json"):
+        assert (outcome.out / name).stat().st_size > 0
+    for name in ("config.toml", "archive.jsonl", "supernet.safetensors", "front.json", "history.json"):
+        assert (outcome.out / "search" / name).stat().st_size > 0
+    for name in ("model.onnx", "manifest.json", "run.py"):
+        assert (outcome.bundle / name).stat().st_size > 0
+    timings = json.loads((outcome.out / "timings.json").read_text())
+    assert set(timings) == {"profile", "train", "search", "finetune", "export"}
+
+
+def test_no_temporary_file_is_left(outcome):
+    hidden = [p for p in outcome.out.rglob(".*") if p.name not in (".lock",)]
+    assert hidden == []
+
+
+def test_the_front_keeps_the_budgets_and_was_measured(outcome):
+    assert outcome.front.complete and outcome.front.networks
+    for network in outcome.front.networks:
+        assert network.costs["params"] <= 20_000
+        assert network.measured is not None
+        assert network.feasible == (network.measured.median_ms <= 50)
+
+
+def test_the_front_is_not_dominated_and_learnt_something(outcome):
+    networks = outcome.front.networks
+    for a in networks:
+        for b in networks:
+            better = b.top1 >= a.top1 and all(b.costs[m] <= a.costs[m] for m in ("latency_ms", "params"))
+            strictly = b.top1 > a.top1 or any(b.costs[m] < a.costs[m] for m in ("latency_ms", "params"))
+            assert not (better and strictly)
+    assert outcome.front.best is not None and outcome.front.best.top1 > 0.4
+
+
+def test_the_archive_has_each_rounds_evaluations(outcome):
+    lines = [json.loads(x) for x in (outcome.out / "search" / "archive.jsonl").read_text().splitlines()]
+    roles = {(line["version"], line["role"]) for line in lines}
+    assert roles == {(0, "archive"), (0, "candidate"), (1, "archive"), (1, "candidate"), (2, "archive")}
+    seen = [(line["version"], line["id"]) for line in lines]
+    assert len(seen) == len(set(seen)) == outcome.front.evaluations
+
+
+def test_the_bundle_is_the_fine_tuned_network(outcome):
+    (tuned,) = outcome.finetuned
+    assert outcome.manifest.network_id == tuned.id == outcome.front.best.id
+    assert outcome.manifest.evidence.accuracy.top1 == pytest.approx(tuned.test.top1)
+    assert tuned.test.images == len(load_data("digits").test)
+    assert all(check.ok for check in outcome.verification.checks)
+
+
+def test_running_it_again_changes_nothing(outcome, config_path):
+    before = {p: p.read_bytes() for p in outcome.out.rglob("*.json*") if "timings" not in p.name}
+    again = run_pipeline(load_pipeline(config_path), outcome.out)
+    assert [n.id for n in again.front.networks] == [n.id for n in outcome.front.networks]
+    archive = outcome.out / "search" / "archive.jsonl"
+    assert archive.read_bytes() == before[archive]
+
+
+def test_other_settings_are_refused(outcome, config_path):
+    config = load_pipeline(config_path).model_copy(update={"seed": 4})
+    with pytest.raises(UserError, match="other settings \\(seed\\)"):
+        run_pipeline(config, outcome.out)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, config_path):
+    (tmp_path / "precious.txt").write_text("keep")
+    with pytest.raises(UserError, match="not a run"):
+        run_pipeline(load_pipeline(config_path), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_quickstart_config_is_valid_and_its_budgets_can_be_kept():
+    config = quickstart_config()
+    space = load_space(config.space.name).restrict(resolutions=config.space.resolutions)
+    assert config.data == "digits"
+    genes = IntegerEncoding(space).encode(space.smallest())
+    assert parse_architecture(space, space.smallest().to_json()) == IntegerEncoding(space).decode(genes)
+
+
+def test_the_checked_in_examples_are_valid(request):
+    folder = request.config.rootpath / "examples"
+    found = sorted(folder.glob("*.toml"))
+    assert found
+    for path in found:
+        config = load_pipeline(path)
+        load_space(config.space.name).restrict(resolutions=config.space.resolutions)

@@ -1,0 +1,77 @@
+"""A space and settings so small that the whole way takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TINY_SPACE = """
+name = "tiny"
+resolutions = [16, 20]
+widths = [1.0]
+kernels = [3, 5]
+expansions = [2, 3]
+depths = [1, 2]
+[stem]
+channels = 8
+stride = 2
+activation = "hswish"
+[first_block]
+channels = 8
+kernel = 3
+activation = "relu"
+[[stages]]
+channels = 16
+stride = 2
+se = false
+activation = "relu"
+[[stages]]
+channels = 24
+stride = 2
+se = true
+activation = "hswish"
+[head]
+expansion = 2
+features = 4
+activation = "hswish"
+"""
+
+CONFIG = """
+data = "digits"
+budgets = ["latency<=50ms", "params<=20k"]
+seed = 3
+allow_uncertified = true
+[space]
+name = "{space}"
+[profile]
+precision = 0.2
+time_limit_s = 6
+calibration_networks = 8
+held_out_networks = 8
+[train]
+epochs = 12
+learning_rate = 0.05
+batch_size = 64
+[search]
+archive_size = 10
+candidates = 4
+rounds = 2
+population = 16
+generations = 3
+surrogates = ["bayesian-ridge", "extra-trees"]
+top = 5
+adapt_epochs = 0.5
+batch_size = 64
+recalibration_images = 128
+[finetune]
+epochs = 1
+batch_size = 64
+"""
+
+
+def write_config(folder: Path) -> Path:
+    """Write the tiny space and a config that uses it; returns the config's path."""
+    space = folder / "tiny.toml"
+    space.write_text(TINY_SPACE)
+    config = folder / "config.toml"
+    config.write_text(CONFIG.format(space=space))
+    return config

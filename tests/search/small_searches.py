@@ -1,0 +1,52 @@
+"""What the tests of whole searches share: small settings, a listener that can end one, what one leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nat2deploy.search.nat2 import Status
+from nat2deploy.search.settings import SearchSettings
+
+SETTINGS = SearchSettings(
+    archive_size=7,
+    candidates=3,
+    rounds=2,
+    surrogates=("bayesian-ridge",),
+    population=8,
+    generations=3,
+    top=4,
+    warmup_epochs=1.5,
+    adapt_epochs=1.0,
+    batch_size=20,
+    recalibration_images=40,
+    validation_images=50,
+)
+
+
+class Listener:
+    """Notes every status, and ends the search at a chosen one."""
+
+    def __init__(self, kill=None, killed=KeyboardInterrupt) -> None:
+        self.seen: list[Status] = []
+        self.kill = kill
+        self.killed = killed
+
+    def __call__(self, status) -> None:
+        self.seen.append(status)
+        if self.kill is not None and self.kill(status, len(self.seen)):
+            raise self.killed
+
+
+def lines(folder):
+    return (folder / "archive.jsonl").read_text().splitlines()
+
+
+def result(folder):
+    """All that a search leaves for others to read."""
+    archive = lines(folder)
+    return (
+        archive,
+        json.loads((folder / "history.json").read_text()),
+        (folder / "supernet.safetensors").read_bytes(),
+    )

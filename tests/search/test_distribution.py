@@ -1,0 +1,69 @@
+"""What adaptation samples from follows the archive's best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nat2deploy.search.distribution import GeneDistribution
+from nat2deploy.space.sampling import uniform_depth_genes
+
+
+@pytest.fixture
+def genes(wide_encoding):
+    return uniform_depth_genes(wide_encoding, np.random.default_rng(0), 40)
+
+
+def test_every_gene_has_a_probability_for_each_value(wide_encoding, genes):
+    distribution = GeneDistribution(wide_encoding, genes)
+    assert len(distribution.probabilities) == len(wide_encoding)
+    for p, low, high in zip(
+        distribution.probabilities, wide_encoding.lower, wide_encoding.upper, strict=True
+    ):
+        assert len(p) == high - low + 1
+        assert p.sum() == pytest.approx(1.0)
+        assert (p > 0).all()
+
+
+def test_probabilities_are_smoothed_counts(wide_encoding, genes):
+    distribution = GeneDistribution(wide_encoding, genes, smoothing=2.0)
+    for column in (0, 2, 5):
+        low, high = int(wide_encoding.lower[column]), int(wide_encoding.upper[column])
+        counts = np.array([(genes[:, column] == value).sum() + 2.0 for value in range(low, high + 1)])
+        np.testing.assert_allclose(distribution.probabilities[column], counts / counts.sum())
+
+
+def test_samples_favour_what_the_best_have(wide_encoding):
+    space = wide_encoding.space
+    best = wide_encoding.encode_all([space.largest(24)] * 50)
+    drawn = GeneDistribution(wide_encoding, best).sample(np.random.default_rng(0), 40)
+    layers = [layer for architecture in drawn for stage in architecture.stages for layer in stage]
+    assert np.mean([layer == (7, 4.0) for layer in layers]) > 0.7
+    assert np.mean([architecture.depths == (4, 4, 4, 4) for architecture in drawn]) > 0.5
+    resolutions = [
+        GeneDistribution(wide_encoding, best).sample(np.random.default_rng(seed))[0].resolution
+        for seed in range(30)
+    ]
+    assert resolutions.count(24) > 25
+
+
+def test_samples_of_a_batch_are_in_the_space_share_a_resolution_and_differ(wide_encoding, genes):
+    distribution = GeneDistribution(wide_encoding, genes)
+    for seed in range(10):
+        drawn = distribution.sample(np.random.default_rng(seed), 6)
+        assert len(drawn) == 6
+        assert all(wide_encoding.space.contains(architecture) for architecture in drawn)
+        assert len({architecture.resolution for architecture in drawn}) == 1
+        assert len(set(drawn)) > 1
+
+
+def test_every_resolution_gets_its_turn(wide_encoding, genes):
+    distribution = GeneDistribution(wide_encoding, genes)
+    seen = {distribution.sample(np.random.default_rng(seed))[0].resolution for seed in range(40)}
+    assert seen == set(wide_encoding.space.resolutions)
+
+
+def test_the_same_numbers_draw_the_same(wide_encoding, genes):
+    distribution = GeneDistribution(wide_encoding, genes)
+    first, second = (distribution.sample(np.random.default_rng([1, 2, 3]), 4) for _ in range(2))
+    assert first == second

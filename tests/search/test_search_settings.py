@@ -1,0 +1,49 @@
+"""Settings refuse what a search cannot be run with."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from nat2deploy.search.initialisation import INITIALISATIONS
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.surrogate import SURROGATES
+from nat2deploy.search.update import UPDATES
+
+
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [("initialisation", INITIALISATIONS), ("update", UPDATES)],
+)
+def test_every_policy_can_be_named_and_no_other(field, names):
+    for name in names:
+        assert getattr(SearchSettings(**{field: name}), field) == name
+    with pytest.raises(ValidationError, match=field):
+        SearchSettings(**{field: "other"})
+
+
+def test_every_surrogate_can_be_named_and_no_other():
+    assert SearchSettings(surrogates=tuple(SURROGATES)).surrogates == tuple(SURROGATES)
+    with pytest.raises(ValidationError):
+        SearchSettings(surrogates=("crystal-ball",))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"archive_size": 3},
+        {"candidates": 0},
+        {"rounds": 0},
+        {"population": 7},
+        {"seed": -1},
+        {"adapt_epochs": -0.1},
+        {"adapt_learning_rate": 0.0},
+        {"validation_images": 0},
+        {"surrogates": ()},
+        {"speed": 1},
+        {"objectives": ("top1",)},
+    ],
+)
+def test_values_that_make_no_search_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        SearchSettings(**wrong)

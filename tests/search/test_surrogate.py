@@ -1,0 +1,99 @@
+"""Surrogates learn an error that depends on the genes, and say honestly how well."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from nat2deploy.search import surrogate as module
+from nat2deploy.search.surrogate import SURROGATES, best_surrogate, fit_surrogate
+from nat2deploy.space.sampling import uniform_depth_genes
+
+
+@pytest.fixture(scope="module")
+def task(wide_encoding, gene_error):
+    """Genes and slightly noisy errors to learn from, and genes and errors never shown."""
+    rng = np.random.default_rng(0)
+    genes = uniform_depth_genes(wide_encoding, rng, 80)
+    unseen = uniform_depth_genes(wide_encoding, rng, 60)
+    errors = gene_error.predict(genes) + rng.normal(0, 0.005, len(genes))
+    return genes, errors, unseen, gene_error.predict(unseen)
+
+
+@pytest.fixture(scope="module")
+def fitted(wide_encoding, task):
+    """Every kind, fitted with few folds."""
+    genes, errors, *_ = task
+    return {name: fit_surrogate(name, genes, errors, wide_encoding, seed=1, folds=4) for name in SURROGATES}
+
+
+# What each kind reaches on 80 networks, less a margin; chance is 0 ± 0.08.
+BARS = {"gradient-boosting": 0.5, "extra-trees": 0.5, "gaussian-process": 0.65, "bayesian-ridge": 0.65}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_tau_is_well_over_chance_and_holds_on_networks_never_seen(fitted, task, name):
+    *_, unseen, truth = task
+    assert fitted[name].tau > BARS[name]
+    assert kendalltau(fitted[name].predict(unseen), truth).statistic > BARS[name]
+
+
+def test_every_kind_has_a_bar():
+    assert set(BARS) == set(SURROGATES)
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_each_fold_votes_and_the_mean_counts(fitted, task, name):
+    unseen = task[2]
+    votes = fitted[name].votes(unseen)
+    assert votes.shape == (4, len(unseen))
+    assert votes.dtype == np.float64
+    np.testing.assert_allclose(fitted[name].predict(unseen), votes.mean(axis=0))
+    assert np.ptp(votes, axis=0).max() > 0  # each member saw other networks
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_the_same_seed_predicts_the_same(wide_encoding, task, name):
+    genes, errors, unseen, _ = task
+    first, second = (fit_surrogate(name, genes, errors, wide_encoding, seed=7, folds=3) for _ in range(2))
+    np.testing.assert_array_equal(first.predict(unseen), second.predict(unseen))
+    assert first.tau == second.tau
+
+
+def test_tau_counts_only_networks_that_the_member_did_not_see(wide_encoding, task):
+    genes, errors, *_ = task
+    noise = np.random.default_rng(2).permutation(errors)
+    honest = fit_surrogate("extra-trees", genes, noise, wide_encoding, seed=1, folds=4)
+    assert abs(honest.tau) < 0.3  # with what it was fitted on it would come near 1
+    assert kendalltau(honest.predict(genes), noise).statistic > 0.6
+
+
+def test_equal_errors_have_no_order(wide_encoding, task):
+    flat = fit_surrogate("extra-trees", task[0], np.full(80, 0.5), wide_encoding, seed=1, folds=3)
+    assert flat.tau == 0.0
+    np.testing.assert_allclose(flat.predict(task[2]), 0.5)
+
+
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", SURROGATES)
+def test_four_networks_are_enough_to_go_on(wide_encoding, task, name):
+    few = fit_surrogate(name, task[0][:4], task[1][:4], wide_encoding, seed=1)
+    assert len(few.members) == 4
+    assert np.isfinite(few.predict(task[2])).all()
+    assert -1.0 <= few.tau <= 1.0
+
+
+def test_the_best_kind_is_the_one_with_the_highest_tau(wide_encoding, task):
+    genes, errors, *_ = task
+    names = ("gradient-boosting", "bayesian-ridge", "extra-trees")
+    taus = {name: fit_surrogate(name, genes, errors, wide_encoding, seed=3).tau for name in names}
+    best = best_surrogate(names, genes, errors, wide_encoding, seed=3)
+    assert best.tau == max(taus.values())
+    assert best.name == max(taus, key=taus.__getitem__)
+
+
+def test_a_tie_goes_to_the_first_kind(wide_encoding, task, monkeypatch):
+    monkeypatch.setitem(module.SURROGATES, "twin", SURROGATES["bayesian-ridge"])
+    for names in (("twin", "bayesian-ridge"), ("bayesian-ridge", "twin")):
+        assert best_surrogate(names, *task[:2], wide_encoding, seed=0).name == names[0]

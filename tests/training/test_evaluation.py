@@ -1,0 +1,116 @@
+"""Accuracy, its interval, and the judge of sub-networks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator, accuracy, judge
+
+
+class Reader(nn.Module):
+    """Guesses the class that is written in an image's first pixel, with the same confidence each time."""
+
+    def forward(self, images):
+        """[B, 3, r, r] to logits [B, 4]: 2 for the guess, 0 for the rest."""
+        return 2.0 * nn.functional.one_hot(images[:, 0, 0, 0].long(), 4).float()
+
+
+def written(guesses, size=5):
+    images = torch.zeros(len(guesses), 3, size, size)
+    images[:, 0, 0, 0] = torch.tensor(guesses, dtype=torch.float32)
+    return images
+
+
+def test_accuracy_of_a_network_known_beforehand():
+    batches = [
+        (written([0, 1, 2, 3]), torch.tensor([0, 1, 2, 0])),
+        (written([3, 3]), torch.tensor([3, 1])),
+    ]
+    network = Reader().train()
+    judged = accuracy(network, batches)
+    right, wrong = (-math.log(math.exp(x) / (math.exp(2) + 3)) for x in (2, 0))
+    assert judged.top1 == 4 / 6
+    assert judged.loss == pytest.approx((4 * right + 2 * wrong) / 6)
+    assert judged.images == 6
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (5, 10, 0.2366, 0.7634),
+        (90, 100, 0.8256, 0.9448),
+        (1, 1, 0.2065, 1.0),
+        (9000, 10_000, 0.8940, 0.9057),
+    ],
+)
+def test_wilson_interval_against_published_values(right, images, low, high):
+    assert Accuracy(right / images, 0.0, images).interval == pytest.approx((low, high), abs=5e-4)
+
+
+@pytest.mark.parametrize("images", [1, 7, 10, 500, 1797, 10_000])
+def test_the_interval_stays_between_none_and_all(images):
+    for right in (0, images // 3, images):
+        low, high = Accuracy(right / images, 0.0, images).interval
+        assert 0.0 <= low <= right / images <= high <= 1.0
+
+
+@pytest.fixture(scope="module")
+def supernet(space, digits) -> SuperNetwork:
+    torch.manual_seed(3)
+    return SuperNetwork(space, 1.0, digits.classes).eval()
+
+
+def test_the_evaluator_repeats_itself_and_leaves_the_super_network_alone(supernet, digits, space):
+    before = {key: value.clone() for key, value in supernet.state_dict().items()}
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    first = [evaluator(supernet, a) for a in (space.largest(), space.smallest())]
+    torch.manual_seed(99)
+    other = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    assert [other(supernet, a) for a in (space.largest(), space.smallest())] == first
+    assert first[0] != first[1]
+    assert all(torch.equal(before[key], value) for key, value in supernet.state_dict().items())
+    assert not supernet.training
+
+
+def test_it_judges_all_validation_images_or_as_many_as_told(supernet, digits, space):
+    whole = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    assert whole(supernet, space.smallest()).images == len(digits.validation)
+    some = SubNetworkEvaluator(digits, seed=0, recalibration_images=60, validation_images=40)
+    assert some(supernet, space.smallest()).images == 40
+    more = SubNetworkEvaluator(digits, seed=0, validation_images=10**6, recalibration_images=10**6)
+    assert more.validation is digits.validation and more.recalibration is digits.train
+
+
+def test_a_judged_network_has_the_super_networks_weights_and_statistics_of_the_training_images(
+    supernet, digits, space
+):
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    network = evaluator.network(supernet, space.largest())
+    plain = supernet.extract(space.largest())
+    for one, two in zip(network.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, two)
+    changed = [not torch.equal(a, b) for a, b in zip(network.buffers(), plain.buffers(), strict=True)]
+    assert all(changed)
+    resolution = space.largest().resolution
+    assert judge(network, digits, digits.validation, resolution) == evaluator(supernet, space.largest())
+
+
+def test_recalibration_lifts_a_network_whose_statistics_are_wrong(digits, space):
+    torch.manual_seed(4)
+    wrong = SuperNetwork(space, 1.0, digits.classes).eval()
+    for module in wrong.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(1e6)
+            module.running_mean.fill_(50.0)
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    torch.manual_seed(4)
+    fresh = SuperNetwork(space, 1.0, digits.classes).eval()
+    assert evaluator(wrong, space.largest()) == evaluator(fresh, space.largest())

@@ -1,0 +1,42 @@
+"""The loss by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nat2deploy.training.losses import distillation_loss
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
+TARGETS = torch.tensor([0, 2])
+
+
+def log_softmax(row):
+    total = math.log(sum(math.exp(value) for value in row))
+    return [value - total for value in row]
+
+
+def by_hand(soft_targets) -> float:
+    """Mean cross-entropy of the logits with rows of probabilities."""
+    rows = [log_softmax(row) for row in LOGITS.tolist()]
+    return -sum(
+        sum(q * p for q, p in zip(soft, row, strict=True))
+        for soft, row in zip(soft_targets, rows, strict=True)
+    ) / len(rows)
+
+
+SMOOTH = [[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3], [0.1 / 3, 0.1 / 3, 0.9 + 0.1 / 3]]
+
+
+def test_without_a_teacher_it_is_smoothed_cross_entropy():
+    assert distillation_loss(LOGITS, TARGETS, None, 1.0).item() == pytest.approx(by_hand(SMOOTH), rel=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 2.5])
+def test_the_teachers_softmax_counts_by_the_ratio(ratio):
+    teacher = torch.tensor([[1.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
+    soft = [[math.exp(value) for value in log_softmax(row)] for row in teacher.tolist()]
+    expected = ratio * by_hand(soft) + by_hand(SMOOTH)
+    assert distillation_loss(LOGITS, TARGETS, teacher, ratio).item() == pytest.approx(expected, rel=1e-5)
