@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_searches import SETTINGS, Listener
 
+from nat2deploy.cost.model import CostModel
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
-from nat2deploy.cost.model import CostModel
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from nat2deploy.search.nat2 import Status
 from nat2deploy.search.settings import SearchSettings

@@ -11,6 +11,7 @@ from small_searches import SETTINGS, Listener, lines, result
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
+from nat2deploy.search import nat2
 from nat2deploy.search.archive import ArchiveFile, Evaluation
 from nat2deploy.search.budget import feasible, parse_budgets
 from nat2deploy.search.costs import Objectives
@@ -149,6 +150,27 @@ def test_adaptation_samples_by_the_step_and_around_the_best(begin, tmp_path, spa
         best = max(whole, key=lambda e: (e.values["top1"], -e.values["macs"])).architecture
         assert [a for batch in drawn for a in batch].count(best) > 0
         assert len({a for batch in drawn for a in batch}) > 20
+
+
+def test_every_round_and_step_and_seed_samples_anew(begin, tmp_path, monkeypatch):
+    class Numbers:
+        def __init__(self, encoding, genes):
+            pass
+
+        def sample(self, rng, count):
+            return rng.random()
+
+    samplers = []
+    monkeypatch.setattr(nat2, "GeneDistribution", Numbers)
+    monkeypatch.setattr(SearchWeights, "adapt", lambda self, sampler, report: samplers.append(sampler))
+    monkeypatch.setattr(SearchWeights, "version", property(lambda self: len(samplers) % 3))
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        begin(folder, settings=SETTINGS.model_copy(update={"seed": seed})).run()
+        samplers.append(None)  # the third version: the search of this seed is over
+    drawn = [sampler(step) for sampler in samplers if sampler is not None for step in range(5)]
+    assert len(set(drawn)) == len(drawn) == 20
 
 
 def test_the_front_is_empty_where_nothing_is_feasible(begin, tmp_path):

@@ -74,6 +74,7 @@ def test_what_the_statistics_were_before_leaves_no_trace(network):
         norm.running_mean.normal_()
         norm.running_var.fill_(5.0)
     recalibrate(network, images)
+    recalibrate(other, [torch.rand(8, 3, 16, 16) * 9])
     recalibrate(other, images)
     for one, two in zip(network.buffers(), other.buffers(), strict=True):
         assert torch.equal(one, two)

@@ -194,6 +194,19 @@ def test_a_checkpoint_left_by_another_training_is_not_gone_on_with(
     assert same(supernet, undisturbed[1])
 
 
+def test_channels_are_sorted_when_expansions_open_and_not_again(train, tmp_path, monkeypatch):
+    told, sorts = [], []
+    plain = SuperNetwork.sort_channels
+
+    def sort(supernet):
+        sorts.append(told[-1] if told else None)
+        plain(supernet)
+
+    monkeypatch.setattr(SuperNetwork, "sort_channels", sort)
+    train(tmp_path, at=lambda phase, done: told.append(phase))
+    assert sorts == ["depth-1"]  # the phase before
+
+
 @pytest.fixture
 def teachers(monkeypatch):
     """Each phase's teacher and distillation ratio."""
