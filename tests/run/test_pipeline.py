@@ -54,7 +54,7 @@ def test_the_archive_has_each_rounds_evaluations(outcome):
 
 def test_the_bundle_is_the_fine_tuned_network(outcome):
     (tuned,) = outcome.finetuned
-    assert outcome.manifest.network_id == tuned.id == outcome.front.best.id
+    assert outcome.manifest.network == tuned.id == outcome.front.best.id
     assert outcome.manifest.evidence.accuracy.top1 == pytest.approx(tuned.test.top1)
     assert tuned.test.images == len(load_data("digits").test)
     assert all(check.ok for check in outcome.verification.checks)
