@@ -1,11 +1,21 @@
 """The commands as a user runs them: output, errors, exit codes."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import pytest
+
+import nat2deploy as package
+from nat2deploy.cli import main
+from nat2deploy.space.search_space import load_space
+from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
+from nat2deploy.supernet.network import SuperNetwork
 
 NAT_M1 = {
     "ks": [3, 3, 3, 3, 3, 5, 5, 3, 5, 5, 5, 5, 5, 3, 3],
@@ -16,10 +26,45 @@ NAT_M1 = {
 }
 
 
+# In another current folder a process would find the installed package, which may not be this one.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+
+
 def nat2deploy(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "nat2deploy", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
-    )
+    command = [sys.executable, "-m", "nat2deploy", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT)
+
+
+@pytest.fixture
+def here(monkeypatch, capfd, caplog):
+    """As ``nat2deploy``, but in this process: most of a new one's seconds go to importing libraries."""
+
+    def run(*arguments, cwd=None):
+        command = ["nat2deploy", *map(str, arguments)]
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as warned:
+            patch.setattr(sys, "argv", command)
+            if cwd is not None:
+                patch.chdir(cwd)
+            _show_warnings_as_python_does()
+            capfd.readouterr()
+            caplog.clear()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        printed = capfd.readouterr()
+        # pytest keeps warnings and log records to itself; a process would print them among the errors.
+        kept = [f"{each.category.__name__}: {each.message}\n" for each in warned]
+        kept += [f"{text}\n" for text in caplog.messages]
+        return subprocess.CompletedProcess(
+            command, ended.value.code, printed.out, "".join([*kept, printed.err])
+        )
+
+    return run
+
+
+def _show_warnings_as_python_does():
+    warnings.resetwarnings()
+    for quiet in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", quiet)
 
 
 def test_costs_of_nat_m1():
@@ -31,40 +76,58 @@ def test_costs_of_nat_m1():
     assert "latency_ms" not in costs
 
 
-def test_costs_of_twenty_values_ignore_absent_layers():
+def test_costs_of_twenty_values_ignore_absent_layers(here):
     ks, e = iter(NAT_M1["ks"]), iter(NAT_M1["e"])
     padded = {"ks": [], "e": [], **{key: NAT_M1[key] for key in "drw"}}
     for depth in NAT_M1["d"]:
         padded["ks"] += [next(ks) if i < depth else 7 for i in range(4)]
         padded["e"] += [next(e) if i < depth else 6 for i in range(4)]
-    short = nat2deploy("costs", "--space", "ofa-mbv3", "--arch", json.dumps(NAT_M1), "--json")
-    long = nat2deploy("costs", "--space", "ofa-mbv3", "--arch", json.dumps(padded), "--json")
+    short = here("costs", "--space", "ofa-mbv3", "--arch", json.dumps(NAT_M1), "--json")
+    long = here("costs", "--space", "ofa-mbv3", "--arch", json.dumps(padded), "--json")
     assert json.loads(short.stdout) == json.loads(long.stdout)
 
 
-def test_devices_lists_what_can_be_measured_and_why_the_rest_cannot():
-    done = nat2deploy("devices", "--json")
+def test_devices_lists_what_can_be_measured_and_why_the_rest_cannot(here):
+    done = here("devices", "--json")
     listed = {b["name"]: b for b in json.loads(done.stdout)["backends"]}
     assert listed["onnxruntime"]["available"] and listed["torch"]["available"]
     assert all(b["reason"] for b in listed.values())
 
 
-def test_help_and_version():
+def test_help_and_version(here):
     assert "quickstart" in nat2deploy("--help").stdout
     assert nat2deploy("--version").stdout.strip()
     for verb in ("profile", "train", "search", "finetune", "export", "verify", "bench", "run", "costs"):
-        assert nat2deploy(verb, "--help").returncode == 0
+        assert here(verb, "--help").returncode == 0
 
 
-def _supernet(folder):
-    from nat2deploy.space.search_space import load_space
-    from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
-    from nat2deploy.supernet.network import SuperNetwork
-
+@pytest.fixture(scope="module")
+def supernet(tmp_path_factory):
     space = load_space("nano").restrict(resolutions=(28,))
-    path = folder / "w.safetensors"
+    path = tmp_path_factory.mktemp("supernet") / "w.safetensors"
     save_supernet(path, SuperNetwork(space, 1.0, 10), SuperNetworkInfo(space=space, width=1.0, classes=10))
     return path
+
+
+@pytest.fixture
+def inputs(supernet, tmp_path):
+    """A folder of good and bad inputs, to work in."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "unknown.toml").write_text('data = "digits"\nbudget = []\n')
+    shutil.copy(supernet, tmp_path)
+    return tmp_path
+
+
+def _assert_refused(run, arguments, words, inputs):
+    """One line, exit code 2, and nothing written."""
+    before = sorted(p.name for p in inputs.rglob("*"))
+    done = run(*arguments, cwd=inputs)
+    assert done.returncode == 2, done.stderr
+    errors = done.stderr.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ") and words in errors[0]
+    assert done.stdout == ""
+    assert sorted(p.name for p in inputs.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -76,7 +139,6 @@ def _supernet(folder):
         (["profile", "--resolutions", "big", "--out", "t.json"], "big"),
         (["profile", "--threads", "1000", "--out", "t.json"], "1000"),
         (["profile", "--out", "t.txt"], ".json"),
-        (["table", "show", "broken.json"], "broken.json"),
         (["table", "show", "missing.json"], "missing.json"),
         (["costs", "--arch", "{"], "JSON"),
         (["costs", "--arch", '{"ks": 4, "e": 3, "d": 2, "r": 224, "w": 1.0}'], "ks 4"),
@@ -86,7 +148,6 @@ def _supernet(folder):
         (["train", "--data", "digits", "--out", "x.pt"], ".safetensors"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency<5", "--out", "run"], "latency<5"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency<=5ms", "--out", "run"], "--table"),
-        (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--table", "broken.json", "--out", "run"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "imagefolder:empty", "--out", "run"], "empty"),
         (["search", "--supernet", "none.safetensors", "--data", "digits", "--out", "run"], "none.safetensors"),
@@ -98,28 +159,30 @@ def _supernet(folder):
         (["bench", "nobundle"], "nobundle"),
         (["run", "missing.toml"], "missing.toml"),
         (["run", "unknown.toml"], "budget"),
-        (["search"], "--supernet"),
     ],
 )  # fmt: skip
-def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "unknown.toml").write_text('data = "digits"\nbudget = []\n')
-    _supernet(tmp_path)
-    before = sorted(p.name for p in tmp_path.rglob("*"))
-    done = nat2deploy(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    errors = done.stderr.strip().splitlines()
-    assert len(errors) == 1 and errors[0].startswith("error: ") and words in errors[0]
-    assert done.stdout == ""
-    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, inputs, here):
+    _assert_refused(here, arguments, words, inputs)
 
 
-def test_a_table_for_another_space_is_refused(tmp_path, request):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search"], "--supernet"),
+        (["table", "show", "broken.json"], "broken.json"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
+    ],
+)  # fmt: skip
+def test_bad_input_to_a_process_of_its_own(arguments, words, inputs):
+    """A wrong option, a bad file, and the check that comes after all imports and reading."""
+    _assert_refused(nat2deploy, arguments, words, inputs)
+
+
+def test_a_table_for_another_space_is_refused(request, here):
     shipped = sorted((request.config.rootpath / "latency_tables").glob("nano*.json"))
     assert shipped
     arch = json.dumps(NAT_M1)
-    done = nat2deploy("costs", "--space", "ofa-mbv3", "--arch", arch, "--table", shipped[0])
+    done = here("costs", "--space", "ofa-mbv3", "--arch", arch, "--table", shipped[0])
     assert done.returncode == 2 and "nano" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
