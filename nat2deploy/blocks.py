@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from nat2deploy.space.lowering import NetworkPlan, added
 from nat2deploy.space.signature import Activation, BlockSignature
 
 BN_EPS = 1e-5
@@ -95,6 +97,56 @@ class MBConv(nn.Module):
         return x + y if self.shortcut else y  # type: ignore[no-any-return]
 
 
+class Pointwise(nn.Module):
+    """OFAv2's first static branch beside an inverted residual: 1×1 convolution, BN, activation."""
+
+    def __init__(self, signature: BlockSignature) -> None:
+        super().__init__()
+        s = signature
+        self.conv = nn.Conv2d(s.in_channels, s.out_channels, 1, s.stride, bias=False)
+        self.bn = batch_norm(s.out_channels)
+        self.act = activation(s.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] to [B, out, H/s, W/s]."""
+        return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class Transform(nn.Module):
+    """OFAv2's second static branch: max-pool if strided, 1×1 if channels change, then BN and activation."""
+
+    def __init__(self, signature: BlockSignature) -> None:
+        super().__init__()
+        s = signature
+        self.pool = nn.MaxPool2d(s.stride, s.stride, ceil_mode=True) if s.stride > 1 else None
+        self.conv = nn.Conv2d(s.in_channels, s.out_channels, 1, bias=False) if s.mixes else None
+        self.bn = batch_norm(s.out_channels)
+        self.act = activation(s.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] to [B, out, H/s, W/s]."""
+        if self.pool is not None:
+            x = self.pool(x)
+        if self.conv is not None:
+            x = self.conv(x)
+        return self.act(self.bn(x))  # type: ignore[no-any-return]
+
+
+class Sum(nn.Module):
+    """A tensor plus another one of its shape, which a constant stands for: what profiling measures."""
+
+    other: Tensor
+
+    def __init__(self, signature: BlockSignature) -> None:
+        super().__init__()
+        s = signature
+        self.register_buffer("other", torch.ones(1, s.in_channels, s.height, s.width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        return x + self.other
+
+
 class Head(nn.Module):
     """1×1 with BN, global average pool, 1×1 without BN: [B, C, H, W] to [B, features]."""
 
@@ -125,21 +177,117 @@ class Classifier(nn.Module):
         return self.linear(x)  # type: ignore[no-any-return]
 
 
-_MODULES = {"stem": Stem, "mbconv": MBConv, "head": Head, "classifier": Classifier}
+_MODULES: dict[str, Callable[[BlockSignature], nn.Module]] = {
+    "stem": Stem,
+    "mbconv": MBConv,
+    "pointwise": Pointwise,
+    "transform": Transform,
+    "add": Sum,
+    "head": Head,
+    "classifier": Classifier,
+}
 
 
 def build_block(signature: BlockSignature) -> nn.Module:
     """Return the plain module of one signature, with fresh weights."""
-    module: nn.Module = _MODULES[signature.kind](signature)
+    module = _MODULES[signature.kind](signature)
     initialise(module)
     return module
 
 
-class SubNetwork(nn.Sequential):
-    """A plain network, one module a signature: [B, 3, r, r] to logits [B, classes]."""
+Part = Callable[[Tensor], Tensor]
 
-    def __init__(self, signatures: Iterable[BlockSignature]) -> None:
-        super().__init__(*(build_block(signature) for signature in signatures))
+
+def run_network(
+    images: Tensor, stem: Part, stages: Sequence[Sequence[Part]], exits: Mapping[int, Part], *, dense: bool
+) -> list[Tensor]:
+    """Run a network's parts as its plan says: the logits [B, classes] of each exit, in order.
+
+    With ``dense``, what follows a stage's layers sees their latest output plus those two or more before it
+    (see ``space.lowering.added``).
+    """
+    logits = []
+    x = stem(images)
+    for number, layers in enumerate(stages, start=1):
+        outputs: list[Tensor] = []
+        for position, layer in enumerate(layers):
+            x = layer(x)
+            outputs.append(x)
+            if dense:
+                for earlier in added(position):
+                    x = x + outputs[earlier]
+        if number in exits:
+            logits.append(exits[number](x))
+    return logits
+
+
+def build_exit(signatures: Sequence[BlockSignature]) -> nn.Sequential:
+    """The module of one exit: head, then classifier."""
+    return nn.Sequential(*(build_block(signature) for signature in signatures))
+
+
+class LayerBranches(nn.ModuleDict):
+    """One layer of a plain network: the sum of its branches, keyed by their kind."""
+
+    def __init__(self, branches: Sequence[BlockSignature]) -> None:
+        super().__init__({signature.kind: build_block(signature) for signature in branches})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] to [B, out, H/s, W/s]."""
+        first, *others = self.values()
+        y: Tensor = first(x)
+        for branch in others:
+            y = y + branch(x)
+        return y
+
+
+class SubNetwork(nn.Module):
+    """A plain network of a plan, which holds nothing that the plan does not have.
+
+    [B, 3, r, r] to logits [B, classes]: with several exits their weighted sum. ``exit_weights`` [exits]
+    add up to 1, and are equal unless given.
+    """
+
+    exit_weights: Tensor
+
+    def __init__(self, plan: NetworkPlan) -> None:
+        super().__init__()
+        self.dense = plan.dense
+        self.stem = nn.Sequential(*(build_block(signature) for signature in plan.stem))
+        self.stages = nn.ModuleList(
+            nn.ModuleList(LayerBranches(list(layer.values())) for layer in stage) for stage in plan.stages
+        )
+        self.exits = nn.ModuleDict({str(stage): build_exit(blocks) for stage, blocks in plan.exits.items()})
+        weights = torch.full((len(plan.exits),), 1.0 / len(plan.exits))
+        if len(plan.exits) > 1:
+            self.register_buffer("exit_weights", weights)
+        else:  # nothing to keep
+            self.exit_weights = weights
+
+    def exit_logits(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, r, r] to the logits [B, classes] of each exit, in order."""
+        exits = {int(stage): exit_ for stage, exit_ in self.exits.items()}
+        return run_network(images, self.stem, self.layers(), exits, dense=self.dense)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, r, r] to [B, classes]."""
+        logits = self.exit_logits(images)
+        if len(logits) == 1:
+            return logits[0]
+        total = logits[0] * self.exit_weights[0]
+        for index in range(1, len(logits)):
+            total = total + logits[index] * self.exit_weights[index]
+        return total
+
+    def layers(self) -> list[list[LayerBranches]]:
+        """The layers of each stage."""
+        return [list(cast(Iterable[LayerBranches], stage)) for stage in self.stages]
+
+    def blocks(self) -> list[nn.Module]:
+        """The modules of the plan's ``blocks``, in the same order."""
+        layers = [block for stage in self.layers() for layer in stage for block in layer.values()]
+        exits = [block for exit_ in self.exits.values() for block in cast(nn.Sequential, exit_)]
+        return [*self.stem, *layers, *exits]
 
 
 def initialise(module: nn.Module) -> None:

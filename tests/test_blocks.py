@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nat2deploy.blocks import MBConv, SubNetwork, activation, build_block, reset_seeded
-from nat2deploy.space.lowering import lower
+from nat2deploy.space.lowering import plan_network
 from nat2deploy.space.search_space import load_space
 from nat2deploy.space.signature import BlockSignature
 
@@ -79,18 +79,18 @@ def test_activations_are_what_they_say(name, function):
 
 
 def test_a_subnetwork_is_its_blocks_in_order():
-    network = SubNetwork(lower(NANO, NANO.smallest(), 10)).eval()
+    network = SubNetwork(plan_network(NANO, NANO.smallest(), 10)).eval()
     images = torch.randn(2, 3, 28, 28)
     with torch.no_grad():
         x = images
-        for block in network:
+        for block in network.blocks():
             x = block(x)
         assert network(images).shape == (2, 10)
         torch.testing.assert_close(network(images), x)
 
 
 def test_one_network_serves_any_resolution():
-    network = SubNetwork(lower(NANO, NANO.smallest(28), 10)).eval()
+    network = SubNetwork(plan_network(NANO, NANO.smallest(28), 10)).eval()
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
 
 

@@ -19,6 +19,13 @@ def activation_bytes(signature: BlockSignature) -> int:
     outside = -(-s.height // s.stride) * -(-s.width // s.stride)
     if s.kind == "stem":
         sizes = [i * inside + o * outside]
+    elif s.kind == "add":
+        sizes = [3 * o * outside]
+    elif s.kind == "pointwise":
+        sizes = [i * inside + o * outside]
+    elif s.kind == "transform":
+        pooled = [i * (inside + outside)] if s.stride > 1 else []
+        sizes = [*pooled, (i + o) * outside]
     elif s.kind == "head":
         sizes = [(i + m) * inside, m * inside + m, m + o]
     elif s.kind == "classifier":

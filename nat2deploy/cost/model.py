@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from nat2deploy.cost.latency import BlockLatency
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.errors import UserError
-from nat2deploy.space.architecture import Architecture, Layer
+from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 from nat2deploy.space.lowering import (
+    added,
     head_signatures,
-    layer_signature,
+    layer_signatures,
     lower,
     stem_signatures,
+    sum_signature,
     total_macs,
     total_params,
 )
@@ -38,7 +40,11 @@ class Costs:
 
 
 class _Lookup(NamedTuple):
-    """One additive metric: ``base`` [resolution, width], ``layers`` [resolution, width, position, code]."""
+    """One additive metric.
+
+    ``base`` [resolution, width, exits] is everything beside the layers, ``layers`` [resolution, width,
+    position, code] each layer's part, the sums behind it included.
+    """
 
     base: NDArray[Any]
     layers: NDArray[Any]
@@ -94,16 +100,16 @@ class CostModel:
         """
         if encoding.space is not self.space and encoding.space != self.space:
             raise ValueError(f"the encoding is of another space than the cost model's '{self.space.name}'")
-        params = _look_up(self._params, genes)
+        params = _look_up(self._params, genes, encoding)
         costs = {
-            "macs": _look_up(self._macs, genes),
+            "macs": _look_up(self._macs, genes, encoding),
             "params": params,
             "size_mb": params * 4 / 1e6,
         }
         if self.table is not None:
             for resolution, width in np.unique(genes[:, :2], axis=0):
                 self.table.check_covers(self.space.resolutions[resolution], self.space.widths[width])
-            costs["latency_ms"] = _look_up(self._latencies, genes)
+            costs["latency_ms"] = _look_up(self._latencies, genes, encoding)
         return costs
 
     def cheapest(self, metric: str) -> tuple[Architecture, float]:
@@ -132,14 +138,16 @@ class CostModel:
         code = 1 + present.argmin(-1).reshape(shape)
         # [resolution, width, stage, depth choice]
         by_depth = present.min(-1).reshape(shape).cumsum(-1)[..., space.depths[0] - 1 :]
-        total = lookup.base + by_depth.min(-1).sum(-1)
-        r, w = np.unravel_index(int(total.argmin()), total.shape)
-        genes = np.zeros((len(space.stages), space.max_depth), dtype=np.int64)
+        up_to = by_depth.min(-1).cumsum(-1)  # [resolution, width, last stage]
+        total = lookup.base + up_to[..., [exits[-1] - 1 for exits in space.exit_states]]
+        r, w, exits = np.unravel_index(int(total.argmin()), total.shape)
+        layers = np.zeros((len(space.stages), space.max_depth), dtype=np.int64)
         for stage, choice in enumerate(by_depth[r, w].argmin(-1)):
             depth = space.depths[0] + int(choice)
-            genes[stage, :depth] = code[r, w, stage, :depth]
+            layers[stage, :depth] = code[r, w, stage, :depth]
         encoding = IntegerEncoding(space)
-        architecture = encoding.decode(np.concatenate([np.array([r, w], dtype=np.int64), genes.ravel()]))
+        head = np.array([r, w, exits][: encoding.first_layer], dtype=np.int64)
+        architecture = encoding.decode(np.concatenate([head, layers.ravel()]))
         cost = getattr(self.costs(architecture), metric)
         return architecture, float(cost)
 
@@ -162,36 +170,59 @@ class CostModel:
     ) -> _Lookup:
         """Fill a metric's arrays; where the table has no such resolution or width they stay 0, unused."""
         space = self.space
-        choices = [Layer(kernel, expansion) for expansion in space.expansions for kernel in space.kernels]
+        encoding = IntegerEncoding(space)
         sizes = (len(space.resolutions), len(space.widths))
-        base = np.zeros(sizes, dtype)
-        layers = np.zeros((*sizes, len(space.stages) * space.max_depth, 1 + len(choices)), dtype)
+        base = np.zeros((*sizes, len(space.exit_states)), dtype)
+        layers = np.zeros((*sizes, encoding.stages * space.max_depth, encoding.states), dtype)
         table = self.table if dtype is np.float64 else None
         for r, resolution in enumerate(space.resolutions):
             for w, width in enumerate(space.widths):
                 if table is not None and not (resolution in table.resolutions and width in table.widths):
                     continue
-                ends = (
-                    *stem_signatures(space, resolution, width),
-                    *head_signatures(space, resolution, width, self.classes),
-                )
-                base[r, w] = constant + sum(cost(signature) for signature in ends)
-                for stage in range(len(space.stages)):
-                    for position in range(min(space.max_depth, 2)):  # all later layers are like the second
-                        here = slice(
-                            stage * space.max_depth + position,
-                            (stage + 1) * space.max_depth if position else stage * space.max_depth + 1,
-                        )
-                        for code, layer in enumerate(choices, start=1):
-                            signature = layer_signature(space, resolution, width, stage, position, layer)
-                            layers[r, w, here, code] = cost(signature)
+                stem = constant + sum(map(cost, stem_signatures(space, resolution, width)))
+                heads = {
+                    stage: sum(map(cost, head_signatures(space, resolution, width, self.classes, stage)))
+                    for stage in space.exit_stages
+                }
+                base[r, w] = [stem + sum(heads[stage] for stage in exits) for exits in space.exit_states]
+                for stage in range(encoding.stages):
+                    here = slice(stage * space.max_depth, (stage + 1) * space.max_depth)
+                    layers[r, w, here, 1:] = self._stage(encoding, cost, resolution, width, stage)
         return _Lookup(base, layers)
 
+    def _stage(
+        self,
+        encoding: IntegerEncoding,
+        cost: Callable[[BlockSignature], float],
+        resolution: int,
+        width: float,
+        stage: int,
+    ) -> NDArray[Any]:
+        """Costs of every layer of a stage [position, code - 1]."""
+        space = self.space
+        known: dict[BlockSignature, float] = {}
+        one_sum = sum_signature(space, resolution, width, stage)
+        rows = []
+        for position in range(min(space.max_depth, 2)):
+            row = []
+            for code in range(1, encoding.states):
+                layer = encoding.layer(code)
+                blocks = layer_signatures(space, resolution, width, stage, position, layer).values()
+                parts = [*blocks, *[one_sum] * (len(blocks) - 1)]
+                row.append(sum(known[b] if b in known else known.setdefault(b, cost(b)) for b in parts))
+            rows.append(row)
+        # All later layers are like the second, but for the dense skips behind them.
+        costs = np.array([rows[min(position, 1)] for position in range(space.max_depth)])
+        if space.dense_skips and space.max_depth > 2:
+            skips = np.array([len(added(position)) for position in range(space.max_depth)])
+            costs = costs + (skips * cost(one_sum))[:, None]
+        return costs
 
-def _look_up(lookup: _Lookup, genes: Genes) -> NDArray[Any]:
+
+def _look_up(lookup: _Lookup, genes: Genes, encoding: IntegerEncoding) -> NDArray[Any]:
     """Add up a metric for genes [N, G]; the result is [N]."""
     resolution, width = genes[:, 0], genes[:, 1]
-    positions = np.arange(lookup.layers.shape[2])
-    layers = lookup.layers[resolution[:, None], width[:, None], positions, genes[:, 2:]]
-    total: NDArray[Any] = lookup.base[resolution, width] + layers.sum(axis=1)
+    codes = genes[:, encoding.first_layer :]
+    layers = lookup.layers[resolution[:, None], width[:, None], np.arange(codes.shape[1]), codes]
+    total: NDArray[Any] = lookup.base[resolution, width, encoding.exit_index(genes)] + layers.sum(axis=1)
     return total

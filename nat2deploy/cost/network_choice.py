@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
-from nat2deploy.space.lowering import lower
+from nat2deploy.space.lowering import NetworkPlan, plan_network
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
@@ -19,11 +20,16 @@ _POOL = 25
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture with its number of classes, and its blocks."""
+    """An architecture with its number of classes, and its plan; ``signatures`` are all that costs."""
 
     architecture: Architecture
     classes: int
-    signatures: tuple[BlockSignature, ...]
+    plan: NetworkPlan
+
+    @cached_property
+    def signatures(self) -> tuple[BlockSignature, ...]:
+        """Everything of the network that costs something."""
+        return tuple(self.plan.signatures)
 
 
 def choose_networks(
@@ -53,7 +59,7 @@ def choose_networks(
     networks = []
     for architecture in pool:
         classes = round(2 * (most_classes / 2) ** rng.random())
-        networks.append(Network(architecture, classes, tuple(lower(space, architecture, classes))))
+        networks.append(Network(architecture, classes, plan_network(space, architecture, classes)))
     predicted = np.array([latency_ms(network.signatures) for network in networks])
     edges = np.linspace(predicted.min(), predicted.max(), count + 1)
     chosen: list[int] = []

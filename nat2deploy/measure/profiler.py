@@ -352,7 +352,7 @@ def _measure_networks(
 def _prepare_network(network: Network, target: Target, seed: int) -> Run:
     side = network.architecture.resolution
     shape = (target.batch, 3, side, side)
-    module = SubNetwork(network.signatures)
+    module = SubNetwork(network.plan)
     reset_seeded(module, seed)
     rng = np.random.default_rng(seed)
     return compile_model(module.eval(), target, shape).prepare(rng.standard_normal(shape, dtype=np.float32))

@@ -41,12 +41,26 @@ class TrainConfig(_Config):
 
     supernet: str | None = None
     """A super-network made before; nothing is trained then."""
+    schedule: Literal["scaled", "eps-paper"] = "scaled"
+    """``eps-paper``: OFAv2's published phases, with their own epochs and rates."""
     epochs: Annotated[float, Field(gt=0)] = 12.0
     """In all phases together."""
     learning_rate: Rate = 0.1
     batch_size: Positive = 128
     width: Annotated[float, Field(gt=0)] | None = None
     """Width multiplier; the space's first when not given."""
+    teacher: Literal["first", "extracted"] = "first"
+    """The full network as the first phase left it, or extracted anew at each phase's beginning (OFAv2)."""
+    sandwich: bool = False
+    """Train the largest and the smallest sub-network at each step, too."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an average of the weights that each phase ends with."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of a step's gradient."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    mixed_precision: bool = False
+    """bfloat16 on a GPU."""
 
 
 class SearchConfig(_Config):

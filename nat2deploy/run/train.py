@@ -13,8 +13,8 @@ from nat2deploy.run.config import SpaceConfig, TrainConfig
 from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
-from nat2deploy.training.schedule import Phase, progressive_shrinking
-from nat2deploy.training.supernet import train_supernet
+from nat2deploy.training.schedule import Phase, make_schedule
+from nat2deploy.training.supernet import ShrinkingSettings, train_supernet
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
     space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
     width = space.widths[0] if config.width is None else config.width
     data = load_data(data_spec, seed=seed, base_resolution=max(space.resolutions))
-    phases = progressive_shrinking(space, epochs=config.epochs, learning_rate=config.learning_rate)
+    phases = make_schedule(config.schedule, space, epochs=config.epochs, learning_rate=config.learning_rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         supernet = SuperNetwork(space, width, data.classes)
@@ -68,8 +68,17 @@ def train(
         data,
         info,
         out,
-        batch_size=min(config.batch_size, len(data.train)),
-        seed=seed,
+        ShrinkingSettings(
+            batch_size=min(config.batch_size, len(data.train)),
+            seed=seed,
+            label_smoothing=config.label_smoothing,
+            teacher=config.teacher,
+            sandwich=config.sandwich,
+            ema=config.ema,
+            clip=config.clip,
+            device=config.device,
+            mixed_precision=config.mixed_precision,
+        ),
         progress=tell,
     )
     return trained

@@ -18,15 +18,18 @@ class GeneDistribution:
     def __init__(self, encoding: IntegerEncoding, genes: Genes, smoothing: float = 0.5) -> None:
         self.encoding = encoding
         self.probabilities = []
-        for column, (low, high) in enumerate(zip(encoding.lower, encoding.upper, strict=True)):
-            counts = np.bincount(genes[:, column] - low, minlength=int(high - low) + 1) + smoothing
+        running = encoding.running(genes)
+        self.lowest = np.maximum(encoding.lower, encoding.required)
+        for column, (low, high) in enumerate(zip(self.lowest, encoding.upper, strict=True)):
+            said = genes[running[:, column], column]  # genes behind the last exit say nothing
+            counts = np.bincount(said - low, minlength=int(high - low) + 1) + smoothing
             self.probabilities.append(counts / counts.sum())
 
     def sample(self, rng: np.random.Generator, count: int = 1) -> list[Architecture]:
         """Draw ``count`` architectures that share one resolution (one batch of images serves all)."""
         columns = [
             low + rng.choice(len(p), size=count, p=p)
-            for low, p in zip(self.encoding.lower, self.probabilities, strict=True)
+            for low, p in zip(self.lowest, self.probabilities, strict=True)
         ]
         genes = np.stack(columns, axis=1)
         genes[:, 0] = genes[0, 0]

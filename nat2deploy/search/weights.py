@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from nat2deploy.blocks import reset_seeded
 from nat2deploy.data.sets import ImageData
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.space.architecture import Architecture
@@ -112,8 +111,8 @@ class SearchWeights:
         supernet, info = load_supernet(self.source)
         fresh = info.data != self.data.name or info.labels != self.data.labels
         if fresh and supernet.classes != self.data.classes:
-            supernet = supernet.with_classes(self.data.classes)
-            reset_seeded(supernet.classifier, self.settings.seed)  # a search begun again draws the same
+            # From the seed: a search begun again draws the same.
+            supernet = supernet.with_classes(self.data.classes, self.settings.seed)
         described = SuperNetworkInfo(
             space=supernet.space.restrict(resolutions=self.space.resolutions),
             width=info.width,
@@ -133,7 +132,7 @@ class SearchWeights:
     def _warm_up(self, supernet: SuperNetwork, report: Report) -> None:
         """Train on the new data by uniform sampling: the largest sub-network and a random one a step."""
         settings, space = self.settings, supernet.space
-        choices = Choices(space.kernels, space.expansions, space.depths)
+        choices = Choices.of(space)
 
         def sample(step: int) -> list[Architecture]:
             rng = np.random.default_rng([settings.seed, step, 3])
@@ -141,7 +140,7 @@ class SearchWeights:
             drawn = [
                 choices.sample(space, supernet.width, resolution, rng) for _ in range(settings.adapt_subnets)
             ]
-            return [space.largest(resolution), *drawn]
+            return [space.full(resolution), *drawn]
 
         adapt(
             supernet,

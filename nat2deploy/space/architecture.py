@@ -8,25 +8,48 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+MAIN, POINTWISE, TRANSFORM = 1, 2, 4
+"""The branches of a layer as bits: the inverted residual, and OFAv2's two static ones beside it."""
+
 
 class Layer(NamedTuple):
-    """The elastic choices of one inverted-residual layer."""
+    """The elastic choices of one layer: the inverted residual's, and which branches are summed (bits)."""
 
     kernel: int
     expansion: float
+    branches: int = MAIN
+
+
+_NO_RESIDUAL = (0, 0.0)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A sub-network: resolution in pixels, width multiplier, and the layers of each stage.
+    """A sub-network: resolution in pixels, width multiplier, the layers of each stage, and its exits.
 
-    Canonical by construction: only layers that exist are held (a stage's depth is the length of its
-    tuple), so two encodings of the same network are equal.
+    Canonical by construction, so that two encodings of the same network are equal: only stages and
+    layers that run are held (a stage's depth is the length of its tuple), a layer without the inverted
+    residual has kernel and expansion 0, and the last stage always ends in an exit. ``exits`` are the
+    stages, counted from 1, behind which a classifier stands; by default the last one alone.
+
+    Raises:
+        ValueError: exits that are not ascending or do not end with the last stage.
     """
 
     resolution: int
     width: float
     stages: tuple[tuple[Layer, ...], ...]
+    exits: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        exits = self.exits or (len(self.stages),)
+        if list(exits) != sorted(set(exits)) or exits[0] < 1 or exits[-1] != len(self.stages):
+            raise ValueError(
+                f"exits {exits} must be ascending and end with the last of {len(self.stages)} stages"
+            )
+        stages = tuple(tuple(_canonical(layer) for layer in stage) for stage in self.stages)
+        object.__setattr__(self, "exits", exits)
+        object.__setattr__(self, "stages", stages)
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -34,15 +57,24 @@ class Architecture:
         return tuple(len(stage) for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
-        """The dictionary that Once-For-All and NAT publish: one ``ks`` and ``e`` a present layer."""
+        """The dictionary that Once-For-All and NAT publish: one ``ks`` and ``e`` a present layer.
+
+        ``b`` (branches) and ``exits`` stand beside them only where they say something: a layer with more
+        or less than the inverted residual, several exits.
+        """
         layers = [layer for stage in self.stages for layer in stage]
-        return {
+        value: dict[str, Any] = {
             "ks": [layer.kernel for layer in layers],
             "e": [_plain(layer.expansion) for layer in layers],
             "d": list(self.depths),
             "r": self.resolution,
             "w": float(self.width),
         }
+        if any(layer.branches != MAIN for layer in layers):
+            value["b"] = [layer.branches for layer in layers]
+        if len(self.exits) > 1:
+            value["exits"] = list(self.exits)
+        return value
 
     @cached_property
     def id(self) -> str:
@@ -51,9 +83,19 @@ class Architecture:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def __str__(self) -> str:
-        """Short and readable: resolution, width, and kernel×expansion of each stage's layers."""
-        stages = " ".join("".join(f"{k}{_plain(e)}." for k, e in stage)[:-1] for stage in self.stages)
-        return f"r{self.resolution} w{self.width:g} {stages}"
+        """Short and readable: resolution, width, kernel×expansion (and static branches) of each layer."""
+        stages = " ".join(".".join(map(_short, stage)) for stage in self.stages)
+        exits = "" if len(self.exits) == 1 else f" exits {','.join(map(str, self.exits))}"
+        return f"r{self.resolution} w{self.width:g} {stages}{exits}"
+
+
+def _canonical(layer: Layer) -> Layer:
+    return layer if layer.branches & MAIN else Layer(*_NO_RESIDUAL, layer.branches)
+
+
+def _short(layer: Layer) -> str:
+    residual = f"{layer.kernel}{_plain(layer.expansion)}" if layer.branches & MAIN else ""
+    return residual + "p" * bool(layer.branches & POINTWISE) + "t" * bool(layer.branches & TRANSFORM)
 
 
 def _plain(number: float) -> int | float:

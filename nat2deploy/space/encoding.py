@@ -1,17 +1,19 @@
 """Genes: architectures as integer vectors, as NAT writes them (Lu et al., 2021, section 3.2).
 
-A vector is [resolution index, width index, layers...], ``max_depth`` layers a stage. A layer is 0 when
-absent, else 1 + kernel index + kernels × expansion index.
+A vector is [resolution index, width index, exits, layers...], ``max_depth`` layers a stage; the gene of the
+exits is there only where the space has several states of them. A layer is 0 when absent, else 1 + kernel
+index + kernels × expansion index + kernels × expansions × branch index (NAT2).
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nat2deploy.space.architecture import Architecture, Layer
+from nat2deploy.space.architecture import MAIN, Architecture, Layer
 from nat2deploy.space.search_space import SearchSpace
 
 Genes = NDArray[np.int64]
@@ -21,39 +23,82 @@ Repair = Literal["push", "fill"]
 class IntegerEncoding:
     """Architectures of a space to integer vectors and back.
 
-    ``lower`` and ``upper`` (both inclusive, int64 [genes]) bound each gene; the layers that every
-    stage must have cannot be 0.
+    ``lower`` and ``upper`` (both inclusive, int64 [genes]) bound each gene. ``required`` (bool [genes])
+    marks the layers that a stage must have wherever it runs; they can be 0 only behind the last exit.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.stages = len(space.stages)
-        self.states = 1 + len(space.kernels) * len(space.expansions)
-        required = np.arange(space.max_depth) < space.depths[0]
-        self.lower: Genes = np.concatenate([[0, 0], np.tile(required.astype(np.int64), self.stages)])
+        self.residuals = len(space.kernels) * len(space.expansions)
+        self.states = 1 + self.residuals * len(space.branch_states)
+        self.has_exit_gene = len(space.exit_states) > 1
+        self.first_layer = 3 if self.has_exit_gene else 2
+        self._last_stage = np.array([exits[-1] for exits in space.exit_states])
+        needed = np.tile(np.arange(space.max_depth) < space.depths[0], self.stages)
+        always = np.repeat(np.arange(self.stages) < self._last_stage.min(), space.max_depth)
+        head = [len(space.resolutions) - 1, len(space.widths) - 1]
+        if self.has_exit_gene:
+            head.append(len(space.exit_states) - 1)
+        nothing = np.zeros(self.first_layer, dtype=np.int64)
+        self.required: NDArray[np.bool_] = np.concatenate([nothing > 0, needed])
+        self.lower: Genes = np.concatenate([nothing, (needed & always).astype(np.int64)])
         self.upper: Genes = np.concatenate(
-            [
-                [len(space.resolutions) - 1, len(space.widths) - 1],
-                np.full(self.stages * space.max_depth, self.states - 1),
-            ]
-        ).astype(np.int64)
+            [np.array(head, dtype=np.int64), np.full(self.stages * space.max_depth, self.states - 1)]
+        )
 
     def __len__(self) -> int:
         """Number of genes."""
         return len(self.lower)
 
+    def layers(self, genes: Genes) -> Genes:
+        """Return the layers' genes of vectors [..., genes] as [..., stages, max_depth], a view."""
+        return genes[..., self.first_layer :].reshape(*genes.shape[:-1], self.stages, self.space.max_depth)
+
+    def exit_index(self, genes: Genes) -> Genes:
+        """Return the index of the exits' state of vectors [..., genes] as [...]."""
+        return genes[..., 2] if self.has_exit_gene else np.zeros(genes.shape[:-1], dtype=np.int64)
+
+    def running(self, genes: Genes) -> NDArray[np.bool_]:
+        """Return which genes [..., genes] say something: all but those behind the last exit."""
+        stages = np.arange(self.stages) < self._last_stage[self.exit_index(genes)][..., None]
+        head = np.ones((*genes.shape[:-1], self.first_layer), dtype=np.bool_)
+        return np.concatenate([head, np.repeat(stages, self.space.max_depth, axis=-1)], axis=-1)
+
+    def code(self, layer: Layer) -> int:
+        """Return the gene of a layer that is present."""
+        space = self.space
+        branch = space.branch_states.index(layer.branches)
+        if not layer.branches & MAIN:
+            return 1 + self.residuals * branch
+        kernel, expansion = space.kernels.index(layer.kernel), space.expansions.index(layer.expansion)
+        return 1 + kernel + len(space.kernels) * expansion + self.residuals * branch
+
+    def layer(self, code: int) -> Layer:
+        """Return the layer of a gene that is not 0."""
+        branch, residual = divmod(code - 1, self.residuals)
+        expansion, kernel = divmod(residual, len(self.space.kernels))
+        branches = self.space.branch_states[branch]
+        if not branches & MAIN:
+            return Layer(0, 0.0, branches)
+        return Layer(self.space.kernels[kernel], self.space.expansions[expansion], branches)
+
     def encode(self, architecture: Architecture) -> Genes:
-        """Return the int64 vector [genes] of an architecture of the space."""
+        """Return the int64 vector [genes] of an architecture of the space.
+
+        Raises:
+            ValueError: a choice that the space does not have.
+        """
         space = self.space
         genes = np.zeros(len(self), dtype=np.int64)
         genes[0] = space.resolutions.index(architecture.resolution)
         genes[1] = space.widths.index(architecture.width)
+        exits = space.exit_states.index(architecture.exits)
+        if self.has_exit_gene:
+            genes[2] = exits
         for stage, layers in enumerate(architecture.stages):
             for position, layer in enumerate(layers):
-                kernel = space.kernels.index(layer.kernel)
-                expansion = space.expansions.index(layer.expansion)
-                index = 2 + stage * space.max_depth + position
-                genes[index] = 1 + kernel + len(space.kernels) * expansion
+                genes[self.first_layer + stage * space.max_depth + position] = self.code(layer)
         return genes
 
     def encode_all(self, architectures: list[Architecture]) -> Genes:
@@ -64,26 +109,35 @@ class IntegerEncoding:
         """Return canonical vectors [..., genes]: within bounds and without holes inside a stage.
 
         ``push`` moves present layers to the front (NAT); ``fill`` also clears everything after a
-        stage's first 0 (NAT2), which makes depths 2, 3 and 4 likelier in fair shares.
+        stage's first 0 (NAT2), which makes depths 2, 3 and 4 likelier in fair shares. Stages behind the
+        last exit are cleared, and so are kernel and expansion of layers without an inverted residual.
         """
-        fixed = np.clip(genes, self.lower, self.upper)
-        layers = fixed[..., 2:].reshape(*fixed.shape[:-1], self.stages, self.space.max_depth)
+        fixed = np.clip(genes, np.maximum(self.lower, self.required), self.upper)
+        layers = self.layers(fixed)
         if how == "push":
             order = np.argsort(layers == 0, axis=-1, kind="stable")
             layers = np.take_along_axis(layers, order, axis=-1)
         else:
             layers = layers * np.cumprod(layers != 0, axis=-1)
-        return np.concatenate([fixed[..., :2], layers.reshape(fixed[..., 2:].shape)], axis=-1)
+        layers = self._canonical[layers].reshape(fixed[..., self.first_layer :].shape)
+        whole: Genes = np.concatenate([fixed[..., : self.first_layer], layers], axis=-1)
+        return whole * self.running(whole)
+
+    @cached_property
+    def _canonical(self) -> Genes:
+        """Each layer gene's canonical form, [states]."""
+        return np.array([0, *(self.code(self.layer(code)) for code in range(1, self.states))], dtype=np.int64)
 
     def decode(self, genes: Genes, how: Repair = "fill") -> Architecture:
         """Return the architecture of one vector [genes], repaired first."""
         space = self.space
         genes = self.repair(np.asarray(genes, dtype=np.int64), how)
-        stages = []
-        for codes in genes[2:].reshape(self.stages, space.max_depth):
-            choices = [divmod(int(code) - 1, len(space.kernels)) for code in codes if code]
-            stages.append(tuple(Layer(space.kernels[k], space.expansions[e]) for e, k in choices))
-        return Architecture(space.resolutions[int(genes[0])], space.widths[int(genes[1])], tuple(stages))
+        exits = space.exit_states[int(self.exit_index(genes))]
+        stages = tuple(
+            tuple(self.layer(int(code)) for code in codes if code)
+            for codes in self.layers(genes)[: exits[-1]]
+        )
+        return Architecture(space.resolutions[int(genes[0])], space.widths[int(genes[1])], stages, exits)
 
     def one_hot(self, genes: Genes) -> NDArray[np.float64]:
         """Return the float64 matrix [..., sum of choices] with one column a value of a gene."""

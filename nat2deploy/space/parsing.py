@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from nat2deploy.errors import UserError
-from nat2deploy.space.architecture import Architecture, Layer
+from nat2deploy.space.architecture import MAIN, Architecture, Layer
 from nat2deploy.space.search_space import SearchSpace
 
-_KEYS = {"ks", "e", "d", "r", "w"}
+_KEYS = {"ks", "e", "d", "r", "w", "b", "exits"}
 
 
 def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Architecture:
@@ -17,7 +17,9 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
 
     ``ks`` and ``e`` hold one value a present layer, or one a possible layer (20 in Once-For-All) of which
     those of absent layers are ignored; a single number stands for all. ``w`` may be left out where the
-    space has one width; ``r`` may be a list of one.
+    space has one width; ``r`` may be a list of one. Of OFAv2: ``b`` holds branches as bits (1 inverted
+    residual, 2 pointwise, 4 transform; 1 when left out; ``ks`` and ``e`` of layers without 1 are ignored),
+    ``exits`` the stages with an exit, from 1; by default the last one of ``d``, which may stop early.
 
     Raises:
         UserError: not JSON, a key missing or unknown, a wrong count, or a choice outside the space.
@@ -31,26 +33,42 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
         raise UserError('architecture must be a JSON object such as {"ks": .., "e": .., "d": .., "r": 224}')
     unknown = sorted(set(value) - _KEYS)
     if unknown:
-        raise UserError(f"architecture: unknown key '{unknown[0]}'; use ks, e, d, r and w")
-    stages = len(space.stages)
-    given = _numbers(value, "d", stages)
-    if len(given) != stages:
-        raise UserError(f"architecture: d has {len(given)} values; the space has {stages} stages")
+        raise UserError(f"architecture: unknown key '{unknown[0]}'; use ks, e, d, r, w, b and exits")
+    given, exits = _stages(space, value)
     for depth in given:
         _choice(space, "d", depth, space.depths)
     depths = [int(depth) for depth in given]
-    kernels = _per_layer(value, "ks", depths, space.max_depth)
-    expansions = _per_layer(value, "e", depths, space.max_depth)
-    for kernel in kernels:
-        _choice(space, "ks", kernel, space.kernels)
-    for expansion in expansions:
-        _choice(space, "e", expansion, space.expansions)
-    layers = iter([Layer(int(k), float(e)) for k, e in zip(kernels, expansions, strict=True)])
+    columns = [_per_layer(value, key, depths, len(space.stages), space.max_depth) for key in ("ks", "e")]
+    branches = _per_layer({"b": MAIN, **value}, "b", depths, len(space.stages), space.max_depth)
+    layers = iter([_layer(space, *numbers) for numbers in zip(*columns, branches, strict=True)])
     return Architecture(
         int(_single(space, value, "r", space.resolutions)),
         float(_single(space, value, "w", space.widths)),
         tuple(tuple(next(layers) for _ in range(depth)) for depth in depths),
+        exits,
     )
+
+
+def _stages(space: SearchSpace, value: dict[str, Any]) -> tuple[list[float], tuple[int, ...]]:
+    """The depths of the stages that run, and the exits."""
+    stages = len(space.stages)
+    given = _numbers(value, "d", stages)
+    wanted = _numbers(value, "exits", 1) if "exits" in value else [float(len(given))]
+    for stage in wanted:
+        if "exits" in value:
+            _choice(space, "exits", stage, space.exit_stages)
+    exits = tuple(sorted({int(stage) for stage in wanted}))
+    if not exits or not set(exits) <= set(space.exit_stages) or len(given) not in (stages, exits[-1]):
+        raise UserError(f"architecture: d has {len(given)} values; the space has {stages} stages")
+    return given[: exits[-1]], exits
+
+
+def _layer(space: SearchSpace, kernel: float, expansion: float, branches: float) -> Layer:
+    _choice(space, "b", branches, space.branch_states)
+    if int(branches) & MAIN:
+        _choice(space, "ks", kernel, space.kernels)
+        _choice(space, "e", expansion, space.expansions)
+    return Layer(int(kernel), float(expansion), int(branches))
 
 
 def _numbers(value: dict[str, Any], key: str, repeat: int) -> list[float]:
@@ -63,19 +81,21 @@ def _numbers(value: dict[str, Any], key: str, repeat: int) -> list[float]:
     return numbers
 
 
-def _per_layer(value: dict[str, Any], key: str, depths: list[int], max_depth: int) -> list[float]:
+def _per_layer(
+    value: dict[str, Any], key: str, depths: list[int], stages: int, max_depth: int
+) -> list[float]:
     present = sum(depths)
     numbers = _numbers(value, key, present)
     if len(numbers) == present:
         return numbers
-    possible = len(depths) * max_depth
+    possible = stages * max_depth
     if len(numbers) != possible:
         raise UserError(
             f"architecture: {key} has {len(numbers)} values; "
             f"give {present} (one a present layer) or {possible}"
         )
-    starts = range(0, possible, max_depth)
-    return [number for start, d in zip(starts, depths, strict=True) for number in numbers[start : start + d]]
+    starts = range(0, possible, max_depth)  # of stages that do not run, too
+    return [number for start, d in zip(starts, depths, strict=False) for number in numbers[start : start + d]]
 
 
 def _single(space: SearchSpace, value: dict[str, Any], key: str, choices: tuple[float, ...]) -> float:

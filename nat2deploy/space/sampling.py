@@ -10,7 +10,8 @@ from nat2deploy.space.encoding import Genes, IntegerEncoding
 
 def uniform_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: int) -> Genes:
     """Draw [count, genes] uniformly in the genes (NAT); most stages come out at their full depth."""
-    return rng.integers(encoding.lower, encoding.upper + 1, size=(count, len(encoding)), dtype=np.int64)
+    lowest = np.maximum(encoding.lower, encoding.required)
+    return rng.integers(lowest, encoding.upper + 1, size=(count, len(encoding)), dtype=np.int64)
 
 
 def uniform_depth_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: int) -> Genes:
@@ -19,14 +20,11 @@ def uniform_depth_genes(encoding: IntegerEncoding, rng: np.random.Generator, cou
     Each layer beyond a stage's required ones is absent with probability 1/3; with *fill* repair
     depths 2, 3, 4 then come with probabilities 1/3, 2/9 and 4/9.
     """
+    layer = np.arange(len(encoding)) >= encoding.first_layer
     genes = rng.integers(
-        np.maximum(encoding.lower, np.where(np.arange(len(encoding)) < 2, 0, 1)),
-        encoding.upper + 1,
-        size=(count, len(encoding)),
-        dtype=np.int64,
+        layer.astype(np.int64), encoding.upper + 1, size=(count, len(encoding)), dtype=np.int64
     )
-    absent = (rng.random(genes.shape) < 1 / 3) & (encoding.lower == 0)
-    absent[:, :2] = False
+    absent = (rng.random(genes.shape) < 1 / 3) & layer & ~encoding.required
     genes[absent] = 0
     return encoding.repair(genes, "fill")
 

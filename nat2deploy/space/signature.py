@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 
 from nat2deploy.errors import UserError
 
-Kind = Literal["stem", "mbconv", "head", "classifier"]
+Kind = Literal["stem", "mbconv", "pointwise", "transform", "add", "head", "classifier"]
 Activation = Literal["relu", "hswish", "none"]
 
 # Counts begin without 0, so a block has one key, and stay short enough for any integer.
@@ -35,8 +35,10 @@ class BlockSignature:
     """One block at one place of a network.
 
     Kinds: ``stem`` (convolution, BN, activation); ``mbconv`` (inverted residual: 1×1 to ``mid_channels``
-    unless equal to ``in_channels``, depthwise, optional squeeze-and-excite, 1×1); ``head`` (1×1 to
-    ``mid_channels`` with BN, global pool, 1×1 to ``out_channels`` without BN); ``classifier`` (linear).
+    unless equal to ``in_channels``, depthwise, optional squeeze-and-excite, 1×1); ``pointwise`` (1×1 with
+    BN, activation) and ``transform`` (max-pool if strided, 1×1 if the channel count changes, BN,
+    activation), OFAv2's static branches beside an ``mbconv``; ``add`` (sum of two tensors); ``head`` (1×1
+    to ``mid_channels`` with BN, global pool, 1×1 to ``out_channels`` without BN); ``classifier`` (linear).
     ``height`` and ``width`` are the input's, in pixels.
     """
 
@@ -103,9 +105,22 @@ class BlockSignature:
         return self.mid_channels != self.in_channels
 
     @property
+    def mixes(self) -> bool:
+        """Whether a ``pointwise`` or ``transform`` branch holds a 1×1 convolution."""
+        return self.kind == "pointwise" or self.in_channels != self.out_channels
+
+    @property
+    def _mixing(self) -> int:
+        return self.in_channels * self.out_channels if self.mixes else 0
+
+    @property
     def params(self) -> int:
         """Learnable parameters, BN's scale and shift included."""
         i, m, o = self.in_channels, self.mid_channels, self.out_channels
+        if self.kind == "add":
+            return 0
+        if self.kind in ("pointwise", "transform"):
+            return self._mixing + 2 * o
         if self.kind == "stem":
             return i * o * self.kernel**2 + 2 * o
         if self.kind == "head":
@@ -122,6 +137,10 @@ class BlockSignature:
         i, m, o = self.in_channels, self.mid_channels, self.out_channels
         inside = self.height * self.width
         outside = -(-self.height // self.stride) * -(-self.width // self.stride)
+        if self.kind == "add":
+            return 0
+        if self.kind in ("pointwise", "transform"):
+            return self._mixing * outside
         if self.kind == "stem":
             return i * o * self.kernel**2 * outside
         if self.kind == "head":

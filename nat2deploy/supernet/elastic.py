@@ -1,19 +1,55 @@
-"""The elastic layer: one set of weights from which every kernel and expansion is a slice.
+"""The elastic layer: one set of weights from which every kernel, expansion and branch is a slice.
 
 Kernels: a smaller one is the centre of the next larger through a learned linear map; expansions: the
-first channels (Cai et al., 2020, section 3.3). What is active is an argument of each call, never state.
+first channels (Cai et al., 2020, section 3.3). Branches: OFAv2's static ones stand beside the inverted
+residual, and any of the three are summed. What is active is an argument of each call, never state.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nat2deploy.blocks import BN_EPS, BN_MOMENTUM, MBConv, activation
+from nat2deploy.blocks import BN_EPS, BN_MOMENTUM, LayerBranches, MBConv, activation, build_block
+from nat2deploy.space.architecture import MAIN
 from nat2deploy.space.signature import BlockSignature
+
+
+class ElasticLayer(nn.Module):
+    """A layer of the super-network: an elastic inverted residual, and static branches beside it.
+
+    ``branches`` are the largest layer's, as bits; ``kernels`` are the choices, ascending.
+    """
+
+    def __init__(self, branches: Mapping[int, BlockSignature], kernels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.residual = ElasticMBConv(branches[MAIN], kernels)
+        self.static = nn.ModuleDict(
+            {block.kind: build_block(block) for bit, block in branches.items() if bit != MAIN}
+        )
+
+    def forward(self, x: Tensor, active: Mapping[int, BlockSignature]) -> Tensor:
+        """[B, in, H, W] to [B, out, H/s, W/s]: the sum of the active branches."""
+        outputs = [
+            self.residual(x, block.kernel, block.mid_channels) if bit == MAIN else self.static[block.kind](x)
+            for bit, block in active.items()
+        ]
+        y: Tensor = outputs[0]
+        for output in outputs[1:]:
+            y = y + output
+        return y
+
+    def slice_into(self, layer: LayerBranches) -> None:
+        """Copy the active slice into a plain layer, whose branches and shapes say what is active."""
+        for kind, block in layer.items():
+            if isinstance(block, MBConv):
+                self.residual.slice_into(block)
+            else:
+                block.load_state_dict(self.static[kind].state_dict())
 
 
 class ElasticMBConv(nn.Module):

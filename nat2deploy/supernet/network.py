@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from nat2deploy.blocks import MBConv, SubNetwork, build_block, initialise
+from nat2deploy.blocks import (
+    Classifier,
+    SubNetwork,
+    build_block,
+    build_exit,
+    initialise,
+    reset_seeded,
+    run_network,
+)
 from nat2deploy.errors import UserError
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.space.lowering import layer_signature, lower
+from nat2deploy.space.lowering import plan_network
 from nat2deploy.space.search_space import SearchSpace
-from nat2deploy.supernet.elastic import ElasticMBConv
+from nat2deploy.supernet.elastic import ElasticLayer, ElasticMBConv
 
 
 class SuperNetwork(nn.Module):
-    """All sub-networks of ``space`` at one ``width`` (Once-For-All; Cai et al., 2020).
+    """All sub-networks of ``space`` at one ``width`` (Cai et al., 2020; OFAv2: Sarti et al., 2023).
 
     ``supernet(images, architecture)`` runs one of them; ``extract(architecture)`` copies it out as a plain
     module. Nothing is ever "set active": calls with different architectures do not disturb each other.
@@ -28,45 +38,29 @@ class SuperNetwork(nn.Module):
         self.space = space.restrict(widths=(width,))
         self.width = width
         self.classes = classes
-        largest = self.space.largest()
-        plain = lower(self.space, largest, classes)
-        self.stem = nn.Sequential(build_block(plain[0]), build_block(plain[1]))
+        full = plan_network(self.space, self.space.full(), classes)
+        self.stem = nn.Sequential(*(build_block(signature) for signature in full.stem))
         self.stages = nn.ModuleList(
-            nn.ModuleList(
-                ElasticMBConv(
-                    layer_signature(self.space, largest.resolution, width, stage, position, layer),
-                    space.kernels,
-                )
-                for position, layer in enumerate(layers)
-            )
-            for stage, layers in enumerate(largest.stages)
+            nn.ModuleList(ElasticLayer(layer, space.kernels) for layer in stage) for stage in full.stages
         )
-        self.head = build_block(plain[-2])
-        self.classifier = build_block(plain[-1])
+        self.exits = nn.ModuleDict({str(stage): build_exit(blocks) for stage, blocks in full.exits.items()})
         initialise(self)
 
-    def _layers(self, architecture: Architecture) -> list[tuple[ElasticMBConv, int, int]]:
-        """The elastic layers that are present, each with its kernel and middle channels."""
-        chosen = []
-        for stage, layers in enumerate(architecture.stages):
-            elastic = self.stages[stage]
-            assert isinstance(elastic, nn.ModuleList)
-            for position, layer in enumerate(layers):
-                signature = layer_signature(
-                    self.space, architecture.resolution, self.width, stage, position, layer
-                )
-                block = elastic[position]
-                assert isinstance(block, ElasticMBConv)
-                chosen.append((block, layer.kernel, signature.mid_channels))
-        return chosen
+    def exit_logits(self, images: Tensor, architecture: Architecture) -> list[Tensor]:
+        """[B, 3, r, r] to the logits [B, classes] of each of the architecture's exits, in order."""
+        self._check(architecture)
+        plan = plan_network(self.space, architecture, self.classes)
+        stages = [
+            [partial(self._layer(stage, position), active=blocks) for position, blocks in enumerate(layers)]
+            for stage, layers in enumerate(plan.stages)
+        ]
+        exits = {stage: self.exits[str(stage)] for stage in architecture.exits}
+        return run_network(images, self.stem, stages, exits, dense=plan.dense)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
-        """[B, 3, r, r] to logits [B, classes], with only the architecture's weights."""
-        self._check(architecture)
-        x = self.stem(images)
-        for block, kernel, channels in self._layers(architecture):
-            x = block(x, kernel, channels)
-        return self.classifier(self.head(x))  # type: ignore[no-any-return]
+        """[B, 3, r, r] to logits [B, classes] with only the architecture's weights; the mean of its exits."""
+        logits = self.exit_logits(images, architecture)
+        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
 
     def extract(self, architecture: Architecture) -> SubNetwork:
         """Return the sub-network as a plain module with its own copy of the weights, in the same mode.
@@ -75,18 +69,22 @@ class SuperNetwork(nn.Module):
             UserError: the architecture is not of this space and width.
         """
         self._check(architecture)
-        network = SubNetwork(lower(self.space, architecture, self.classes))
-        plain = list(network)
-        with torch.no_grad():
-            for source, copy in zip(
-                (*self.stem, self.head, self.classifier), (*plain[:2], *plain[-2:]), strict=True
-            ):
-                copy.load_state_dict(source.state_dict())
-        for (block, _, _), copy in zip(self._layers(architecture), plain[2:-2], strict=True):
-            assert isinstance(copy, MBConv)
-            block.slice_into(copy)
+        network = SubNetwork(plan_network(self.space, architecture, self.classes))
+        network.stem.load_state_dict(self.stem.state_dict())
+        for number, exit_ in network.exits.items():
+            exit_.load_state_dict(self.exits[number].state_dict())
+        for stage, layers in enumerate(network.layers()):
+            for position, layer in enumerate(layers):
+                self._layer(stage, position).slice_into(layer)
         network.train(self.training)
         return network.to(self.device)
+
+    def _layer(self, stage: int, position: int) -> ElasticLayer:
+        layers = self.stages[stage]
+        assert isinstance(layers, nn.ModuleList)
+        layer = layers[position]
+        assert isinstance(layer, ElasticLayer)
+        return layer
 
     @property
     def device(self) -> torch.device:
@@ -99,12 +97,17 @@ class SuperNetwork(nn.Module):
             if isinstance(block, ElasticMBConv):
                 block.sort_channels()
 
-    def with_classes(self, classes: int) -> SuperNetwork:
-        """Return a copy for another number of classes; the classifier starts anew unless it is the same."""
+    def with_classes(self, classes: int, seed: int = 0) -> SuperNetwork:
+        """Return a copy for another number of classes; classifiers start anew unless it is the same.
+
+        New ones are drawn from ``seed`` alone.
+        """
         copy = SuperNetwork(self.space, self.width, classes)
-        state = self.state_dict()
-        if classes != self.classes:
-            state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
+        for module in copy.modules():
+            if isinstance(module, Classifier):
+                reset_seeded(module, seed)
+        held = copy.state_dict()
+        state = {key: value for key, value in self.state_dict().items() if value.shape == held[key].shape}
         copy.load_state_dict(state, strict=False)
         return copy.to(self.device).train(self.training)
 

@@ -12,7 +12,7 @@ from nat2deploy.blocks import SubNetwork
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.space.lowering import lower
+from nat2deploy.space.lowering import plan_network
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.supernet.checkpoint import load_state, load_tensors, save_tensors
@@ -54,7 +54,7 @@ def load_network(path: Path) -> tuple[SubNetwork, NetworkInfo]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"network {path}: broken description; make it again") from error
     info = parse(NetworkInfo, value, f"network {path}")
-    network = SubNetwork(lower(info.space, info.choice, len(info.labels)))
+    network = SubNetwork(plan_network(info.space, info.choice, len(info.labels)))
     load_state(network, state, f"network {path}")
     network.eval()
     return network, info

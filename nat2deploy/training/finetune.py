@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData
 from nat2deploy.training.evaluation import Accuracy, judge
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
-from nat2deploy.training.losses import distillation_loss
+from nat2deploy.training.losses import exits_loss
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def train_network(
 ) -> int:
     """Train a plain network in place at a resolution in pixels; returns the number of steps done.
 
-    With a ``teacher`` (any frozen module on the same images) its softmax is followed too.
+    With a ``teacher`` (any frozen module on the same images) its softmax is followed too. Several exits
+    are trained jointly, their losses weighted as the network weights their logits.
     """
 
     def step(images: Tensor, targets: Tensor, _: int) -> Tensor:
@@ -50,7 +52,11 @@ def train_network(
         if teacher is not None:
             with torch.no_grad():
                 guide = teacher(images)
-        loss = distillation_loss(network(images), targets, guide, 1.0)
+        if isinstance(network, SubNetwork):
+            logits, weights = network.exit_logits(images), network.exit_weights.tolist()
+        else:
+            logits, weights = [network(images)], [1.0]
+        loss = exits_loss(logits, weights, targets, guide, 1.0)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

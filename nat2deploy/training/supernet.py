@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
-from nat2deploy.training.losses import distillation_loss
+from nat2deploy.training.losses import LABEL_SMOOTHING, exit_weights, exits_loss
+from nat2deploy.training.recalibrate import recalibrate
 from nat2deploy.training.schedule import Phase
 
 Sampler = Callable[[int], Sequence[Architecture]]
 """Given a step's number, the sub-networks that share its images; all have one resolution."""
 
 
+@dataclass(frozen=True)
+class ShrinkingSettings:
+    """How a super-network is trained, beside its phases.
+
+    ``teacher``: the full network as the ``first`` phase left it (Once-For-All), or ``extracted`` anew from
+    what each phase began with, BN recalibrated (OFAv2). ``sandwich`` adds the largest and the smallest
+    sub-network to each step. ``ema`` is the decay of an average of the weights that each phase ends with.
+    """
+
+    batch_size: int
+    seed: int = 0
+    distillation_ratio: float = 1.0
+    label_smoothing: float = LABEL_SMOOTHING
+    teacher: Literal["first", "extracted"] = "first"
+    sandwich: bool = False
+    ema: float | None = None
+    clip: float | None = None
+    device: str = "cpu"
+    mixed_precision: bool = False
+
+
 def sub_network_step(
-    supernet: SuperNetwork, sampler: Sampler, teacher: nn.Module | None, ratio: float
+    supernet: SuperNetwork,
+    sampler: Sampler,
+    teacher: nn.Module | None,
+    ratio: float,
+    smoothing: float = LABEL_SMOOTHING,
 ) -> Step:
     """Return a training step over the sampled sub-networks; their gradients are averaged.
 
-    With a ``teacher`` (frozen, evaluation mode) the loss is ``ratio`` × distillation + labels.
+    With a ``teacher`` (frozen, evaluation mode) the loss is ``ratio`` × distillation + labels. The losses
+    of several exits are summed with ascending weights (OFAv2).
     """
+    stages = len(supernet.space.stages)
 
     def step(images: Tensor, targets: Tensor, index: int) -> Tensor:
         guide = None
@@ -35,10 +66,11 @@ def sub_network_step(
             with torch.no_grad():
                 guide = teacher(images)
         chosen = sampler(index)
-        total = torch.zeros(())
+        total = torch.zeros((), device=images.device)
         for architecture in chosen:
-            logits = supernet(images, architecture)
-            loss = distillation_loss(logits, targets, guide, ratio) / len(chosen)
+            weights = exit_weights(architecture.exits, stages)
+            logits = supernet.exit_logits(images, architecture)
+            loss = exits_loss(logits, weights, targets, guide, ratio, smoothing) / len(chosen)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
@@ -47,8 +79,10 @@ def sub_network_step(
 
 
 def full_teacher(supernet: SuperNetwork) -> nn.Module:
-    """A frozen copy of the largest sub-network, in evaluation mode."""
-    teacher = supernet.extract(supernet.space.largest()).eval()
+    """A frozen copy of the full network, in evaluation mode: of several exits the ensemble (ENS-KD)."""
+    full = supernet.space.full()
+    teacher = supernet.extract(full).eval()
+    teacher.exit_weights.copy_(torch.tensor(exit_weights(full.exits, len(supernet.space.stages))))
     return teacher.requires_grad_(False)
 
 
@@ -58,16 +92,13 @@ def train_supernet(
     data: ImageData,
     info: SuperNetworkInfo,
     out: Path,
+    settings: ShrinkingSettings,
     *,
-    batch_size: int,
-    seed: int,
-    distillation_ratio: float = 1.0,
     progress: Callable[[Phase, int, int, float], None] | None = None,
 ) -> tuple[SuperNetwork, SuperNetworkInfo]:
     """Train by progressive shrinking (Cai et al., 2020, section 3.3) and write ``out`` after each phase.
 
-    A file already at ``out`` with the first phases done is gone on with; so is a phase that was
-    killed. The teacher is the largest sub-network as the first phase left it.
+    A file already at ``out`` with the first phases done is gone on with; so is a phase that was killed.
 
     Returns the trained super-network in evaluation mode and its description.
 
@@ -88,23 +119,34 @@ def train_supernet(
     if done == 0:
         teacher_file.unlink(missing_ok=True)  # of another training; this one's is made again if need be
     recipe = info.model_dump_json(exclude={"phases"})
+    seed = settings.seed
+    supernet.to(settings.device)
     for number, phase in enumerate(phases):
         if number < done:
             continue
+        teacher = None
+        if phase.distil and settings.teacher == "extracted":
+            teacher = _recalibrated(full_teacher(supernet), supernet, data, settings)
+        elif phase.distil:
+            teacher = _first_teacher(supernet, teacher_file, info).to(settings.device)
         if phase.sort_channels and number:
             supernet.sort_channels()
-        teacher = _teacher(supernet, teacher_file, info) if phase.distil else None
+        sampler = _phase_sampler(supernet, phase, settings, number)
         run_loop(
             supernet,
             sub_network_step(
-                supernet, _phase_sampler(supernet, phase, seed, number), teacher, distillation_ratio
+                supernet, sampler, teacher, settings.distillation_ratio, settings.label_smoothing
             ),
             LoopSettings(
                 epochs=phase.epochs,
                 learning_rate=phase.learning_rate,
                 warmup_epochs=phase.warmup_epochs,
-                batch_size=batch_size,
+                batch_size=settings.batch_size,
+                clip=settings.clip,
                 seed=seed + number,
+                ema=settings.ema,
+                device=settings.device,
+                mixed_precision=settings.mixed_precision,
             ),
             data,
             resolution=lambda step, number=number: _resolution(supernet, seed, number, step),  # type: ignore[misc]
@@ -116,7 +158,7 @@ def train_supernet(
         info = info.model_copy(update={"phases": (*info.phases, phase.name)})
         save_supernet(out, supernet, info)
     teacher_file.unlink(missing_ok=True)
-    return supernet.eval(), info
+    return supernet.cpu().eval(), info
 
 
 def adapt(
@@ -144,14 +186,17 @@ def adapt(
     supernet.eval()
 
 
-def _phase_sampler(supernet: SuperNetwork, phase: Phase, seed: int, number: int) -> Sampler:
+def _phase_sampler(supernet: SuperNetwork, phase: Phase, settings: ShrinkingSettings, number: int) -> Sampler:
+    space, width = supernet.space, supernet.width
+
     def sample(step: int) -> list[Architecture]:
-        rng = np.random.default_rng([seed, number, step, 1])
-        resolution = _resolution(supernet, seed, number, step)
-        return [
-            phase.choices.sample(supernet.space, supernet.width, resolution, rng)
-            for _ in range(phase.subnets_per_step)
-        ]
+        rng = np.random.default_rng([settings.seed, number, step, 1])
+        resolution = _resolution(supernet, settings.seed, number, step)
+        drawn = [phase.choices.sample(space, width, resolution, rng) for _ in range(phase.subnets_per_step)]
+        if settings.sandwich and phase.distil:
+            ends = (phase.choices.extreme(space, width, resolution, end) for end in (-1, 0))
+            drawn = list(dict.fromkeys([*ends, *drawn]))
+        return drawn
 
     return sample
 
@@ -162,12 +207,34 @@ def _resolution(supernet: SuperNetwork, seed: int, number: int, step: int) -> in
     return int(rng.choice(supernet.space.resolutions))
 
 
-def _teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo) -> nn.Module:
+def _first_teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo) -> nn.Module:
     """The teacher of all distilled phases, kept on disk so that a resumed run has the same one."""
     if path.exists():
         return full_teacher(load_supernet(path)[0])
     save_supernet(path, supernet, info)
     return full_teacher(supernet)
+
+
+def _recalibrated(
+    teacher: nn.Module, supernet: SuperNetwork, data: ImageData, settings: ShrinkingSettings
+) -> nn.Module:
+    """The teacher with BN statistics of its own, over all resolutions that it will be asked at."""
+    some = data.train.subset(min(len(data.train), 2000), settings.seed)
+
+    def stream() -> Iterable[Tensor]:
+        for resolution in supernet.space.resolutions:
+            for images, _ in batches(
+                some,
+                batch_size=min(250, len(some)),
+                resolution=resolution,
+                normalisation=data.normalisation,
+                shuffle_seed=settings.seed,
+                drop_last=True,
+            ):
+                yield images.to(settings.device)
+
+    recalibrate(teacher, stream())
+    return teacher
 
 
 def _named(progress: Callable[[Phase, int, int, float], None], phase: Phase) -> Progress:

@@ -14,7 +14,7 @@ from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.profiler import CLASS_LADDER, profile_space, validate_table
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.space.encoding import IntegerEncoding
-from nat2deploy.space.lowering import every_signature, lower
+from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
 from nat2deploy.space.signature import BlockSignature
@@ -130,8 +130,8 @@ def test_the_table_predicts_networks_that_were_never_measured(machine):
     space, table = tiny_space(), profile()
     model = CostModel(space, 37, table)
     for architecture in random_architectures(IntegerEncoding(space), np.random.default_rng(9), 10):
-        signatures = tuple(lower(space, architecture, 37))
-        true_ms = machine.prepare_network(Network(architecture, 37, signatures), None, 0)
+        plan = plan_network(space, architecture, 37)
+        true_ms = machine.prepare_network(Network(architecture, 37, plan), None, 0)
         assert model.costs(architecture).latency_ms == pytest.approx(true_ms, rel=0.02)
 
 

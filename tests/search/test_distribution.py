@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from nat2deploy.search.distribution import GeneDistribution
+from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import uniform_depth_genes
+from nat2deploy.space.search_space import load_space
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_samples_favour_what_the_best_have(wide_encoding):
     best = wide_encoding.encode_all([space.largest(24)] * 50)
     drawn = GeneDistribution(wide_encoding, best).sample(np.random.default_rng(0), 40)
     layers = [layer for architecture in drawn for stage in architecture.stages for layer in stage]
-    assert np.mean([layer == (7, 4.0) for layer in layers]) > 0.7
+    assert np.mean([layer == (7, 4.0, 1) for layer in layers]) > 0.7
     assert np.mean([architecture.depths == (4, 4, 4, 4) for architecture in drawn]) > 0.5
     resolutions = [
         GeneDistribution(wide_encoding, best).sample(np.random.default_rng(seed))[0].resolution
@@ -67,3 +69,16 @@ def test_the_same_numbers_draw_the_same(wide_encoding, genes):
     distribution = GeneDistribution(wide_encoding, genes)
     first, second = (distribution.sample(np.random.default_rng([1, 2, 3]), 4) for _ in range(2))
     assert first == second
+
+
+def test_stages_that_do_not_run_say_nothing_of_their_layers():
+    encoding = IntegerEncoding(load_space("nano-ee-d"))
+    space = encoding.space
+    early = encoding.encode_all([space.smallest()] * 30)  # all leave at the first exit
+    late = encoding.encode_all([space.largest()])
+    distribution = GeneDistribution(encoding, np.concatenate([early, late]))
+    last_layer = distribution.probabilities[-1]  # only the one that runs to the end has it
+    assert last_layer.argmax() == encoding.upper[-1] and last_layer[0] == last_layer[1]
+    first_of_last_stage = encoding.first_layer + 3 * space.max_depth
+    assert len(distribution.probabilities[first_of_last_stage]) == encoding.states - 1  # it must be there
+    assert distribution.probabilities[2].argmax() == 0

@@ -227,7 +227,7 @@ def test_a_budget_below_the_cheapest_is_refused_before_anything_is_done(begin, t
 def test_weights_that_give_no_finite_loss_are_named(begin, tmp_path, source):
     supernet, info = load_supernet(source)
     with torch.no_grad():
-        supernet.classifier.linear.bias.fill_(float("nan"))
+        supernet.exits["2"][1].linear.bias.fill_(float("nan"))
     save_supernet(tmp_path / "nan.safetensors", supernet, info)
     with pytest.raises(UserError, match="no finite loss"):
         begin(tmp_path, of=tmp_path / "nan.safetensors").run()

@@ -70,8 +70,10 @@ def test_a_warm_up_of_no_length_leaves_the_body(begin, foreign_source):
     weights = begin(of=foreign_source, settings=SETTINGS.model_copy(update={"warmup_epochs": 0.0}))
     weights.prepare(quiet)
     before = load_supernet(foreign_source)[0]
-    assert same(weights.supernet.stages, before.stages) and same(weights.supernet.head, before.head)
-    assert weights.supernet.classifier.linear.out_features == 10
+    assert same(weights.supernet.stages, before.stages) and same(
+        weights.supernet.exits["2"][0], before.exits["2"][0]
+    )
+    assert weights.supernet.exits["2"][1].linear.out_features == 10
 
 
 def test_the_move_to_new_data_depends_on_the_seed_alone(begin, foreign_source, tmp_path):

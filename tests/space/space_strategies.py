@@ -8,14 +8,24 @@ from nat2deploy.space.search_space import SearchSpace
 
 def architectures(space: SearchSpace) -> st.SearchStrategy[Architecture]:
     """Any architecture of the space."""
-    layer = st.builds(Layer, st.sampled_from(space.kernels), st.sampled_from(space.expansions))
-    stage = st.lists(layer, min_size=space.depths[0], max_size=space.depths[-1]).map(tuple)
-    return st.builds(
-        Architecture,
-        st.sampled_from(space.resolutions),
-        st.sampled_from(space.widths),
-        st.tuples(*[stage] * len(space.stages)),
+    layer = st.builds(
+        Layer,
+        st.sampled_from(space.kernels),
+        st.sampled_from(space.expansions),
+        st.sampled_from(space.branch_states),
     )
+    stage = st.lists(layer, min_size=space.depths[0], max_size=space.depths[-1]).map(tuple)
+
+    def with_exits(exits: tuple[int, ...]) -> st.SearchStrategy[Architecture]:
+        return st.builds(
+            Architecture,
+            st.sampled_from(space.resolutions),
+            st.sampled_from(space.widths),
+            st.tuples(*[stage] * exits[-1]),
+            st.just(exits),
+        )
+
+    return st.sampled_from(space.exit_states).flatmap(with_exits)
 
 
 def json_values() -> st.SearchStrategy[object]:

@@ -8,7 +8,8 @@ from nat2deploy.space.architecture import Architecture, Layer
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import load_space
 
-ENCODINGS = {name: IntegerEncoding(load_space(name)) for name in ("nano", "ofa-mbv3")}
+NAMES = ("nano", "nano-se-p", "nano-ee-d", "nano-me-dp", "ofa-mbv3", "ofav2-mbv3", "ofav2-mbv3-me-d")
+ENCODINGS = {name: IntegerEncoding(load_space(name)) for name in NAMES}
 OFA = ENCODINGS["ofa-mbv3"]
 any_encoding = st.sampled_from(sorted(ENCODINGS)).map(ENCODINGS.__getitem__)
 how_to_repair = st.sampled_from(["push", "fill"])
@@ -78,7 +79,7 @@ def test_two_encodings_of_one_network_are_equal(pair, how):
 @given(vectors(), how_to_repair)
 def test_repair_never_leaves_a_hole(pair, how):
     encoding, genes = pair
-    present = encoding.repair(genes, how)[2:].reshape(-1, encoding.space.max_depth) > 0
+    present = encoding.layers(encoding.repair(genes, how)) > 0
     assert (present[:, :-1] >= present[:, 1:]).all()
 
 
@@ -86,12 +87,20 @@ def test_repair_never_leaves_a_hole(pair, how):
 def test_push_keeps_every_present_layer_and_fill_only_those_before_the_first_zero(pair):
     encoding, genes = pair
     width = encoding.space.max_depth
-    pushed, filled = (encoding.repair(genes, how)[2:].reshape(-1, width) for how in ("push", "fill"))
-    for before, push, fill in zip(genes[2:].reshape(-1, width).tolist(), pushed, filled, strict=True):
-        present = [code for code in before if code]
-        assert [code for code in push.tolist() if code] == present
+    pushed, filled = (encoding.layers(encoding.repair(genes, how)) for how in ("push", "fill"))
+    last = encoding.space.exit_states[int(encoding.exit_index(genes))][-1]
+    within = np.maximum(genes, encoding.required)  # a stage that runs has its required layers
+    for number, (before, push, fill) in enumerate(
+        zip(encoding.layers(within).tolist(), pushed, filled, strict=True), start=1
+    ):
+        if number > last:
+            assert not push.any() and not fill.any()
+            continue
+        layers = [encoding.layer(code) for code in before if code]
+        assert [encoding.layer(code) for code in push.tolist() if code] == layers
         first = [*before, 0].index(0)
-        assert fill.tolist() == before[:first] + [0] * (width - first)
+        assert [encoding.layer(code) for code in fill.tolist() if code] == layers[:first]
+        assert not fill[first:].any() and len(fill) == width
 
 
 @pytest.mark.parametrize(
@@ -149,3 +158,38 @@ def test_one_hot_has_one_1_a_gene_and_can_be_read_back(pair):
     assert [part.sum() for part in parts] == [1.0] * len(encoding)
     read = [low + part.argmax() for low, part in zip(encoding.lower, parts, strict=True)]
     assert read == genes.tolist()
+
+
+def test_ofav2_has_a_gene_for_the_exit_and_63_states_a_layer():
+    encoding = ENCODINGS["ofav2-mbv3"]
+    assert len(encoding) == 3 + 20
+    assert encoding.upper.tolist() == [32, 1, 4, *[63] * 20]
+    assert encoding.lower.tolist() == [0, 0, 0, *[1, 1, 0, 0], *[0] * 16]  # later stages need not run
+    assert len(ENCODINGS["ofav2-mbv3-me-d"].space.exit_states) == 31
+
+
+def test_branches_are_coded_as_the_paper_codes_them():
+    encoding = ENCODINGS["ofav2-mbv3"]
+    assert encoding.code(Layer(3, 3.0)) == 1
+    assert encoding.code(Layer(7, 6.0)) == 9
+    assert encoding.code(Layer(3, 3.0, 2)) == encoding.code(Layer(0, 0.0, 2)) == 10
+    assert encoding.code(Layer(5, 4.0, 7)) == 1 + 1 + 3 * 1 + 9 * 6
+    assert encoding.code(Layer(7, 6.0, 7)) == 63
+
+
+def test_kernels_and_expansions_of_absent_residuals_make_no_difference():
+    encoding = ENCODINGS["ofav2-mbv3"]
+    genes = encoding.encode(encoding.space.largest())
+    other = genes.copy()
+    genes[4], other[4] = 1 + 9 * 3 + 2, 1 + 9 * 3 + 7  # the transform branch alone
+    assert encoding.decode(genes) == encoding.decode(other)
+    assert encoding.repair(genes).tolist() == encoding.repair(other).tolist()
+
+
+def test_running_marks_what_the_last_exit_leaves():
+    encoding = ENCODINGS["nano-ee-d"]
+    genes = encoding.repair(np.array([0, 0, 1, *[1] * 12]))
+    assert genes.tolist() == [0, 0, 1, *[1] * 6, *[0] * 6]
+    assert encoding.running(genes).tolist() == [True] * 9 + [False] * 6
+    architecture = encoding.decode(genes)
+    assert (architecture.depths, architecture.exits) == ((3, 3), (2,))

@@ -9,7 +9,16 @@ from space_strategies import architectures
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.space.encoding import IntegerEncoding
-from nat2deploy.space.lowering import every_signature, lower, scaled, stage_sizes, total_macs, total_params
+from nat2deploy.space.lowering import (
+    added,
+    every_signature,
+    lower,
+    plan_network,
+    scaled,
+    stage_sizes,
+    total_macs,
+    total_params,
+)
 from nat2deploy.space.search_space import load_space
 
 NANO, OFA = load_space("nano"), load_space("ofa-mbv3")
@@ -25,11 +34,11 @@ def counted(network, resolution) -> int:
 
 
 def check_counts(space, architecture, classes) -> None:
-    signatures = lower(space, architecture, classes)
-    network = SubNetwork(signatures)
-    assert total_macs(signatures) == counted(network, architecture.resolution)
-    assert total_params(signatures) == sum(p.numel() for p in network.parameters())
-    for signature, block in zip(signatures, network, strict=True):
+    plan = plan_network(space, architecture, classes)
+    network = SubNetwork(plan)
+    assert total_macs(plan.signatures) == counted(network, architecture.resolution)
+    assert total_params(plan.signatures) == sum(p.numel() for p in network.parameters())
+    for signature, block in zip(plan.blocks, network.blocks(), strict=True):
         assert signature.params == sum(p.numel() for p in block.parameters())
 
 
@@ -37,6 +46,19 @@ def check_counts(space, architecture, classes) -> None:
 @given(architectures(NANO), st.sampled_from([2, 10]))
 def test_counts_of_nano_are_fvcores(architecture, classes):
     check_counts(NANO, architecture, classes)
+
+
+VARIANTS = [
+    load_space(f"nano-{exits}-{body}") for exits in ("se", "ee", "me") for body in ("b", "d", "p", "dp")
+]
+any_variant = st.sampled_from([*VARIANTS, load_space("ofav2-mbv3"), load_space("ofav2-mbv3-me-dp")])
+with_architecture = any_variant.flatmap(lambda s: st.tuples(st.just(s), architectures(s)))
+
+
+@settings(max_examples=25)
+@given(with_architecture)
+def test_counts_of_every_variant_are_fvcores(pair):
+    check_counts(*pair, 10)
 
 
 @settings(max_examples=6)
@@ -89,7 +111,7 @@ def test_once_for_all_widths_and_sizes_are_the_published():
     assert scaled(112, 1.2) == 136
 
 
-@given(st.sampled_from([NANO, OFA]).flatmap(lambda s: st.tuples(st.just(s), architectures(s))))
+@given(st.sampled_from([NANO, OFA, *VARIANTS]).flatmap(lambda s: st.tuples(st.just(s), architectures(s))))
 def test_every_block_of_every_architecture_is_listed(pair):
     space, architecture = pair
     fewer = space.restrict(resolutions=(architecture.resolution,))
@@ -106,3 +128,37 @@ def test_only_blocks_of_some_architecture_are_listed(tiny_space):
     one = fewer.model_copy(update={"depths": (1,)})
     assert len(list(every_signature(one, (10,)))) == 4 + 2 * 9
     assert list(every_signature(fewer, (10,))) == list(every_signature(fewer, (10,)))
+
+
+def test_the_final_exit_of_a_variant_is_the_base_networks_own():
+    base = lower(OFA, OFA.largest(224, 1.0), 1000)
+    early = load_space("ofav2-mbv3-ee-b")
+    assert lower(early, early.largest(224, 1.0), 1000) == base
+
+
+def test_exits_are_like_the_final_one_in_proportion_to_their_stage():
+    space = load_space("ofav2-mbv3-ee-b")
+    exits = plan_network(space, space.full(224, 1.0), 10).exits
+    assert [(head.in_channels, head.mid_channels, head.out_channels) for head, _ in exits.values()] == [
+        (24, 144, 192), (40, 240, 320), (80, 480, 640), (112, 672, 896), (160, 960, 1280),
+    ]  # fmt: skip
+    assert [head.height for head, _ in exits.values()] == [56, 28, 14, 14, 7]
+
+
+def test_dense_skips_add_what_lies_two_or_more_layers_back():
+    assert [list(added(position)) for position in range(4)] == [[], [], [0], [0, 1]]
+    space = load_space("ofav2-mbv3-se-d")
+    sums = plan_network(space, space.largest(224, 1.0), 10).sums
+    assert [s.in_channels for s in sums] == [c for c in (24, 40, 80, 112, 160) for _ in range(3)]
+
+
+def test_a_layer_with_three_branches_has_two_sums():
+    space = load_space("nano-se-p")
+    plan = plan_network(space, space.largest(28), 10)
+    assert len(plan.sums) == 2 * sum(space.largest().depths)
+    kinds = [[block.kind for block in layer.values()] for stage in plan.stages for layer in stage]
+    assert kinds == [["mbconv", "pointwise", "transform"]] * 12
+    smallest = plan_network(space, space.smallest(28), 10)
+    assert [block.kind for stage in smallest.stages for layer in stage for block in layer.values()] == [
+        "transform"
+    ] * 4

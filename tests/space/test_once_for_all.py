@@ -9,7 +9,7 @@ from torch import nn
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import IntegerEncoding
-from nat2deploy.space.lowering import lower, total_params
+from nat2deploy.space.lowering import plan_network, total_params
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
 
@@ -82,16 +82,16 @@ def test_subnetworks_have_the_same_layers_and_parameters(peer, width):
     ends = [OFA.smallest(128, width), OFA.largest(128, width)]
     for architecture in (*ends, *drawn(width)):
         theirs = released(peer, architecture)
-        signatures = lower(OFA, architecture, CLASSES)
-        assert total_params(signatures) == sum(p.numel() for p in theirs.parameters())
-        assert layers_of(SubNetwork(signatures)) == layers_of(theirs)
+        plan = plan_network(OFA, architecture, CLASSES)
+        assert total_params(plan.signatures) == sum(p.numel() for p in theirs.parameters())
+        assert layers_of(SubNetwork(plan)) == layers_of(theirs)
 
 
 def test_with_the_same_weights_subnetworks_compute_the_same(peer, width):
     images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     for architecture in drawn(width)[:3]:
         theirs = released(peer, architecture)
-        ours = SubNetwork(lower(OFA, architecture, CLASSES)).eval()
+        ours = SubNetwork(plan_network(OFA, architecture, CLASSES)).eval()
         ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
         with torch.no_grad():
             wanted = theirs(images)

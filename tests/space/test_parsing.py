@@ -29,7 +29,7 @@ def test_one_value_a_possible_layer_is_the_same_as_one_a_present_layer(architect
     for stage in architecture.stages:
         for position in range(4):
             drawn = Layer(data.draw(st.sampled_from([3, 5, 7])), data.draw(st.sampled_from([3, 4, 6])))
-            kernel, expansion = stage[position] if position < len(stage) else drawn
+            kernel, expansion, _ = stage[position] if position < len(stage) else drawn
             ks.append(kernel)
             e.append(expansion)
     assert len(ks) == 20

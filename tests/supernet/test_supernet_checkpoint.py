@@ -184,7 +184,7 @@ def test_wrong_tensors_are_a_user_error(path, damage):
     with safe_open(path, framework="pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    name = "classifier.linear.weight"
+    name = "exits.2.1.linear.weight"
     if damage == "missing":
         del state[name]
     elif damage == "added":

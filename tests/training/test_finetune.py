@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork
-from nat2deploy.space.lowering import lower
+from nat2deploy.space.lowering import plan_network
 from nat2deploy.training import finetune as module
 from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
 from nat2deploy.training.finetune import finetune, train_network
@@ -21,7 +21,7 @@ SETTINGS = LoopSettings(epochs=8.0, learning_rate=0.05, batch_size=25)
 @pytest.fixture
 def network(space) -> SubNetwork:
     """Untrained, at 8 pixels."""
-    return SubNetwork(lower(space, space.smallest(8), 10)).eval()
+    return SubNetwork(plan_network(space, space.smallest(8), 10)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def _eager(run_loop):
 
 def test_a_teacher_is_followed_and_not_trained(network, digits, space):
     torch.manual_seed(5)
-    teacher = SubNetwork(lower(space, space.largest(8), 10)).eval().requires_grad_(False)
+    teacher = SubNetwork(plan_network(space, space.largest(8), 10)).eval().requires_grad_(False)
     before = state(teacher)
     alone = copy.deepcopy(network)
     train_network(alone, digits, SETTINGS, 8)

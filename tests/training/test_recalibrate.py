@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork
-from nat2deploy.space.lowering import lower
+from nat2deploy.space.lowering import plan_network
 from nat2deploy.training.recalibrate import recalibrate
 
 
@@ -49,7 +49,7 @@ def test_one_batch_makes_the_output_of_that_batch_normal():
 
 @pytest.fixture
 def network(space) -> SubNetwork:
-    return SubNetwork(lower(space, space.largest(), 10))
+    return SubNetwork(plan_network(space, space.largest(), 10))
 
 
 def test_weights_and_momenta_stay_and_the_network_is_ready_to_judge(network):

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nat2deploy.space.architecture import Architecture, Layer
 from nat2deploy.space.search_space import SearchSpace, load_space
-from nat2deploy.training.schedule import Choices, progressive_shrinking
+from nat2deploy.training.schedule import (
+    Choices,
+    extended_progressive_shrinking,
+    make_schedule,
+    progressive_shrinking,
+)
 
 
 def phases_of(space: SearchSpace, **changes):
@@ -29,12 +35,12 @@ def test_once_for_alls_own_order(ofa):
         "expansion-2",
     ]
     assert [phase.choices for phase in phases] == [
-        Choices((7,), (6,), (4,)),
-        Choices((3, 5, 7), (6,), (4,)),
-        Choices((3, 5, 7), (6,), (3, 4)),
-        Choices((3, 5, 7), (6,), (2, 3, 4)),
-        Choices((3, 5, 7), (4, 6), (2, 3, 4)),
-        Choices((3, 5, 7), (3, 4, 6), (2, 3, 4)),
+        Choices((7,), (6,), (4,), (1,), ((5,),)),
+        Choices((3, 5, 7), (6,), (4,), (1,), ((5,),)),
+        Choices((3, 5, 7), (6,), (3, 4), (1,), ((5,),)),
+        Choices((3, 5, 7), (6,), (2, 3, 4), (1,), ((5,),)),
+        Choices((3, 5, 7), (4, 6), (2, 3, 4), (1,), ((5,),)),
+        Choices((3, 5, 7), (3, 4, 6), (2, 3, 4), (1,), ((5,),)),
     ]
 
 
@@ -96,6 +102,69 @@ def test_samples_hold_only_what_is_open_and_all_of_it(ofa):
     drawn = [choices.sample(ofa, 1.0, 160, rng) for _ in range(30)]
     assert all(ofa.contains(architecture) for architecture in drawn)
     layers = {layer for architecture in drawn for stage in architecture.stages for layer in stage}
-    assert layers == {(3, 4.0), (3, 6.0), (7, 4.0), (7, 6.0)}
+    assert layers == {(3, 4.0, 1), (3, 6.0, 1), (7, 4.0, 1), (7, 6.0, 1)}
     assert {depth for architecture in drawn for depth in architecture.depths} == {2, 4}
     assert {architecture.resolution for architecture in drawn} == {160}
+
+
+def test_the_papers_schedule_line_by_line():
+    phases = extended_progressive_shrinking(load_space("ofav2-mbv3"))
+    rows = [(p.name, p.epochs, p.learning_rate, p.warmup_epochs, p.subnets_per_step) for p in phases]
+    assert rows == [
+        ("full", 180, 0.08, 0, 1),
+        ("kernel", 120, 0.03, 5, 1),
+        ("branches-1", 25, 2.5e-3, 0, 2),
+        ("branches-2", 120, 7.5e-3, 5, 2),
+        ("exits-1", 25, 1.875e-3, 0, 2),
+        ("exits-2", 60, 3.75e-3, 5, 2),
+        ("exits-3", 90, 7.5e-3, 5, 2),
+        ("exits-4", 120, 1.5e-2, 5, 2),
+        ("depth-1", 25, 2.5e-3, 0, 2),
+        ("depth-2", 120, 7.5e-3, 5, 2),
+        ("expansion-1", 25, 2.5e-3, 0, 4),
+        ("expansion-2", 120, 7.5e-3, 5, 4),
+    ]
+
+
+def test_every_other_dimension_is_at_its_maximum_until_its_turn():
+    phases = {phase.name: phase.choices for phase in extended_progressive_shrinking(load_space("ofav2-mbv3"))}
+    assert phases["full"] == Choices((7,), (6.0,), (4,), (7,), ((1, 2, 3, 4, 5),))
+    assert phases["kernel"] == Choices((3, 5, 7), (6.0,), (4,), (7,), ((5,),))
+    assert phases["branches-1"].branches == (3, 5, 6, 7)  # two or three of them
+    assert phases["branches-2"].branches == (1, 2, 3, 4, 5, 6, 7)
+    assert phases["exits-1"].exits == ((4,), (5,))
+    assert phases["exits-4"].exits == ((1,), (2,), (3,), (4,), (5,))
+    assert phases["exits-4"].depths == (4,)
+    assert phases["expansion-2"] == Choices.of(load_space("ofav2-mbv3"))
+
+
+def test_a_space_with_fewer_exits_has_the_papers_last_steps():
+    phases = extended_progressive_shrinking(load_space("nano-ee-b"))
+    assert [p.epochs for p in phases if p.name.startswith("exits")] == [60, 90, 120]
+
+
+def test_schedules_are_chosen_by_name():
+    space = load_space("nano-ee-d")
+    scaled = make_schedule("scaled", space, epochs=7.0, learning_rate=0.1)
+    assert sum(phase.epochs for phase in scaled) == pytest.approx(7.0)
+    assert scaled == progressive_shrinking(space, epochs=7.0, learning_rate=0.1)
+    paper = make_schedule("eps-paper", space, epochs=7.0, learning_rate=0.1)
+    assert paper == extended_progressive_shrinking(space)
+
+
+@pytest.mark.parametrize("name", ["nano-ee-dp", "nano-me-p"])
+def test_samples_of_variants_are_in_the_space_and_reach_every_state(name):
+    space, rng = load_space(name), np.random.default_rng(0)
+    drawn = [Choices.of(space).sample(space, 1.0, 28, rng) for _ in range(200)]
+    assert all(space.contains(architecture) for architecture in drawn)
+    assert {architecture.exits for architecture in drawn} == set(space.exit_states)
+    layers = [layer for architecture in drawn for stage in architecture.stages for layer in stage]
+    assert {layer.branches for layer in layers} == set(space.branch_states)
+
+
+def test_the_ends_of_a_phase_are_its_own():
+    space = load_space("nano-ee-d")
+    choices = Choices((3, 5), (3.0, 4.0), (2, 3), (1,), ((3,), (4,)))
+    smallest, largest = (choices.extreme(space, 1.0, 28, end) for end in (0, -1))
+    assert smallest == Architecture(28, 1.0, ((Layer(3, 3.0),) * 2,) * 3)
+    assert largest == space.largest(28)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -15,7 +16,13 @@ from nat2deploy.training.evaluation import SubNetworkEvaluator
 from nat2deploy.training.loop import LoopSettings
 from nat2deploy.training.losses import distillation_loss
 from nat2deploy.training.schedule import progressive_shrinking
-from nat2deploy.training.supernet import adapt, full_teacher, sub_network_step, train_supernet
+from nat2deploy.training.supernet import (
+    ShrinkingSettings,
+    adapt,
+    full_teacher,
+    sub_network_step,
+    train_supernet,
+)
 
 NAMES = ("full", "kernel", "depth-1", "expansion-1")
 
@@ -34,7 +41,7 @@ def same(one, two) -> bool:
 def train(space, digits):
     """Train the tiny super-network into a folder; returns (super-network, description, steps told of)."""
 
-    def trained(folder, *, at=None, recipe="r", seed=0, ratio=1.0, weights=0):
+    def trained(folder, *, at=None, recipe="r", seed=0, ratio=1.0, weights=0, **settings):
         told: list[tuple[str, int, int]] = []
 
         def progress(phase, done, total, loss):
@@ -57,9 +64,7 @@ def train(space, digits):
             digits,
             info,
             folder / "s.safetensors",
-            batch_size=25,
-            seed=seed,
-            distillation_ratio=ratio,
+            ShrinkingSettings(batch_size=25, seed=seed, distillation_ratio=ratio, **settings),
             progress=progress,
         )
         return (*result, told)
@@ -212,10 +217,10 @@ def teachers(monkeypatch):
     """Each phase's teacher and distillation ratio."""
     seen = []
 
-    def step(supernet, sampler, teacher, ratio):
+    def step(supernet, sampler, teacher, ratio, smoothing):
         weights = None if teacher is None else {k: v.clone() for k, v in teacher.state_dict().items()}
         seen.append((teacher, weights, ratio))
-        return sub_network_step(supernet, sampler, teacher, ratio)
+        return sub_network_step(supernet, sampler, teacher, ratio, smoothing)
 
     monkeypatch.setattr(module, "sub_network_step", step)
     return seen
@@ -262,11 +267,11 @@ def test_a_step_averages_the_gradients_of_its_sub_networks(space):
     expected = torch.zeros(())
     for architecture in chosen:
         expected = expected + distillation_loss(supernet(images, architecture), targets, guide, 0.7) / 2
-    wanted = torch.autograd.grad(expected, supernet.classifier.linear.weight)[0]
+    wanted = torch.autograd.grad(expected, supernet.exits["2"][1].linear.weight)[0]
     loss = sub_network_step(supernet, lambda _: chosen, teacher, 0.7)(images, targets, 0)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected.detach())
-    torch.testing.assert_close(supernet.classifier.linear.weight.grad, wanted)
+    torch.testing.assert_close(supernet.exits["2"][1].linear.weight.grad, wanted)
 
 
 def test_training_beats_chance_for_the_largest_and_the_smallest(train, tmp_path, digits, space):
@@ -299,3 +304,78 @@ def test_adaptation_follows_the_sampler_and_repeats_itself(space, digits):
     assert all(
         torch.equal(value, fresh(space).stages[1][1].state_dict()[key]) for key, value in untouched.items()
     )
+
+
+@pytest.fixture(scope="module")
+def early(space):
+    """The tiny space with an exit behind each stage, dense skips and parallel branches."""
+    return space.model_copy(
+        update={"exits": "one", "dense_skips": True, "parallel_branches": True, "depths": (1, 2, 3)}
+    )
+
+
+def shrink(space, digits, folder, **settings):
+    supernet = fresh(space)
+    info = SuperNetworkInfo(space=supernet.space, width=1.0, classes=10, recipe=str(settings))
+    phases = progressive_shrinking(space, epochs=4.0, learning_rate=0.05)
+    return train_supernet(
+        supernet, phases, digits, info, folder / "s.safetensors", ShrinkingSettings(batch_size=25, **settings)
+    )
+
+
+def test_all_of_ofav2_is_trained_with_every_option(early, digits, tmp_path):
+    supernet, info = shrink(
+        early, digits, tmp_path, teacher="extracted", sandwich=True, ema=0.9, clip=1.0, label_smoothing=0.0
+    )
+    assert info.phases == (
+        "full", "kernel", "branches-1", "branches-2", "exits-1", "depth-1", "depth-2", "expansion-1"
+    )  # fmt: skip
+    start = fresh(early)
+    untouched = [
+        name
+        for (name, now), before in zip(supernet.named_parameters(), start.parameters(), strict=True)
+        if torch.equal(now, before)
+    ]
+    assert untouched == []
+
+
+def test_the_full_network_learns_all_exits_at_once_with_ascending_weights(early):
+    supernet = fresh(early)
+    images, targets = torch.randn(6, 3, 16, 16), torch.arange(6)
+    full = early.full(16)
+    loss = sub_network_step(supernet, lambda _: [full], None, 1.0)(images, targets, 0)
+    first, second = (distillation_loss(x, targets, None, 1.0) for x in supernet.exit_logits(images, full))
+    torch.testing.assert_close(loss, (first / 3 + 2 * second / 3).detach(), rtol=1e-3, atol=1e-4)
+    assert all(exit_[1].linear.weight.grad is not None for exit_ in supernet.exits.values())
+
+
+def test_the_teacher_of_several_exits_is_their_weighted_sum(early):
+    supernet = fresh(early).eval()
+    images, full = torch.randn(4, 3, 16, 16), early.full(16)
+    with torch.no_grad():
+        first, second = supernet.exit_logits(images, full)
+        torch.testing.assert_close(
+            full_teacher(supernet)(images), first / 3 + 2 * second / 3, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_an_extracted_teacher_is_of_the_phase_before_with_statistics_of_its_own(
+    early, digits, tmp_path, teachers
+):
+    shrink(early, digits, tmp_path, teacher="extracted")
+    found = [teacher for teacher, _, _ in teachers if teacher is not None]
+    assert len(found) == 7 and not any(same(a, b) for a, b in itertools.pairwise(found))
+    for teacher in found:
+        assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_the_sandwich_holds_the_largest_the_smallest_and_a_random_one(early):
+    supernet = fresh(early)
+    phase = progressive_shrinking(early, epochs=4.0, learning_rate=0.05)[-1]
+    sampler = module._phase_sampler(supernet, phase, ShrinkingSettings(25, sandwich=True), 3)
+    for step in range(5):
+        chosen = sampler(step)
+        resolution = chosen[0].resolution
+        assert chosen[0] == phase.choices.extreme(early, 1.0, resolution, -1)
+        assert chosen[1] == phase.choices.extreme(early, 1.0, resolution, 0)
+        assert len(chosen) == 2 + phase.subnets_per_step
