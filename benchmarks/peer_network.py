@@ -24,8 +24,8 @@ from nat2deploy.engines.registry import compile_model
 from nat2deploy.files import read_json, write_json
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
+from nat2deploy.run.config import load_pipeline
 from nat2deploy.run.networks import open_network
-from nat2deploy.run.pipeline import load_pipeline
 from nat2deploy.training.evaluation import judge
 from nat2deploy.training.finetune import train_network
 from nat2deploy.training.loop import LoopSettings

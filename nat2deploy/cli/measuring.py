@@ -112,7 +112,7 @@ def costs(
     """
     from nat2deploy.cost.model import CostModel
     from nat2deploy.cost.table import load_table
-    from nat2deploy.search.costs import format_cost
+    from nat2deploy.search.budget import format_cost
     from nat2deploy.space.parsing import parse_architecture
     from nat2deploy.space.search_space import load_space
 

@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Space = Annotated[str, typer.Option("--space", help="Search space: nano, ofa-mbv3, or a .toml file.")]
+Space = Annotated[
+    str, typer.Option("--space", help="nano, ofa-mbv3, ofav2-mbv3; a variant such as nano-ee-d; a .toml.")
+]
 Resolutions = Annotated[
     str | None, typer.Option("--resolutions", help="Use only these of the space, such as 28,32.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Drives everything random.")]
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data", help="digits, fashion-mnist, cifar10, cifar100 (each also NAME:FOLDER), imagefolder:PATH."
-    ),
-]
+DATA = typer.Option(
+    "--data", help="digits, fashion-mnist, cifar10, cifar100 (each also NAME:FOLDER), imagefolder:PATH."
+)
+Data = Annotated[str, DATA]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
 

@@ -6,22 +6,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from nat2deploy.cost.table import LatencyTable
-from nat2deploy.deploy.bench import BenchRow
-from nat2deploy.deploy.manifest import Manifest
-from nat2deploy.deploy.verify import Verification
-from nat2deploy.engines.registry import BackendStatus
-from nat2deploy.run.front import Front
-from nat2deploy.run.networks import FinetuneReport, Judged
-from nat2deploy.run.pipeline import Outcome
-from nat2deploy.search.costs import format_cost
-from nat2deploy.supernet.checkpoint import SuperNetworkInfo
-from nat2deploy.target import Fingerprint
+from nat2deploy.search.budget import format_cost
+
+if TYPE_CHECKING:  # each brings half of torch along, which bad input should not wait for
+    from nat2deploy.cost.table import LatencyTable
+    from nat2deploy.deploy.bench import BenchRow
+    from nat2deploy.deploy.manifest import Manifest
+    from nat2deploy.deploy.verify import Verification
+    from nat2deploy.engines.registry import BackendStatus
+    from nat2deploy.run.evaluate import EvaluatedNetwork
+    from nat2deploy.run.front import Front
+    from nat2deploy.run.networks import FinetuneReport, Judged
+    from nat2deploy.run.pipeline import Outcome
+    from nat2deploy.supernet.checkpoint import SuperNetworkInfo
+    from nat2deploy.target import Fingerprint
 
 console = Console(highlight=False)
 
@@ -89,6 +92,30 @@ def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None
     console.print(f"space    {info.space.name}, width {info.width:g}, resolutions {info.space.resolutions}")
     console.print(f"data     {info.data or 'unknown'}, {info.classes} classes, version {info.version}")
     console.print(f"phases   {', '.join(info.phases) or 'none'}")
+
+
+def print_evaluated(found: Sequence[EvaluatedNetwork], *, as_json: bool) -> None:
+    """Accuracies of a super-network's ends, and of its random sub-networks together."""
+    if as_json:
+        _json([asdict(network) for network in found])
+        return
+    table = Table("sub-network", "top-1", "MACs", "params", "architecture", box=None, header_style="bold")
+    for network in found:
+        if network.role != "random":
+            table.add_row(
+                network.role,
+                _percent(network.top1),
+                format_cost("macs", network.macs),
+                format_cost("params", network.params),
+                network.architecture,
+            )
+    console.print(table)
+    drawn = sorted(network.top1 for network in found if network.role == "random")
+    mean = sum(drawn) / len(drawn)
+    console.print(
+        f"{len(drawn)} random: mean {_percent(mean)}, from {_percent(drawn[0])} to {_percent(drawn[-1])} "
+        f"on {found[0].images} images"
+    )
 
 
 def print_front(front: Front, out: Path, *, as_json: bool) -> None:

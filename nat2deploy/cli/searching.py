@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Data, Json, Resolutions, Seed, Space, resolutions
+from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, resolutions
 from nat2deploy.cli.progress import progress
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks.")
@@ -21,26 +21,76 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Data,
     out: Annotated[Path, typer.Option("--out", help="The super-network to write, a .safetensors file.")],
+    data: Annotated[str | None, DATA] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="A TOML file of `nat2deploy run`: its data, seed, space and train, no options.",
+        ),
+    ] = None,
     space: Space = "nano",
     resolution_list: Resolutions = None,
     width: Annotated[
         float | None, typer.Option(help="Width multiplier; the space's first by default.")
     ] = None,
+    schedule: Annotated[
+        str,
+        typer.Option(help="scaled, or eps-paper: OFAv2's published phases, with their epochs and rates."),
+    ] = "scaled",
     epochs: Annotated[float, typer.Option(min=0.01, help="In all phases together.")] = 12.0,
     learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    teacher: Annotated[
+        str,
+        typer.Option(help="The full network as the first phase left it, or extracted before each phase."),
+    ] = "first",
+    sandwich: Annotated[
+        bool, typer.Option(help="The largest and the smallest sub-network at each step, too.")
+    ] = False,
+    label_smoothing: Annotated[float, typer.Option(min=0, max=0.99)] = 0.1,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of an average of the weights, such as 0.999.")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of a step's gradient.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 on a GPU.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a super-network by progressive shrinking; the same command goes on with a killed training."""
+    """Train a super-network by progressive shrinking; the same command goes on with a killed training.
+
+    Example: nat2deploy train --space nano-ee-d --data digits --epochs 60 --out w.safetensors
+    """
     from nat2deploy.cli.render import print_supernet
-    from nat2deploy.run.config import SpaceConfig, TrainConfig
+    from nat2deploy.files import parse
+    from nat2deploy.run.config import SpaceConfig, TrainConfig, load_pipeline
+
+    given = {
+        "schedule": schedule,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "width": width,
+        "teacher": teacher,
+        "sandwich": sandwich,
+        "label_smoothing": label_smoothing,
+        "ema": ema,
+        "clip": clip,
+        "device": device,
+        "mixed_precision": mixed_precision,
+    }
+    if config_file is not None:
+        whole = load_pipeline(config_file)
+        where, data, config, seed = whole.space, whole.data, whole.train, whole.seed
+    elif data is not None:
+        where = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
+        config = parse(TrainConfig, given, "training")
+    else:
+        raise typer.BadParameter("give --data, or a --config that names it")
     from nat2deploy.run.train import train as run_train
 
-    config = TrainConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, width=width)
-    where = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
     with progress() as report:
         info = run_train(where, data, config, out, seed=seed, report=report)
     print_supernet(info, out, as_json=as_json)
@@ -56,6 +106,24 @@ def supernet_show(
     from nat2deploy.supernet.checkpoint import supernet_info
 
     print_supernet(supernet_info(path), path, as_json=as_json)
+
+
+@supernet_app.command("evaluate")
+def supernet_evaluate(
+    path: Annotated[Path, typer.Argument(metavar="SUPERNET")],
+    data: Data,
+    networks: Annotated[int, typer.Option(min=1, help="Random sub-networks.")] = 50,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Judge the smallest, the largest and random sub-networks with inherited weights."""
+    from nat2deploy.cli.render import print_evaluated
+    from nat2deploy.run.evaluate import evaluate
+
+    with progress() as report:
+        found = evaluate(path, data, networks=networks, split=split, seed=seed, report=report)
+    print_evaluated(found, as_json=as_json)
 
 
 def search(

@@ -27,9 +27,11 @@ def run(
     The same command goes on with a run that was stopped or killed.
     """
     from nat2deploy.cli.render import print_outcome
-    from nat2deploy.run.pipeline import load_pipeline, run_pipeline
+    from nat2deploy.run.config import load_pipeline
 
     settings = load_pipeline(config)
+    from nat2deploy.run.pipeline import run_pipeline
+
     with progress() as report:
         outcome = run_pipeline(settings, out or Path("runs") / config.stem, report)
     print_outcome(outcome, as_json=as_json)

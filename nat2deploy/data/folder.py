@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from nat2deploy.data.places import is_folder
 from nat2deploy.data.sets import Split
@@ -54,6 +52,10 @@ def read_image_folder(
 
 
 def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
+    # Here, because importing it takes over a second, and only folders need it.
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
     transform = v2.Compose(
         [
             v2.RGB(),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nat2deploy.files import parse, read_toml
 from nat2deploy.search.settings import Positive, SearchSettings
 from nat2deploy.target import Target
 
@@ -113,3 +115,12 @@ class PipelineConfig(_Config):
     search: SearchSettings = SearchSettings()
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
+
+
+def load_pipeline(path: Path) -> PipelineConfig:
+    """Read a pipeline TOML.
+
+    Raises:
+        UserError: missing, not TOML, or a key that does not fit.
+    """
+    return parse(PipelineConfig, read_toml(path, "config"), f"config {path}")

@@ -13,9 +13,9 @@ from nat2deploy.cost.table import LatencyTable
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, read_json, read_toml, write_json
+from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import PipelineConfig, SearchConfig
+from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
 from nat2deploy.run.front import Front
@@ -50,15 +50,6 @@ class Outcome:
     manifest: Manifest
     verification: Verification
     bundle: Path
-
-
-def load_pipeline(path: Path) -> PipelineConfig:
-    """Read a pipeline TOML.
-
-    Raises:
-        UserError: missing, not TOML, or a key that does not fit.
-    """
-    return parse(PipelineConfig, read_toml(path, "config"), f"config {path}")
 
 
 def quickstart_config() -> PipelineConfig:

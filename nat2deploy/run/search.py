@@ -18,8 +18,8 @@ from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import Front, FrontNetwork, Measured, save_front
 from nat2deploy.search.archive import Evaluation
-from nat2deploy.search.budget import Budget, feasible, parse_budgets
-from nat2deploy.search.costs import Objectives, format_cost
+from nat2deploy.search.budget import Budget, feasible, format_cost, parse_budgets
+from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding

@@ -101,3 +101,17 @@ def violation(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> float
 def feasible(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> bool:
     """Whether every budget is kept."""
     return all(budget.kept_by(values[budget.metric]) for budget in budgets)
+
+
+def format_cost(metric: str, value: float) -> str:
+    """A cost with its unit, as people write it."""
+    if metric == "latency_ms":
+        return f"{value:.3f} ms"
+    if metric == "size_mb":
+        return f"{value:.2f} MB"
+    if metric == "top1":
+        return f"{100 * value:.2f} %"
+    for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= worth:
+            return f"{value / worth:.2f}{unit}"
+    return f"{value:g}"

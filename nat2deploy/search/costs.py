@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
-from nat2deploy.search.budget import Budget
+from nat2deploy.search.budget import Budget, format_cost
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 
@@ -86,17 +86,3 @@ class Objectives:
                     f"'{self.encoding.space.name}' costs {format_cost(budget.metric, cost)} "
                     f"({architecture}); raise the budget or use another space"
                 )
-
-
-def format_cost(metric: str, value: float) -> str:
-    """A cost with its unit, as people write it."""
-    if metric == "latency_ms":
-        return f"{value:.3f} ms"
-    if metric == "size_mb":
-        return f"{value:.2f} MB"
-    if metric == "top1":
-        return f"{100 * value:.2f} %"
-    for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= worth:
-            return f"{value / worth:.2f}{unit}"
-    return f"{value:g}"

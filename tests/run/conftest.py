@@ -7,7 +7,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from whole_way import write_config
 
-from nat2deploy.run.pipeline import Outcome, load_pipeline, run_pipeline
+from nat2deploy.run.config import load_pipeline
+from nat2deploy.run.pipeline import Outcome, run_pipeline
 
 
 @pytest.fixture(scope="session")

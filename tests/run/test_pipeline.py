@@ -4,7 +4,8 @@ import pytest
 
 from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
-from nat2deploy.run.pipeline import load_pipeline, quickstart_config, run_pipeline
+from nat2deploy.run.config import load_pipeline
+from nat2deploy.run.pipeline import quickstart_config, run_pipeline
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import load_space

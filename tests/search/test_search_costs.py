@@ -7,8 +7,8 @@ import pytest
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
-from nat2deploy.search.budget import parse_budgets
-from nat2deploy.search.costs import Objectives, format_cost
+from nat2deploy.search.budget import format_cost, parse_budgets
+from nat2deploy.search.costs import Objectives
 from nat2deploy.space.lowering import lower, total_macs, total_params
 from nat2deploy.space.sampling import uniform_depth_genes
 
