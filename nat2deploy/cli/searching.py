@@ -10,7 +10,7 @@ import typer
 from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, resolutions
 from nat2deploy.cli.progress import progress
 
-supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks.")
+supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks, or import one.")
 
 
 def register(app: typer.Typer) -> None:
@@ -189,3 +189,28 @@ def search(
     with progress() as report:
         front = run_search(config, out, report)
     print_front(front, out, as_json=as_json)
+
+
+@supernet_app.command("import")
+def import_weights(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A released Once-For-All MobileNetV3, a .pth file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The super-network to write, a .safetensors file.")],
+    space: Space = "ofa-mbv3",
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="Another number than the file's brings a new classifier."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a super-network of a released Once-For-All checkpoint; its width is found from its shapes.
+
+    Example: nat2deploy supernet import ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3 --out w.safetensors
+    """
+    from nat2deploy.cli.render import print_supernet
+    from nat2deploy.run.import_weights import import_weights as run_import
+
+    info = run_import(checkpoint, space, out, classes=classes, seed=seed)
+    print_supernet(info, out, as_json=as_json)

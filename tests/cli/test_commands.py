@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
+from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 
 import nat2deploy as package
 from nat2deploy.cli import main
@@ -146,6 +148,12 @@ def _assert_refused(run, arguments, words, inputs):
         (["train", "--data", "imagefolder:empty", "--out", "x.safetensors"], "empty"),
         (["train", "--data", "digit", "--out", "x.safetensors"], "digits"),
         (["train", "--data", "digits", "--out", "x.pt"], ".safetensors"),
+        (["supernet", "info", "broken.json"], "broken.json"),
+        (["supernet", "import", "broken.json", "--out", "x.safetensors"], "broken.json"),
+        (["supernet", "import", "none.pth", "--out", "x.safetensors"], "none.pth"),
+        (["supernet", "import", "none.pth", "--out", "x.pth"], ".safetensors"),
+        (["supernet", "import", "w.safetensors", "--space", "nano", "--out", "x.safetensors"], "ofa-mbv3"),
+        (["supernet", "import", "w.safetensors", "--classes", "0", "--out", "x.safetensors"], "--classes"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency<5", "--out", "run"], "latency<5"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency<=5ms", "--out", "run"], "--table"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--table", "broken.json", "--out", "run"], "broken.json"),
@@ -176,6 +184,28 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 def test_bad_input_to_a_process_of_its_own(arguments, words, inputs):
     """A wrong option, a bad file, and the check that comes after all imports and reading."""
     _assert_refused(nat2deploy, arguments, words, inputs)
+
+
+def test_import_of_a_once_for_all_checkpoint(tmp_path, here):
+    choices = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+    torch.save({"state_dict": OFAMobileNetV3(width_mult=1.2, **choices).state_dict()}, tmp_path / "ofa.pth")
+
+    def supernet(*arguments):
+        return here("supernet", *arguments, cwd=tmp_path)
+
+    done = supernet("import", "ofa.pth", "--space", "ofa-mbv3", "--out", "w.safetensors", "--json")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    info = json.loads(done.stdout)
+    assert (info["width"], info["classes"], info["data"]) == (1.2, 1000, "imagenet")
+    assert json.loads(supernet("info", "w.safetensors", "--json").stdout) == info
+    assert "imported" in supernet("info", "w.safetensors").stdout
+    assert supernet("import", "ofa.pth", "--out", "w.safetensors").returncode == 0
+
+    seven = ("import", "ofa.pth", "--classes", "7", "--seed", "3")
+    refused = supernet(*seven, "--out", "w.safetensors")
+    assert refused.returncode == 2 and "another super-network" in refused.stderr
+    done = supernet(*seven, "--out", "seven.safetensors")
+    assert done.returncode == 0 and "unknown, 7 classes" in done.stdout
 
 
 def test_a_table_for_another_space_is_refused(request, here):
