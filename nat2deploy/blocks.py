@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nat2deploy.batch_norm import BatchNorm
 from nat2deploy.space.lowering import NetworkPlan, added
 from nat2deploy.space.signature import Activation, BlockSignature
 
@@ -24,7 +25,7 @@ def activation(name: Activation) -> nn.Module:
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """BN with Once-For-All's momentum and epsilon."""
-    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+    return BatchNorm(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
 def _pool(x: Tensor) -> Tensor:

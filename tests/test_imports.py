@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = ("errors", "files", "version", "progress")
+LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm")
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
@@ -20,16 +20,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "version": (),
     "progress": (),
+    "launch": (),  # which process this is: asked by training, and by the command line before torch is loaded
+    "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
     "target": ("errors", "files"),
     "space": ("errors", "files"),
-    "blocks": ("space", "errors"),
-    "supernet": ("space", "blocks", "errors", "files"),
+    "blocks": ("space", "errors", "batch_norm"),
+    "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
     "engines": ("target", "errors", "files"),
     "cost": ("space", "target", "errors", "files", "version"),
     "measure": ("engines", "space", "target", "blocks", "cost", "errors", "files", "version"),
     "data": ("errors", "files"),
-    "training": ("supernet", "space", "data", "blocks", "errors", "files"),
+    "training": ("supernet", "space", "data", "blocks", "errors", "files", "batch_norm", "launch"),
     "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target"),
     "deploy": (
         "engines",

@@ -9,10 +9,14 @@ import typer
 
 from nat2deploy.cli import deploying, measuring, searching, whole_way
 from nat2deploy.errors import UserError
+from nat2deploy.launch import launched
 from nat2deploy.version import __version__
 
 # What typer raises for a wrong option; its class has lived in different packages.
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+# The exit code after Ctrl-C, by the shells' convention; some versions of typer return it, others raise.
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="nat2deploy",
@@ -32,11 +36,17 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     """Fit a vision network to a device: profile it, search within budgets, deploy with evidence."""
+    if launched().size > 1 and context.invoked_subcommand != "train":
+        raise UserError(
+            f"several processes share the work of `train` alone; start `{context.invoked_subcommand}` "
+            "without torchrun"
+        )
 
 
 def main() -> None:
@@ -48,14 +58,17 @@ def main() -> None:
     except _UsageError as error:
         _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; the same command goes on where it was", file=sys.stderr)
-        raise SystemExit(130) from None
+        code = _INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(0) from None
+    if code == _INTERRUPTED and launched().is_first:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    launch = launched()
+    where = "" if launch.is_first else f" in process {launch.rank}"
+    print(f"error{where}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)

@@ -10,12 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nat2deploy.progress import Report
+from nat2deploy.launch import launched
+from nat2deploy.progress import Report, silent
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Yield a report that draws itself."""
+    """Yield a report that draws itself; of several processes that of the first alone does."""
+    if not launched().is_first:
+        yield silent
+        return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         lines = _Lines(console)

@@ -9,6 +9,7 @@ import typer
 
 from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, resolutions
 from nat2deploy.cli.progress import progress
+from nat2deploy.launch import launched
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks, or import one.")
 
@@ -62,6 +63,8 @@ def train(
     """Train a super-network by progressive shrinking; the same command goes on with a killed training.
 
     Example: nat2deploy train --space nano-ee-d --data digits --epochs 60 --out w.safetensors
+
+    Several processes share each batch: torchrun --nproc-per-node 4 -m nat2deploy train --device cuda ...
     """
     from nat2deploy.cli.render import print_supernet
     from nat2deploy.files import parse
@@ -93,7 +96,8 @@ def train(
 
     with progress() as report:
         info = run_train(where, data, config, out, seed=seed, report=report)
-    print_supernet(info, out, as_json=as_json)
+    if launched().is_first:
+        print_supernet(info, out, as_json=as_json)
 
 
 @supernet_app.command("info")

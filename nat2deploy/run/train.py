@@ -13,6 +13,7 @@ from nat2deploy.run.config import SpaceConfig, TrainConfig
 from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.training.distributed import World, world
 from nat2deploy.training.schedule import Phase, make_schedule
 from nat2deploy.training.supernet import ShrinkingSettings, train_supernet
 
@@ -28,11 +29,25 @@ def train(
 ) -> SuperNetworkInfo:
     """Train a super-network by progressive shrinking and write it to ``out``; goes on where it was killed.
 
-    A finished file of the same settings is left as it is.
+    A finished file of the same settings is left as it is. Where ``torchrun`` started several processes, all
+    call this: they share each batch, and the result is that of one process up to rounding.
 
     Raises:
         UserError: an input that cannot be used, a file of other settings at ``out``, or divergence.
     """
+    with world(config.device) as together:
+        return _train(space_config, data_spec, config, out, seed, report, together)
+
+
+def _train(
+    space_config: SpaceConfig,
+    data_spec: str,
+    config: TrainConfig,
+    out: Path,
+    seed: int,
+    report: Report,
+    together: World,
+) -> SuperNetworkInfo:
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: a super-network is a .safetensors file; add that ending")
     space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
@@ -55,6 +70,7 @@ def train(
     if out.exists() and supernet_info(out).model_copy(update={"phases": ()}) != info:
         raise UserError(f"{out} is a super-network of other settings; choose another --out or remove it")
     done = len(supernet_info(out).phases) if out.exists() else 0
+    together.expect_same(done, "phases done")
     if done == len(phases):
         return load_supernet(out)[1]
 
@@ -80,5 +96,6 @@ def train(
             mixed_precision=config.mixed_precision,
         ),
         progress=tell,
+        world=together,
     )
     return trained

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nat2deploy.batch_norm import normalise
 from nat2deploy.blocks import BN_EPS, BN_MOMENTUM, LayerBranches, MBConv, activation, build_block
 from nat2deploy.space.architecture import MAIN
 from nat2deploy.space.signature import BlockSignature
@@ -163,7 +164,7 @@ def _parameters(module: nn.Module) -> set[str]:
 
 def _batch_norm(y: Tensor, bn: nn.BatchNorm2d, channels: int, training: bool) -> Tensor:
     assert bn.running_mean is not None and bn.running_var is not None
-    return F.batch_norm(
+    return normalise(
         y,
         bn.running_mean[:channels],
         bn.running_var[:channels],

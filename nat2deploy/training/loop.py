@@ -16,6 +16,7 @@ from nat2deploy.data.batches import batch_count, batches
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
+from nat2deploy.training.distributed import ALONE, World
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, running loss)."""
@@ -60,14 +61,19 @@ def run_loop(
     progress: Progress | None = None,
     split: Split | None = None,
     time_limit_s: float = math.inf,
+    world: World = ALONE,
 ) -> int:
     """Train ``module`` in place on the training split and return the number of steps done.
 
     ``resolution(step)`` says each batch's size in pixels. With a ``checkpoint`` the loop goes on where a
     killed one of the same ``tag`` was; the file is removed at the end. The result is the same either way.
 
+    The processes of a ``world`` call this together: each ``step`` gets its part of the batch, and all end
+    with the same weights. The first one alone writes the checkpoint and tells its ``progress``.
+
     Raises:
-        UserError: the loss is no longer finite, or the checkpoint cannot be read.
+        UserError: the loss is no longer finite, the checkpoint cannot be read, or a batch does not divide
+            evenly among the processes.
     """
     split = data.train if split is None else split
     per_epoch = batch_count(split, settings.batch_size, drop_last=True)
@@ -81,6 +87,7 @@ def run_loop(
     tag = f"{tag}/{settings}/{split.fingerprint()}"
     average = None if settings.ema is None else WeightAverage(module, settings.ema)
     start = _restore(checkpoint, tag, module, optimiser, average)
+    world.expect_same(start, "steps done")
     saved = began = time.monotonic()
     running = math.nan
     module.train()
@@ -94,11 +101,14 @@ def run_loop(
         for group in optimiser.param_groups:
             group["lr"] = _rate(index, total, warmup, settings)
         optimiser.zero_grad(set_to_none=True)
+        images, targets = world.share(images, targets)
         images = images.to(settings.device, memory_format=torch.channels_last)
-        with precision:
+        with precision, world.whole_batch():
             loss = float(step(images, targets.to(settings.device), index).detach())
+        loss = world.average(loss)
         if not math.isfinite(loss):
             raise UserError(f"training diverged at step {index} (loss {loss}); lower the learning rate")
+        world.average_gradients(module)
         if settings.clip is not None:
             nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
         optimiser.step()
@@ -106,18 +116,19 @@ def run_loop(
             average.update(module)
         done = index + 1
         running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
-        if progress is not None:
+        if progress is not None and world.is_first:
             progress(done, total, running)
         now = time.monotonic()
-        if checkpoint is not None and now - saved > save_every_s and done < total:
+        if checkpoint is not None and world.is_first and now - saved > save_every_s and done < total:
             _save(checkpoint, tag, done, module, optimiser, average)
             saved = now
-        if now - began > time_limit_s:
+        if time_limit_s < math.inf and world.first_says(now - began > time_limit_s):
             break
     if average is not None:
         average.copy_to(module)
-    if checkpoint is not None:
+    if checkpoint is not None and world.is_first:
         checkpoint.unlink(missing_ok=True)
+    world.barrier()
     return done
 
 
@@ -223,13 +234,15 @@ def _restore(
     if path is None or not path.exists():
         return 0
     try:
-        state = torch.load(path, weights_only=True)
+        # Not to the device it was saved from, which is another process's GPU.
+        state = torch.load(path, weights_only=True, map_location="cpu")
         if state["tag"] != tag:
             return 0
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         if average is not None:
-            average.steps, average.weights = state["average"]
+            average.steps, weights = state["average"]
+            average.weights = {name: weights[name].to(held) for name, held in average.weights.items()}
         return int(state["done"])
     except Exception as error:
         raise UserError(

@@ -156,7 +156,8 @@ def progressive_shrinking(space: SearchSpace, *, epochs: float, learning_rate: f
     one choice at a time, its last step is the longest.
     """
     steps = _steps(space)
-    total = sum(_SCALED[kind][0] for kind in {step.kind for step in steps})
+    # In the order of the steps, not a set's: another process must get the same lengths to the last bit.
+    total = sum(_SCALED[kind][0] for kind in dict.fromkeys(step.kind for step in steps))
     phases = []
     for step in steps:
         share, rate, subnets = _SCALED[step.kind]

@@ -16,6 +16,7 @@ from nat2deploy.data.sets import ImageData
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
 from nat2deploy.training.losses import LABEL_SMOOTHING, exit_weights, exits_loss
 from nat2deploy.training.recalibrate import recalibrate
@@ -95,10 +96,12 @@ def train_supernet(
     settings: ShrinkingSettings,
     *,
     progress: Callable[[Phase, int, int, float], None] | None = None,
+    world: World = ALONE,
 ) -> tuple[SuperNetwork, SuperNetworkInfo]:
     """Train by progressive shrinking (Cai et al., 2020, section 3.3) and write ``out`` after each phase.
 
     A file already at ``out`` with the first phases done is gone on with; so is a phase that was killed.
+    The processes of a ``world`` call this together; the first one alone writes and tells its ``progress``.
 
     Returns the trained super-network in evaluation mode and its description.
 
@@ -116,8 +119,10 @@ def train_supernet(
             supernet, info = load_supernet(out)
             done = len(finished)
     teacher_file = out.with_name(out.name + ".teacher")
-    if done == 0:
+    world.expect_same(done, "phases done")
+    if done == 0 and world.is_first:
         teacher_file.unlink(missing_ok=True)  # of another training; this one's is made again if need be
+    world.barrier()
     recipe = info.model_dump_json(exclude={"phases"})
     seed = settings.seed
     supernet.to(settings.device)
@@ -128,7 +133,7 @@ def train_supernet(
         if phase.distil and settings.teacher == "extracted":
             teacher = _recalibrated(full_teacher(supernet), supernet, data, settings)
         elif phase.distil:
-            teacher = _first_teacher(supernet, teacher_file, info).to(settings.device)
+            teacher = _first_teacher(supernet, teacher_file, info, world).to(settings.device)
         if phase.sort_channels and number:
             supernet.sort_channels()
         sampler = _phase_sampler(supernet, phase, settings, number)
@@ -153,11 +158,15 @@ def train_supernet(
             checkpoint=out.with_name(f".{out.name}.training"),
             tag=f"{phase.name} {recipe}",
             progress=None if progress is None else _named(progress, phase),
+            world=world,
         )
         supernet.eval()
         info = info.model_copy(update={"phases": (*info.phases, phase.name)})
-        save_supernet(out, supernet, info)
-    teacher_file.unlink(missing_ok=True)
+        if world.is_first:
+            save_supernet(out, supernet, info)
+    if world.is_first:
+        teacher_file.unlink(missing_ok=True)
+    world.barrier()
     return supernet.cpu().eval(), info
 
 
@@ -207,11 +216,15 @@ def _resolution(supernet: SuperNetwork, seed: int, number: int, step: int) -> in
     return int(rng.choice(supernet.space.resolutions))
 
 
-def _first_teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo) -> nn.Module:
-    """The teacher of all distilled phases, kept on disk so that a resumed run has the same one."""
+def _first_teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, world: World) -> nn.Module:
+    """The teacher of all distilled phases, kept on disk so that a resumed run has the same one.
+
+    Whether another process finds the file or has its own weights makes no difference: they are the same.
+    """
     if path.exists():
         return full_teacher(load_supernet(path)[0])
-    save_supernet(path, supernet, info)
+    if world.is_first:
+        save_supernet(path, supernet, info)
     return full_teacher(supernet)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -168,3 +172,24 @@ def test_the_ends_of_a_phase_are_its_own():
     smallest, largest = (choices.extreme(space, 1.0, 28, end) for end in (0, -1))
     assert smallest == Architecture(28, 1.0, ((Layer(3, 3.0),) * 2,) * 3)
     assert largest == space.largest(28)
+
+
+def test_every_process_gets_the_same_lengths_to_the_last_bit(repository):
+    """A killed phase knows its checkpoint by them; sums over a set would follow the hash seed."""
+    code = (
+        "from nat2deploy.space.search_space import load_space\n"
+        "from nat2deploy.training.schedule import progressive_shrinking\n"
+        "space = load_space('ofav2-mbv3')\n"
+        "print([p.epochs.hex() for p in progressive_shrinking(space, epochs=1.5, learning_rate=0.1)])"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(repository)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(seen) == 1
