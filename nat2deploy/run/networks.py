@@ -22,7 +22,7 @@ from nat2deploy.supernet.saved_network import NetworkInfo, load_network, save_ne
 from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator
 from nat2deploy.training.finetune import finetune as train_further
 from nat2deploy.training.loop import LoopSettings
-from nat2deploy.training.supernet import full_teacher
+from nat2deploy.training.teacher import CalibratedTeacher
 
 
 class Judged(BaseModel):
@@ -110,7 +110,7 @@ def _finetune_one(
         ),
         architecture.resolution,
         recalibrate=evaluator.recalibrate,
-        teacher=full_teacher(supernet) if config.distil else None,
+        teacher=CalibratedTeacher(supernet, data, config.seed) if config.distil else None,
         checkpoint=folder / ".training",
         tag=f"finetune {config.model_dump_json()}",
         progress=lambda done, total, loss: report(f"fine-tune {chosen.id}", done, total, f"loss {loss:.3f}"),

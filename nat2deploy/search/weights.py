@@ -16,7 +16,8 @@ from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training.loop import LoopSettings, Progress
 from nat2deploy.training.schedule import Choices
-from nat2deploy.training.supernet import Sampler, adapt, full_teacher
+from nat2deploy.training.supernet import Sampler, adapt
+from nat2deploy.training.teacher import CalibratedTeacher
 
 Report = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all)."""
@@ -73,7 +74,7 @@ class SearchWeights:
         teacher_path = self.path.with_name("teacher.safetensors")
         if not teacher_path.exists():
             save_supernet(teacher_path, *self._loaded)
-        self.teacher = full_teacher(load_supernet(teacher_path)[0])
+        self.teacher = CalibratedTeacher(load_supernet(teacher_path)[0], self.data, self.settings.seed)
 
     def adapt(self, sampler: Sampler, report: Report) -> None:
         """Train on sampled sub-networks and save the result as the next version."""

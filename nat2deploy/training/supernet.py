@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
@@ -19,8 +18,8 @@ from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
 from nat2deploy.training.losses import LABEL_SMOOTHING, exit_weights, exits_loss
-from nat2deploy.training.recalibrate import recalibrate
 from nat2deploy.training.schedule import Phase
+from nat2deploy.training.teacher import CalibratedTeacher, full_teacher
 
 Sampler = Callable[[int], Sequence[Architecture]]
 """Given a step's number, the sub-networks that share its images; all have one resolution."""
@@ -79,14 +78,6 @@ def sub_network_step(
     return step
 
 
-def full_teacher(supernet: SuperNetwork) -> nn.Module:
-    """A frozen copy of the full network, in evaluation mode: of several exits the ensemble (ENS-KD)."""
-    full = supernet.space.full()
-    teacher = supernet.extract(full).eval()
-    teacher.exit_weights.copy_(torch.tensor(exit_weights(full.exits, len(supernet.space.stages))))
-    return teacher.requires_grad_(False)
-
-
 def train_supernet(
     supernet: SuperNetwork,
     phases: Sequence[Phase],
@@ -129,9 +120,9 @@ def train_supernet(
     for number, phase in enumerate(phases):
         if number < done:
             continue
-        teacher = None
+        teacher: nn.Module | None = None
         if phase.distil and settings.teacher == "extracted":
-            teacher = _recalibrated(full_teacher(supernet), supernet, data, settings)
+            teacher = CalibratedTeacher(supernet, data, seed)
         elif phase.distil:
             teacher = _first_teacher(supernet, teacher_file, info, world).to(settings.device)
         if phase.sort_channels and number:
@@ -226,28 +217,6 @@ def _first_teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, w
     if world.is_first:
         save_supernet(path, supernet, info)
     return full_teacher(supernet)
-
-
-def _recalibrated(
-    teacher: nn.Module, supernet: SuperNetwork, data: ImageData, settings: ShrinkingSettings
-) -> nn.Module:
-    """The teacher with BN statistics of its own, over all resolutions that it will be asked at."""
-    some = data.train.subset(min(len(data.train), 2000), settings.seed)
-
-    def stream() -> Iterable[Tensor]:
-        for resolution in supernet.space.resolutions:
-            for images, _ in batches(
-                some,
-                batch_size=min(250, len(some)),
-                resolution=resolution,
-                normalisation=data.normalisation,
-                shuffle_seed=settings.seed,
-                drop_last=True,
-            ):
-                yield images.to(settings.device)
-
-    recalibrate(teacher, stream())
-    return teacher
 
 
 def _named(progress: Callable[[Phase, int, int, float], None], phase: Phase) -> Progress:

@@ -119,6 +119,20 @@ def test_fewer_resolutions_are_written_into_the_file(begin, space, source, tmp_p
     assert load_supernet(weights.path)[1].space.resolutions == (24,)
 
 
+def test_the_teacher_does_not_go_by_the_statistics_in_the_file(begin, source, tmp_path):
+    supernet, info = load_supernet(source)
+    with torch.no_grad():
+        for name, buffer in supernet.named_buffers():
+            if "running" in name:
+                buffer.fill_(7.0)
+    path = tmp_path / "wrong.safetensors"
+    save_supernet(path, supernet, info)
+    both = [begin(of=path, folder=tmp_path / "wrong"), begin(folder=tmp_path / "right")]
+    for weights in both:
+        weights.prepare(quiet)
+    assert same(*(weights.teacher for weights in both))
+
+
 def test_adapting_makes_the_next_version_and_leaves_the_teacher(begin, largest):
     weights = begin()
     weights.prepare(quiet)

@@ -19,10 +19,10 @@ from nat2deploy.training.schedule import progressive_shrinking
 from nat2deploy.training.supernet import (
     ShrinkingSettings,
     adapt,
-    full_teacher,
     sub_network_step,
     train_supernet,
 )
+from nat2deploy.training.teacher import full_teacher
 
 NAMES = ("full", "kernel", "depth-1", "expansion-1")
 
