@@ -57,6 +57,10 @@ def train(
     clip: Annotated[float | None, typer.Option(help="Largest norm of a step's gradient.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 on a GPU.")] = False,
+    curve: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the learning curve: JSON lines, TensorBoard's format, a picture."),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +87,7 @@ def train(
         "clip": clip,
         "device": device,
         "mixed_precision": mixed_precision,
+        "curve": None if curve is None else str(curve),
     }
     if config_file is not None:
         whole = load_pipeline(config_file)

@@ -63,6 +63,8 @@ class TrainConfig(_Config):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     mixed_precision: bool = False
     """bfloat16 on a GPU."""
+    curve: str | None = None
+    """A folder for the learning curve: JSON lines, TensorBoard's format, and a picture."""
 
 
 class SearchConfig(_Config):

@@ -7,15 +7,19 @@ from pathlib import Path
 import torch
 
 from nat2deploy.data.load import load_data
+from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import SpaceConfig, TrainConfig
 from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.training.curve import LearningCurve
 from nat2deploy.training.distributed import World, world
 from nat2deploy.training.schedule import Phase, make_schedule
-from nat2deploy.training.supernet import ShrinkingSettings, train_supernet
+from nat2deploy.training.supernet import ShrinkingSettings, Watch, train_supernet
+
+_POINTS_A_PHASE = 3
 
 
 def train(
@@ -65,7 +69,7 @@ def _train(
         labels=data.labels,
         mean=data.mean,
         std=data.std,
-        recipe=f"{config.model_dump_json(exclude={'supernet'})} seed {seed}",
+        recipe=f"{config.model_dump_json(exclude={'supernet', 'curve'})} seed {seed}",
     )
     if out.exists() and supernet_info(out).model_copy(update={"phases": ()}) != info:
         raise UserError(f"{out} is a super-network of other settings; choose another --out or remove it")
@@ -78,6 +82,9 @@ def _train(
         place = f"{phases.index(phase) + 1}/{len(phases)} {phase.name}"
         report(f"train {place}", step, steps, f"loss {loss:.3f}")
 
+    watch = None
+    if config.curve is not None and together.is_first:
+        watch = _curve(Path(config.curve), phases, data, seed)
     _, trained = train_supernet(
         supernet,
         phases,
@@ -96,6 +103,19 @@ def _train(
             mixed_precision=config.mixed_precision,
         ),
         progress=tell,
+        watch=watch,
         world=together,
     )
     return trained
+
+
+def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int) -> Watch:
+    """Judge the super-network a few times in each phase."""
+    curve = LearningCurve(folder, data, seed=seed)
+
+    def watch(supernet: SuperNetwork, phase: Phase, done: int, total: int) -> None:
+        if done == total or done % max(1, total // _POINTS_A_PHASE) == 0:
+            before = sum(earlier.epochs for earlier in phases[: phases.index(phase)])
+            curve.record(supernet, phase.name, before + phase.epochs * done / total)
+
+    return watch

@@ -25,6 +25,10 @@ Sampler = Callable[[int], Sequence[Architecture]]
 """Given a step's number, the sub-networks that share its images; all have one resolution."""
 
 
+Watch = Callable[[SuperNetwork, Phase, int, int], None]
+"""Called with (super-network, phase, steps of it done, steps of it in all)."""
+
+
 @dataclass(frozen=True)
 class ShrinkingSettings:
     """How a super-network is trained, beside its phases.
@@ -87,11 +91,13 @@ def train_supernet(
     settings: ShrinkingSettings,
     *,
     progress: Callable[[Phase, int, int, float], None] | None = None,
+    watch: Watch | None = None,
     world: World = ALONE,
 ) -> tuple[SuperNetwork, SuperNetworkInfo]:
     """Train by progressive shrinking (Cai et al., 2020, section 3.3) and write ``out`` after each phase.
 
     A file already at ``out`` with the first phases done is gone on with; so is a phase that was killed.
+    ``watch`` is shown the super-network after each step, to be judged but not changed.
     The processes of a ``world`` call this together; the first one alone writes and tells its ``progress``.
 
     Returns the trained super-network in evaluation mode and its description.
@@ -148,7 +154,7 @@ def train_supernet(
             resolution=lambda step, number=number: _resolution(supernet, seed, number, step),  # type: ignore[misc]
             checkpoint=out.with_name(f".{out.name}.training"),
             tag=f"{phase.name} {recipe}",
-            progress=None if progress is None else _named(progress, phase),
+            progress=_progress(supernet, phase, progress, watch),
             world=world,
         )
         supernet.eval()
@@ -219,5 +225,16 @@ def _first_teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, w
     return full_teacher(supernet)
 
 
-def _named(progress: Callable[[Phase, int, int, float], None], phase: Phase) -> Progress:
-    return lambda done, total, loss: progress(phase, done, total, loss)
+def _progress(
+    supernet: SuperNetwork,
+    phase: Phase,
+    progress: Callable[[Phase, int, int, float], None] | None,
+    watch: Watch | None,
+) -> Progress:
+    def tell(done: int, total: int, loss: float) -> None:
+        if progress is not None:
+            progress(phase, done, total, loss)
+        if watch is not None:
+            watch(supernet, phase, done, total)
+
+    return tell

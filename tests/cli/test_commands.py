@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 
@@ -148,6 +149,16 @@ def _assert_refused(run, arguments, words, inputs):
         (["train", "--data", "imagefolder:empty", "--out", "x.safetensors"], "empty"),
         (["train", "--data", "digit", "--out", "x.safetensors"], "digits"),
         (["train", "--data", "digits", "--out", "x.pt"], ".safetensors"),
+        (["train", "--out", "x.safetensors"], "--data"),
+        (["train", "--data", "digits", "--schedule", "paper", "--out", "x.safetensors"], "schedule"),
+        (["train", "--data", "digits", "--teacher", "none", "--out", "x.safetensors"], "teacher"),
+        (["train", "--data", "digits", "--ema", "2", "--out", "x.safetensors"], "ema"),
+        (["train", "--data", "digits", "--device", "gpu", "--out", "x.safetensors"], "device"),
+        (["train", "--config", "unknown.toml", "--out", "x.safetensors"], "budget"),
+        (["costs", "--space", "nano-ee-x", "--arch", "{}"], "nano-ee-x"),
+        (["costs", "--space", "nano-ee-d", "--arch", '{"ks": 3, "e": 2, "d": 1, "r": 28, "exits": [5]}'], "exits 5"),
+        (["costs", "--space", "nano", "--arch", '{"ks": 3, "e": 2, "d": [1, 1], "r": 28}'], "4 stages"),
+        (["supernet", "evaluate", "w.safetensors", "--data", "digits", "--split", "train"], "--split"),
         (["supernet", "info", "broken.json"], "broken.json"),
         (["supernet", "import", "broken.json", "--out", "x.safetensors"], "broken.json"),
         (["supernet", "import", "none.pth", "--out", "x.safetensors"], "none.pth"),
@@ -184,6 +195,38 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 def test_bad_input_to_a_process_of_its_own(arguments, words, inputs):
     """A wrong option, a bad file, and the check that comes after all imports and reading."""
     _assert_refused(nat2deploy, arguments, words, inputs)
+
+
+def test_a_variant_is_trained_with_every_option_and_judged(tmp_path, here):
+    space = {**load_space("nano-ee-d").model_dump(mode="json"), "resolutions": [16], "depths": [1, 2, 3]}
+    space["name"], space["stages"] = "tiny-ee-d", space["stages"][:2]
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(space))
+    options = ("--teacher", "extracted", "--sandwich", "--ema", 0.9, "--clip", 1, "--curve", "curve")
+    size = ("--epochs", 0.6, "--batch-size", 64, "--out", "w.safetensors")
+    done = here("train", "--space", "tiny.toml", "--data", "digits", *options, *size, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    phases = ["full", "kernel", "exits-1", "depth-1", "depth-2", "expansion-1", "expansion-2"]
+    assert json.loads(done.stdout)["phases"] == phases
+    points = [json.loads(line) for line in (tmp_path / "curve" / "curve.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(point["phase"] for point in points)) == phases
+    assert points[-1]["epochs"] == pytest.approx(0.6)
+    assert (tmp_path / "curve" / "curve.png").stat().st_size > 1000
+
+    done = here(
+        "supernet", "evaluate", "w.safetensors", "--data", "digits", "--networks", 3, "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert [network["role"] for network in json.loads(done.stdout)] == [
+        "smallest",
+        "largest",
+        *["random"] * 3,
+    ]
+    assert (
+        "3 random"
+        in here(
+            "supernet", "evaluate", "w.safetensors", "--data", "digits", "--networks", 3, cwd=tmp_path
+        ).stdout
+    )
 
 
 def test_import_of_a_once_for_all_checkpoint(tmp_path, here):
