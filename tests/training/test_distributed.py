@@ -331,10 +331,12 @@ def test_torchrun_gives_the_result_of_one_process(work, undisturbed, monkeypatch
     start = SuperNetwork(load_space(str(work / "tiny.toml")), 1.0, 10).state_dict()
     assert one.keys() == two.keys() == start.keys()
     for key, value in one.items():
-        # A thousandth of what training changed, beside single precision's rounding of values up to 10.
-        changed = float((value - start[key]).abs().max())
-        assert float((value - two[key]).abs().max()) <= 1e-3 * changed + 2e-6, key
-    assert sum(not torch.equal(value, start[key]) for key, value in one.items()) > 0.9 * len(one)
+        # Rounding alone: in double precision they differ by 4e-15.
+        torch.testing.assert_close(
+            two[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+        )
+    for key in ("stem.0.conv.weight", "exits.2.1.linear.weight", "exits.1.0.expand_bn.running_var"):
+        assert float((one[key] - start[key]).abs().max()) > 5e-4, key  # far more than the tolerance
 
 
 @pytest.mark.slow
