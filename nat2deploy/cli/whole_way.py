@@ -39,12 +39,19 @@ def run(
 
 def quickstart(
     out: Annotated[Path, typer.Option("--out")] = Path("runs/quickstart"),
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", help="Instead of its own, such as latency<=1ms on a slow machine."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The whole way on scikit-learn's digits and this machine's CPU, in a few minutes."""
     from nat2deploy.cli.render import print_outcome
     from nat2deploy.run.pipeline import quickstart_config, run_pipeline
 
+    config = quickstart_config()
+    if budget:
+        config = config.model_copy(update={"budgets": tuple(budget)})
     with progress() as report:
-        outcome = run_pipeline(quickstart_config(), out, report)
+        outcome = run_pipeline(config, out, report)
     print_outcome(outcome, as_json=as_json)
