@@ -46,7 +46,7 @@ def main() -> None:
     spent_s = sum(timings[stage] for stage in ("train", "search", "finetune"))
     seconds = arguments.minutes * 60 if arguments.minutes is not None else spent_s
     front = read_json(arguments.run / "search" / "front.json", "front")
-    data = load_data(config.data, seed=config.seed, base_resolution=64)
+    data = load_data(config.data, base_resolution=64)
 
     rows, engines = [], {}
     for resolution in map(int, arguments.resolutions.split(",")):

@@ -31,6 +31,9 @@ def load_data(
 ) -> ImageData:
     """Load a data set with its three splits; the search never sees the test split.
 
+    Training, search, fine-tuning and export leave ``seed`` at its default, whatever theirs is: with splits of
+    its own, a search would validate on images that its super-network was trained on.
+
     ``validation`` (an int: images; a float below 1: a share of the training images) is held out of the
     training images, stratified by class and drawn by ``seed``. By default: 20 % of digits, 5,000 images of
     Fashion-MNIST and CIFAR, 15 % of folders. A folder's own validation and test splits are used as they

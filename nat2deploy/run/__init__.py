@@ -1,1 +1,1 @@
-"""Runs: the front door of each stage, and the whole way from profile to bench."""
+"""Runs: the front door of each stage, and the whole way from profile to a verified bundle."""

@@ -104,7 +104,7 @@ class ExportConfig(_Config):
 
 
 class PipelineConfig(_Config):
-    """The whole way: profile, train, search, fine-tune, export, verify and bench."""
+    """The whole way: profile, train, search, fine-tune, export and verify."""
 
     data: str
     budgets: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ def evaluate(
     if split not in ("validation", "test"):
         raise UserError(f"--split {split}: choose validation or test")
     supernet, info = load_supernet(path)
-    data = load_data(data_spec, seed=seed, base_resolution=max(info.space.resolutions))
+    data = load_data(data_spec, base_resolution=max(info.space.resolutions))
     if data.classes != info.classes:
         raise UserError(
             f"{data_spec} has {data.classes} classes, super-network {path} {info.classes}; give its own data"

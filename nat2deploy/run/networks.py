@@ -48,6 +48,8 @@ class FinetuneReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
+    version: int
+    """The super-network's, whose weights were tuned."""
     config: FinetuneConfig
     validation_before: Judged
     validation_after: Judged
@@ -88,10 +90,10 @@ def _finetune_one(
     folder = run.network(chosen.id)
     done = _report(folder)
     config = config.model_copy(update={"network": chosen.id})
-    if done is not None and done.config == config:
+    supernet, info = load_supernet(run.supernet_path)
+    if done is not None and (done.config, done.version) == (config, info.version):
         return done
     data = _data(run, search)
-    supernet, info = load_supernet(run.supernet_path)
     evaluator = _evaluator(search, data)
     architecture = parse_architecture(info.space, chosen.architecture)
     network = evaluator.network(supernet, architecture)
@@ -112,7 +114,7 @@ def _finetune_one(
         recalibrate=evaluator.recalibrate,
         teacher=CalibratedTeacher(supernet, data, config.seed) if config.distil else None,
         checkpoint=folder / ".training",
-        tag=f"finetune {config.model_dump_json()}",
+        tag=f"finetune {info.version} {config.model_dump_json()}",
         progress=lambda done, total, loss: report(f"fine-tune {chosen.id}", done, total, f"loss {loss:.3f}"),
     )
     saved = NetworkInfo(
@@ -126,6 +128,7 @@ def _finetune_one(
     save_network(folder / "network.safetensors", network, saved)
     written = FinetuneReport(
         id=chosen.id,
+        version=info.version,
         config=config,
         validation_before=Judged.of(result.before),
         validation_after=Judged.of(result.after),
@@ -166,21 +169,19 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
 
 
 def _choose(run: RunDirectory, wanted: str) -> FrontNetwork:
-    """As ``Front.choose``, but ``best`` goes by validation accuracy after fine-tuning where there is one."""
+    """As ``Front.choose``, but ``best`` is the best of those that were fine-tuned, if any were."""
     front = load_front(run.front_path)
     if wanted != "best" or front.best is None:
         return front.choose(wanted)
 
-    def validated(network: FrontNetwork) -> float:
-        report = _report(run.network(network.id))
-        return network.top1 if report is None else report.validation_after.top1
-
-    return max((network for network in front.networks if network.feasible), key=validated)
+    tuned = {n.id: _report(run.network(n.id)) for n in front.networks if n.feasible}
+    validated = {key: report.validation_after.top1 for key, report in tuned.items() if report is not None}
+    return front.choose(max(validated, key=lambda key: validated[key])) if validated else front.best
 
 
 def _data(run: RunDirectory, search: SearchConfig) -> ImageData:
     _, held = load_supernet(run.supernet_path)
-    return load_data(search.data, seed=search.settings.seed, base_resolution=max(held.space.resolutions))
+    return load_data(search.data, base_resolution=max(held.space.resolutions))
 
 
 def _evaluator(search: SearchConfig, data: ImageData) -> SubNetworkEvaluator:

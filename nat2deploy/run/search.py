@@ -89,7 +89,7 @@ def _read(config: SearchConfig) -> _Inputs:
                 f"table {config.table} has no certificate; profile again on a quiet machine, "
                 "or say --allow-uncertified"
             )
-    data = load_data(config.data, seed=config.settings.seed, base_resolution=max(space.resolutions))
+    data = load_data(config.data, base_resolution=max(space.resolutions))
     objectives = Objectives(
         CostModel(space, data.classes, table), IntegerEncoding(space), budgets, config.settings.objectives
     )

@@ -56,7 +56,7 @@ def _train(
         raise UserError(f"--out {out}: a super-network is a .safetensors file; add that ending")
     space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
     width = space.widths[0] if config.width is None else config.width
-    data = load_data(data_spec, seed=seed, base_resolution=max(space.resolutions))
+    data = load_data(data_spec, base_resolution=max(space.resolutions))
     phases = make_schedule(config.schedule, space, epochs=config.epochs, learning_rate=config.learning_rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

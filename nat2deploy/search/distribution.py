@@ -18,11 +18,15 @@ class GeneDistribution:
     def __init__(self, encoding: IntegerEncoding, genes: Genes, smoothing: float = 0.5) -> None:
         self.encoding = encoding
         self.probabilities = []
-        running = encoding.running(genes)
+        said = encoding.running(genes)
+        # Behind a stage's first absent layer nothing is said either: all but the first 0 follow from it.
+        follows = np.ones_like(encoding.layers(genes), dtype=np.bool_)
+        follows[..., 1:] = encoding.layers(genes)[..., :-1] != 0
+        said[:, encoding.first_layer :] &= follows.reshape(len(genes), -1)
         self.lowest = np.maximum(encoding.lower, encoding.required)
         for column, (low, high) in enumerate(zip(self.lowest, encoding.upper, strict=True)):
-            said = genes[running[:, column], column]  # genes behind the last exit say nothing
-            counts = np.bincount(said - low, minlength=int(high - low) + 1) + smoothing
+            values = genes[said[:, column], column]
+            counts = np.bincount(values - low, minlength=int(high - low) + 1) + smoothing
             self.probabilities.append(counts / counts.sum())
 
     def sample(self, rng: np.random.Generator, count: int = 1) -> list[Architecture]:

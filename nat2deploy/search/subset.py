@@ -12,10 +12,10 @@ from nat2deploy.search.survival import Floats
 def select_diverse(objectives: Floats, violations: Floats, known: Floats, count: int) -> NDArray[np.int64]:
     """Indices of up to ``count`` rows of predicted ``objectives`` [N, M], good and far apart in cost.
 
-    Feasible rows (``violations`` [N] of 0) come first. By non-dominated rank twice as many as needed are
-    short-listed; from these the row whose costs (columns 1 and on) are farthest from everything chosen
-    and from the archive's front ``known`` [K, M] is taken, again and again. Where costs tie, the lower
-    predicted error wins.
+    Feasible rows (``violations`` [N] of 0) come first. Whole non-dominated ranks are short-listed until they
+    hold twice as many as needed; from these the row whose costs (columns 1 and on) are farthest from
+    everything chosen and from the archive's front ``known`` [K, M] is taken, again and again. Where costs
+    tie, the lower predicted error wins.
     """
     total = len(objectives)
     if total == 0:
@@ -25,7 +25,9 @@ def select_diverse(objectives: Floats, violations: Floats, known: Floats, count:
         rank[front] = level
     order = np.lexsort((objectives[:, 0], rank, np.maximum(violations, 0.0)))
     inside = int(np.sum(violations <= 0.0))
-    pool = order[: min(2 * count, max(inside, count))]  # no infeasible row while a feasible one is left
+    pool = order[: max(inside, count)]  # no infeasible row while a feasible one is left
+    if inside > 2 * count:  # whole ranks: cut inside one, only its dear end would be left
+        pool = pool[rank[pool] <= rank[pool[2 * count - 1]]]
     costs = objectives[:, 1:]
     span = np.ptp(np.concatenate([costs[pool], known[:, 1:]]), axis=0)
     scaled = costs / np.where(span > 0, span, 1.0)

@@ -131,7 +131,7 @@ class SearchWeights:
         self._held = (supernet.eval(), described)
 
     def _warm_up(self, supernet: SuperNetwork, report: Report) -> None:
-        """Train on the new data by uniform sampling: the largest sub-network and a random one a step."""
+        """Train on the new data by uniform sampling: the full network and ``adapt_subnets`` others a step."""
         settings, space = self.settings, supernet.space
         choices = Choices.of(space)
 

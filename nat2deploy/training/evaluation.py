@@ -40,13 +40,20 @@ def accuracy(network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]]) -> A
     """Judge a network, in evaluation mode, on batches of (images [B, 3, r, r], targets [B])."""
     network.eval()
     right, loss, count = 0, 0.0, 0
+    device = _device(network)
     with torch.inference_mode():
         for images, targets in labelled:
-            logits = network(images.contiguous(memory_format=torch.channels_last))
+            targets = targets.to(device)
+            logits = network(images.to(device, memory_format=torch.channels_last))
             right += int((logits.argmax(1) == targets).sum())
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             count += len(targets)
     return Accuracy(right / count, loss / count, count)
+
+
+def _device(network: nn.Module) -> torch.device:
+    """Where the network's weights are; the CPU of one without any."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def judge(
@@ -103,7 +110,8 @@ class SubNetworkEvaluator:
             shuffle_seed=0,
             drop_last=True,
         )
-        recalibrate(network, (x.contiguous(memory_format=torch.channels_last) for x, _ in stream))
+        device = _device(network)
+        recalibrate(network, (x.to(device, memory_format=torch.channels_last) for x, _ in stream))
 
     def __call__(self, supernet: SuperNetwork, architecture: Architecture) -> Accuracy:
         """Accuracy of the architecture on the validation split."""

@@ -19,7 +19,7 @@ from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
 from nat2deploy.training.losses import LABEL_SMOOTHING, exit_weights, exits_loss
 from nat2deploy.training.schedule import Phase
-from nat2deploy.training.teacher import CalibratedTeacher, full_teacher
+from nat2deploy.training.teacher import CalibratedTeacher
 
 Sampler = Callable[[int], Sequence[Architecture]]
 """Given a step's number, the sub-networks that share its images; all have one resolution."""
@@ -130,7 +130,8 @@ def train_supernet(
         if phase.distil and settings.teacher == "extracted":
             teacher = CalibratedTeacher(supernet, data, seed)
         elif phase.distil:
-            teacher = _first_teacher(supernet, teacher_file, info, world).to(settings.device)
+            first = _first_full(supernet, teacher_file, info, world).to(settings.device)
+            teacher = CalibratedTeacher(first, data, seed)
         if phase.sort_channels and number:
             supernet.sort_channels()
         sampler = _phase_sampler(supernet, phase, settings, number)
@@ -213,16 +214,16 @@ def _resolution(supernet: SuperNetwork, seed: int, number: int, step: int) -> in
     return int(rng.choice(supernet.space.resolutions))
 
 
-def _first_teacher(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, world: World) -> nn.Module:
-    """The teacher of all distilled phases, kept on disk so that a resumed run has the same one.
+def _first_full(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, world: World) -> SuperNetwork:
+    """The super-network whose full network teaches all phases, kept on disk for a resumed run.
 
     Whether another process finds the file or has its own weights makes no difference: they are the same.
     """
     if path.exists():
-        return full_teacher(load_supernet(path)[0])
+        return load_supernet(path)[0]
     if world.is_first:
         save_supernet(path, supernet, info)
-    return full_teacher(supernet)
+    return supernet
 
 
 def _progress(

@@ -19,7 +19,7 @@ _IMAGES, _BATCH = 2000, 250
 def full_teacher(supernet: SuperNetwork) -> nn.Module:
     """A frozen copy of the full network, in evaluation mode: of several exits the ensemble (ENS-KD).
 
-    Its BN statistics are the super-network's: its own only where nothing but the full network was trained.
+    Its BN statistics are the super-network's, of whatever was trained last: see ``CalibratedTeacher``.
     """
     full = supernet.space.full()
     teacher = supernet.extract(full).eval()

@@ -17,7 +17,7 @@ def test_ends_and_distinct_random_networks_on_the_split_asked_for(outcome):
     assert [network.role for network in found] == ["smallest", "largest", *["random"] * 5]
     assert len({network.id for network in found}) >= 6
     supernet, _ = load_supernet(path)
-    data = load_data("digits", seed=3, base_resolution=max(supernet.space.resolutions))
+    data = load_data("digits", base_resolution=max(supernet.space.resolutions))
     own = SubNetworkEvaluator(data, seed=3)(supernet, supernet.space.largest())
     assert (found[1].top1, found[1].images) == (own.top1, len(data.validation))
     assert found[1].macs == total_macs(lower(supernet.space, supernet.space.largest(), 10))

@@ -31,8 +31,25 @@ def test_probabilities_are_smoothed_counts(wide_encoding, genes):
     distribution = GeneDistribution(wide_encoding, genes, smoothing=2.0)
     for column in (0, 2, 5):
         low, high = int(wide_encoding.lower[column]), int(wide_encoding.upper[column])
-        counts = np.array([(genes[:, column] == value).sum() + 2.0 for value in range(low, high + 1)])
+        # of a layer only where the one before it is present
+        rows = genes if column < 3 else genes[genes[:, column - 1] > 0]
+        counts = np.array([(rows[:, column] == value).sum() + 2.0 for value in range(low, high + 1)])
         np.testing.assert_allclose(distribution.probabilities[column], counts / counts.sum())
+
+
+def test_depths_are_sampled_as_the_best_have_them():
+    encoding = IntegerEncoding(load_space("ofa-mbv3").restrict(resolutions=(128,), widths=(1.0,)))
+    space, rng = encoding.space, np.random.default_rng(0)
+    for shares in ((0.5, 0.0, 0.5), (0.35, 0.21, 0.44)):
+        depths = rng.choice([2, 3, 4], size=(400, 5), p=shares)
+        genes = np.concatenate([np.zeros((400, 2), dtype=np.int64), np.full((400, 20), 5)], axis=1)
+        absent = np.arange(4)[None, None] >= depths[..., None]
+        genes[:, 2:][absent.reshape(400, 20)] = 0
+        distribution = GeneDistribution(encoding, genes)
+        drawn = [a for step in range(300) for a in distribution.sample(np.random.default_rng(step), 2)]
+        found = np.bincount([depth for a in drawn for depth in a.depths], minlength=5)[2:] / (5 * len(drawn))
+        assert found == pytest.approx(shares, abs=0.05)
+        assert all(space.contains(a) for a in drawn)
 
 
 def test_samples_favour_what_the_best_have(wide_encoding):

@@ -36,6 +36,13 @@ def test_the_chosen_lie_apart_in_cost():
     assert {round(crowd[i]) for i in choose(curve(crowd), 4)} == {0, 5, 10}
 
 
+def test_of_a_long_front_both_ends_and_the_middle_are_chosen():
+    costs = np.linspace(0, 10, 100)
+    chosen = sorted(costs[i] for i in choose(curve(costs), 8, known=curve([10.5])))
+    assert chosen[0] < 1 and chosen[-1] > 9
+    assert np.diff(chosen).max() < 2.6
+
+
 def test_the_archive_front_is_kept_away_from():
     front = curve([0, 1, 2, 3])
     known = curve([0, 1, 2])
