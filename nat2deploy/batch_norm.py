@@ -27,6 +27,16 @@ _ranks: ContextVar[Ranks | None] = ContextVar("ranks of batch normalisation", de
 
 
 @contextmanager
+def own_batch() -> Iterator[None]:
+    """Inside, also within ``whole_batch``, each process takes statistics over what it holds itself."""
+    token = _ranks.set(None)
+    try:
+        yield
+    finally:
+        _ranks.reset(token)
+
+
+@contextmanager
 def whole_batch(ranks: Ranks) -> Iterator[None]:
     """Inside, normalisation in training mode takes its statistics over the batches of all ``ranks``.
 

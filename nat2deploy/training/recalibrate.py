@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from nat2deploy.batch_norm import own_batch
+
 
 def recalibrate(network: nn.Module, images: Iterable[Tensor]) -> None:
     """Replace every BN's running statistics by their mean over batches of ``images`` [B, 3, r, r].
@@ -21,7 +23,8 @@ def recalibrate(network: nn.Module, images: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over batches
         norm.train()
-    with torch.no_grad():
+    # Where several processes train together, each of them sees all of these images.
+    with torch.no_grad(), own_batch():
         for batch in images:
             network(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
