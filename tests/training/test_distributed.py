@@ -305,8 +305,8 @@ def work(tmp_path_factory) -> Path:
 def arguments(work: Path, out: str) -> list[str]:
     """A training of 17 steps in seven phases, at a rate at which rounding does not grow."""
     return [
-        "train", "--data", "digits", "--space", str(work / "tiny.toml"), "--epochs", "1", "--seed", "1",
-        "--batch-size", "64", "--learning-rate", "0.005", "--ema", "0.5", "--clip", "1", "--sandwich",
+        "train", "--data", "digits", "--space", str(work / "tiny.toml"), "--epochs", "1", "--seed", "3",
+        "--batch-size", "64", "--learning-rate", "0.007", "--ema", "0.5", "--clip", "1", "--sandwich",
         "--out", str(work / out),
     ]  # fmt: skip
 
@@ -327,7 +327,7 @@ def test_torchrun_gives_the_result_of_one_process(work, undisturbed, monkeypatch
     one, two = load_file(work / "one.safetensors"), undisturbed[0]
     info = supernet_info(work / "two.safetensors")
     assert info == supernet_info(work / "one.safetensors") and info.phases == PHASES
-    torch.manual_seed(1)
+    torch.manual_seed(3)
     start = SuperNetwork(load_space(str(work / "tiny.toml")), 1.0, 10).state_dict()
     assert one.keys() == two.keys() == start.keys()
     for key, value in one.items():
@@ -336,7 +336,7 @@ def test_torchrun_gives_the_result_of_one_process(work, undisturbed, monkeypatch
             two[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
         )
     for key in ("stem.0.conv.weight", "exits.2.1.linear.weight", "exits.1.0.expand_bn.running_var"):
-        assert float((one[key] - start[key]).abs().max()) > 2e-4, key  # far more than the tolerance
+        assert float((one[key] - start[key]).abs().max()) > 5e-4, key  # far more than the tolerance
 
 
 @pytest.mark.slow
