@@ -11,6 +11,8 @@ from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, r
 from nat2deploy.cli.progress import progress
 from nat2deploy.launch import launched
 
+_SUPERNET = "A super-network's file, or a shipped one's name: nano-ee-d-fashion-mnist."
+
 supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks, or import one.")
 
 
@@ -35,6 +37,9 @@ def train(
     resolution_list: Resolutions = None,
     width: Annotated[
         float | None, typer.Option(help="Width multiplier; the space's first by default.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Start from this one's weights: a file, or a shipped one's name.")
     ] = None,
     schedule: Annotated[
         str,
@@ -75,6 +80,7 @@ def train(
     from nat2deploy.run.config import SpaceConfig, TrainConfig, load_pipeline
 
     given = {
+        "start": start,
         "schedule": schedule,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -107,39 +113,49 @@ def train(
 
 @supernet_app.command("info")
 def supernet_show(
-    path: Annotated[Path, typer.Argument(metavar="SUPERNET")],
+    supernet: Annotated[str, typer.Argument(metavar="SUPERNET", help=_SUPERNET)],
     as_json: Json = False,
 ) -> None:
     """Say what a super-network file holds."""
     from nat2deploy.cli.render import print_supernet
     from nat2deploy.supernet.checkpoint import supernet_info
+    from nat2deploy.supernet.shipped import find_supernet
 
+    path = find_supernet(supernet)
     print_supernet(supernet_info(path), path, as_json=as_json)
 
 
 @supernet_app.command("evaluate")
 def supernet_evaluate(
-    path: Annotated[Path, typer.Argument(metavar="SUPERNET")],
+    supernet: Annotated[str, typer.Argument(metavar="SUPERNET", help=_SUPERNET)],
     data: Data,
     networks: Annotated[int, typer.Option(min=1, help="Random sub-networks.")] = 50,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    card: Annotated[
+        Path | None, typer.Option(help="Write the super-network's model card here, a .md file.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Judge the smallest, the largest and random sub-networks with inherited weights."""
     from nat2deploy.cli.render import print_evaluated
     from nat2deploy.run.evaluate import evaluate
+    from nat2deploy.run.model_card import write_model_card
 
     with progress() as report:
-        found = evaluate(path, data, networks=networks, split=split, seed=seed, report=report)
+        found = evaluate(supernet, data, networks=networks, split=split, seed=seed, report=report)
+    if card is not None:
+        write_model_card(card, supernet, found, split)
     print_evaluated(found, as_json=as_json)
 
 
 def search(
-    supernet: Annotated[Path, typer.Option("--supernet", help="A trained super-network.")],
+    supernet: Annotated[str, typer.Option("--supernet", help=_SUPERNET)],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")],
-    space: Space = "nano",
+    space: Annotated[
+        str | None, typer.Option("--space", help="Refuse a super-network of another space.")
+    ] = None,
     resolution_list: Resolutions = None,
     table: Annotated[Path | None, typer.Option(help="A latency table of `nat2deploy profile`.")] = None,
     budget: Annotated[
@@ -171,7 +187,7 @@ def search(
     """
     from nat2deploy.cli.render import print_front
     from nat2deploy.files import parse, read_toml
-    from nat2deploy.run.config import SearchConfig, SpaceConfig
+    from nat2deploy.run.config import SearchConfig, SearchedSpace
     from nat2deploy.run.search import search as run_search
     from nat2deploy.search.settings import SearchSettings
 
@@ -186,8 +202,8 @@ def search(
     chosen.update({key: value for key, value in given.items() if value is not None})
     chosen["seed"] = seed
     config = SearchConfig(
-        space=SpaceConfig(name=space, resolutions=resolutions(resolution_list)),
-        supernet=str(supernet),
+        space=SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
+        supernet=supernet,
         data=data,
         table=None if table is None else str(table),
         budgets=tuple(budget or ()),

@@ -26,6 +26,15 @@ class SpaceConfig(_Config):
     resolutions: tuple[Positive, ...] | None = None
 
 
+class SearchedSpace(_Config):
+    """Which part of a super-network's space to search."""
+
+    name: str | None = None
+    """The space that the super-network must be of; its own when not given."""
+    resolutions: tuple[Positive, ...] | None = None
+    """Those that it was trained at when not given."""
+
+
 class ProfileConfig(_Config):
     """How to make the latency table."""
 
@@ -42,7 +51,9 @@ class TrainConfig(_Config):
     """How to train the super-network by progressive shrinking."""
 
     supernet: str | None = None
-    """A super-network made before; nothing is trained then."""
+    """A super-network made before, a file or a shipped one's name; nothing is trained then."""
+    start: str | None = None
+    """A super-network whose weights training starts from, a file or a shipped one's name."""
     schedule: Literal["scaled", "eps-paper"] = "scaled"
     """``eps-paper``: OFAv2's published phases, with their own epochs and rates."""
     epochs: Annotated[float, Field(gt=0)] = 12.0
@@ -70,8 +81,9 @@ class TrainConfig(_Config):
 class SearchConfig(_Config):
     """Everything of one search; stored whole in its run."""
 
-    space: SpaceConfig
+    space: SearchedSpace = SearchedSpace()
     supernet: str
+    """A file, or a shipped one's name."""
     data: str
     table: str | None = None
     budgets: tuple[str, ...] = ()

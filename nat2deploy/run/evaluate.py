@@ -14,6 +14,7 @@ from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import lower, total_macs, total_params
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.supernet.checkpoint import load_supernet
+from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
 
 
@@ -31,7 +32,13 @@ class EvaluatedNetwork:
 
 
 def evaluate(
-    path: Path, data_spec: str, *, networks: int, split: str, seed: int = 0, report: Report = silent
+    supernet_name: str | Path,
+    data_spec: str,
+    *,
+    networks: int,
+    split: str,
+    seed: int = 0,
+    report: Report = silent,
 ) -> list[EvaluatedNetwork]:
     """Judge a super-network's smallest, largest and ``networks`` random sub-networks, BN recalibrated.
 
@@ -40,11 +47,12 @@ def evaluate(
     """
     if split not in ("validation", "test"):
         raise UserError(f"--split {split}: choose validation or test")
-    supernet, info = load_supernet(path)
+    supernet, info = load_supernet(find_supernet(supernet_name))
     data = load_data(data_spec, base_resolution=max(info.space.resolutions))
     if data.classes != info.classes:
         raise UserError(
-            f"{data_spec} has {data.classes} classes, super-network {path} {info.classes}; give its own data"
+            f"{data_spec} has {data.classes} classes, super-network {supernet_name} {info.classes}; "
+            "give its own data"
         )
     space = supernet.space
     drawn = random_architectures(IntegerEncoding(space), np.random.default_rng([seed, 12]), networks)

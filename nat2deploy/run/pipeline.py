@@ -15,13 +15,13 @@ from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
+from nat2deploy.run.config import PipelineConfig, SearchConfig, SearchedSpace, load_pipeline
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
 from nat2deploy.run.front import Front
 from nat2deploy.run.networks import FinetuneReport, finetune
 from nat2deploy.run.profile import profile_once
-from nat2deploy.run.search import search
+from nat2deploy.run.search import search, supernet_and_space
 from nat2deploy.run.train import train
 from nat2deploy.search.budget import parse_budgets
 
@@ -69,19 +69,22 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         UserError: an input that cannot be used, or no network keeps the budgets.
     """
     parse_budgets(list(config.budgets))
+    if config.train.supernet is not None:
+        supernet_and_space(config.train.supernet, _searched(config))  # now, not after profiling
     run = RunDirectory(out)
     run.begin(config)
     with run.locked():
-        table_path, supernet = out / "table.json", out / "supernet.safetensors"
+        table_path = out / "table.json"
+        supernet = config.train.supernet or str(out / "supernet.safetensors")
         with _timed(out, "profile"):
             table = profile_once(
                 config.space, config.target, config.profile, table_path, seed=config.seed, report=report
             )
         with _timed(out, "train"):
             if config.train.supernet is None:
-                train(config.space, config.data, config.train, supernet, seed=config.seed, report=report)
-            else:
-                supernet = Path(config.train.supernet)
+                train(
+                    config.space, config.data, config.train, Path(supernet), seed=config.seed, report=report
+                )
         with _timed(out, "search"):
             front = search(_search_config(config, supernet, table_path), out / "search", report)
         if front.best is None:
@@ -100,13 +103,17 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         return Outcome(out, table, front, finetuned, manifest, verification, bundle)
 
 
-def _search_config(config: PipelineConfig, supernet: Path, table: Path) -> SearchConfig:
+def _search_config(config: PipelineConfig, supernet: str, table: Path) -> SearchConfig:
     return SearchConfig(
-        space=config.space,
-        supernet=str(supernet),
+        space=_searched(config),
+        supernet=supernet,
         data=config.data,
         table=config.profile.table or str(table),
         budgets=config.budgets,
         allow_uncertified=config.allow_uncertified,
         settings=config.search.model_copy(update={"seed": config.seed}),
     )
+
+
+def _searched(config: PipelineConfig) -> SearchedSpace:
+    return SearchedSpace(name=config.space.name, resolutions=config.space.resolutions)

@@ -14,7 +14,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.config import SearchConfig, SearchedSpace
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import Front, FrontNetwork, Measured, save_front
 from nat2deploy.search.archive import Evaluation
@@ -25,6 +25,7 @@ from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, supernet_info
+from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.target import fingerprint
 
 
@@ -55,7 +56,9 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     run = RunDirectory(out)
     run.begin(config)
     with run.locked():
-        weights = SearchWeights(out, Path(config.supernet), inputs.space, inputs.data, config.settings)
+        weights = SearchWeights(
+            out, find_supernet(config.supernet), inputs.space, inputs.data, config.settings
+        )
         loop = Nat2Search(
             inputs.objectives, weights, inputs.data, config.settings, out, lambda s: _tell(report, s, inputs)
         )
@@ -70,16 +73,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
 def _read(config: SearchConfig) -> _Inputs:
     """Read and check every input before anything is written."""
     budgets = parse_budgets(list(config.budgets))
-    space = load_space(config.space.name)
-    info = supernet_info(Path(config.supernet))
-    if info.space.fingerprint != space.fingerprint:
-        raise UserError(
-            f"super-network {config.supernet} is of space '{info.space.name}', not '{space.name}'; "
-            "give the space that it was trained on"
-        )
-    space = space.restrict(
-        resolutions=config.space.resolutions or info.space.resolutions, widths=(info.width,)
-    )
+    info, space = supernet_and_space(config.supernet, config.space)
     table = None
     if config.table is not None:
         table = load_table(Path(config.table))
@@ -94,6 +88,21 @@ def _read(config: SearchConfig) -> _Inputs:
         CostModel(space, data.classes, table), IntegerEncoding(space), budgets, config.settings.objectives
     )
     return _Inputs(info, space, table, budgets, data, objectives)
+
+
+def supernet_and_space(spec: str, chosen: SearchedSpace) -> tuple[SuperNetworkInfo, SearchSpace]:
+    """Return a super-network's description, and the part of its space that is searched.
+
+    Raises:
+        UserError: no such super-network, one of another space, or a resolution that its space has not.
+    """
+    info = supernet_info(find_supernet(spec))
+    if chosen.name is not None and load_space(chosen.name).fingerprint != info.space.fingerprint:
+        raise UserError(
+            f"super-network {spec} is of space '{info.space.name}', not '{chosen.name}'; "
+            "give the space that it was trained on"
+        )
+    return info, info.space.restrict(resolutions=chosen.resolutions, widths=(info.width,))
 
 
 def _tell(report: Report, status: Status, inputs: _Inputs) -> None:

@@ -9,11 +9,13 @@ import torch
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
+from nat2deploy.files import sha256
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import SpaceConfig, TrainConfig
-from nat2deploy.space.search_space import load_space
+from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.curve import LearningCurve
 from nat2deploy.training.distributed import World, world
 from nat2deploy.training.schedule import Phase, make_schedule
@@ -58,9 +60,7 @@ def _train(
     width = space.widths[0] if config.width is None else config.width
     data = load_data(data_spec, base_resolution=max(space.resolutions))
     phases = make_schedule(config.schedule, space, epochs=config.epochs, learning_rate=config.learning_rate)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        supernet = SuperNetwork(space, width, data.classes)
+    supernet, before, origin = _start(config, space, width, data, seed)
     info = SuperNetworkInfo(
         space=supernet.space,
         width=width,
@@ -69,11 +69,12 @@ def _train(
         labels=data.labels,
         mean=data.mean,
         std=data.std,
-        recipe=f"{config.model_dump_json(exclude={'supernet', 'curve'})} seed {seed}",
+        phases=before,
+        recipe=f"{config.model_dump_json(exclude={'supernet', 'start', 'curve'})} seed {seed}{origin}",
     )
-    if out.exists() and supernet_info(out).model_copy(update={"phases": ()}) != info:
+    if out.exists() and supernet_info(out).model_copy(update={"phases": before}) != info:
         raise UserError(f"{out} is a super-network of other settings; choose another --out or remove it")
-    done = len(supernet_info(out).phases) if out.exists() else 0
+    done = len(supernet_info(out).phases) - len(before) if out.exists() else 0
     together.expect_same(done, "phases done")
     if done == len(phases):
         return load_supernet(out)[1]
@@ -107,6 +108,27 @@ def _train(
         world=together,
     )
     return trained
+
+
+def _start(
+    config: TrainConfig, space: SearchSpace, width: float, data: ImageData, seed: int
+) -> tuple[SuperNetwork, tuple[str, ...], str]:
+    """Return the weights that training starts from, the phases behind them, and words on their origin."""
+    if config.start is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return SuperNetwork(space, width, data.classes), (), ""
+    path = find_supernet(config.start)
+    supernet, info = load_supernet(path)
+    if (info.space.fingerprint, info.width) != (space.fingerprint, width):
+        raise UserError(
+            f"super-network {config.start} is of space '{info.space.name}' at width {info.width:g}, not "
+            f"'{space.name}' at width {width:g}; start from one of the same"
+        )
+    if supernet.classes != data.classes:
+        supernet = supernet.with_classes(data.classes, seed)
+    supernet.space = space
+    return supernet, info.phases, f" from {sha256(path)}"
 
 
 def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int) -> Watch:

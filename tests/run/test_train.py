@@ -1,0 +1,54 @@
+"""Training that starts from a super-network's weights."""
+
+import pytest
+import torch
+
+from nat2deploy.errors import UserError
+from nat2deploy.run.config import SpaceConfig, TrainConfig, load_pipeline
+from nat2deploy.run.train import train
+from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
+
+
+@pytest.fixture(scope="module")
+def started(outcome, config_path, tmp_path_factory):
+    """A short training from the pipeline's super-network: its space, its settings, and where it is."""
+    space = load_pipeline(config_path).space
+    source = outcome.out / "supernet.safetensors"
+    config = TrainConfig(start=str(source), epochs=0.2, learning_rate=1e-5, batch_size=64)
+    out = tmp_path_factory.mktemp("started") / "w.safetensors"
+    train(space, "digits", config, out, seed=1)
+    return space, config, out
+
+
+def test_it_begins_with_those_weights_and_adds_its_phases(outcome, started):
+    _, _, out = started
+    before, old = load_supernet(outcome.out / "supernet.safetensors")
+    after, info = load_supernet(out)
+    assert info.phases[: len(old.phases)] == old.phases
+    assert info.phases[len(old.phases) :] == old.phases  # the same phases once more
+    assert info.recipe != old.recipe
+    # So low a rate moves weights by less than it would take to forget them.
+    for key in ("stem.0.conv.weight", "exits.2.1.linear.weight"):
+        assert torch.allclose(before.state_dict()[key], after.state_dict()[key], atol=1e-3)
+        assert not torch.equal(before.state_dict()[key], after.state_dict()[key])
+
+
+def test_the_same_command_leaves_it_as_it_is(started):
+    space, config, out = started
+    bytes_before = out.read_bytes()
+    assert train(space, "digits", config, out, seed=1) == supernet_info(out)
+    assert out.read_bytes() == bytes_before
+
+
+def test_another_start_is_another_training(outcome, started, tmp_path):
+    space, config, out = started
+    other = config.model_copy(update={"start": str(out)})
+    with pytest.raises(UserError, match="of other settings"):
+        train(space, "digits", other, out, seed=1)
+
+
+def test_a_start_of_another_space_is_refused(started, tmp_path):
+    _, config, _ = started
+    with pytest.raises(UserError, match="is of space 'tiny' at width 1, not 'nano' at width 1"):
+        train(SpaceConfig(name="nano"), "digits", config, tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
