@@ -17,6 +17,7 @@ from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
 from nat2deploy.training.distributed import ALONE, World
+from nat2deploy.training.memory import keep_freed_memory
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, running loss)."""
@@ -75,6 +76,7 @@ def run_loop(
         UserError: the loss is no longer finite, the checkpoint cannot be read, or a batch does not divide
             evenly among the processes.
     """
+    keep_freed_memory()
     split = data.train if split is None else split
     per_epoch = batch_count(split, settings.batch_size, drop_last=True)
     if per_epoch == 0:
