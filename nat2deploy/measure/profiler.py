@@ -21,10 +21,11 @@ from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.measure.clock import Run
-from nat2deploy.measure.environment import load_warning, pinned_threads
+from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
 from nat2deploy.measure.networks import reference_workload
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
+from nat2deploy.measure.pinning import load_warning
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.space.lowering import every_signature
 from nat2deploy.space.search_space import SearchSpace
