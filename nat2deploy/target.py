@@ -71,15 +71,25 @@ def load_profile(path: Path) -> Profile:
     return parse(Profile, read_toml(path, "profile"), f"profile {path}")
 
 
-def make_target(device: str, backend: str, precision: str, threads: int, batch: int) -> Target:
+def make_target(
+    device: str, backend: str, precision: str, threads: int, batch: int, *, elsewhere: bool = False
+) -> Target:
     """Build a target from the words of a command line.
+
+    Args:
+        device: ``cpu``.
+        backend: a ``Backend``.
+        precision: a ``Precision``.
+        threads: at most this machine's cores.
+        batch: images at a time.
+        elsewhere: the device is another machine, which has its own number of cores.
 
     Raises:
         UserError: a device, backend or precision that cannot be measured, or a count out of range.
     """
     if device != "cpu":
-        raise UserError(f"device '{device}' cannot be measured; `nat2deploy devices` lists what can (cpu)")
-    if threads > (os.cpu_count() or 1):
+        raise UserError(f"device '{device}' cannot be measured; `nat2deploy devices` lists what can")
+    if not elsewhere and threads > (os.cpu_count() or 1):
         raise UserError(f"threads: {threads} asked for, this machine has {os.cpu_count()} cores; use fewer")
     fields = {
         "device": device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import numpy as np
 
@@ -11,13 +12,11 @@ from nat2deploy.errors import UserError
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.groups import Candidate, Group
-from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
+from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.networks import reference_workload
 from nat2deploy.measure.pinning import load_warning
+from nat2deploy.measure.prepared import prepare_and_measure
 from nat2deploy.target import Fingerprint, Target, fingerprint
-
-PREPARING = 0.3
-"""The share of a group's progress that is compiling or sending."""
 
 
 class Device(ABC):
@@ -82,34 +81,21 @@ class LocalDevice(Device):
         return load_warning()
 
     def _measure(self, group: Group, progress: Progress) -> Measurement:
-        rng = np.random.default_rng(group.seed)
         # Within, because with PyTorch's own threads exporting took six times as long beside other load.
         with pinned_threads(self.target):
             if self._reference is None:
                 self._reference = reference_workload(self.target)
-            runs, count = {}, len(group.candidates)
-            for done, (name, candidate) in enumerate(group.candidates.items()):
-                progress(PREPARING * done / count, f"{group.name}: compiling {done + 1} of {count}")
-                runs[name] = self._prepare(candidate, rng)
-            return measure_interleaved(
-                runs,
+            return prepare_and_measure(
+                group.name,
+                {name: partial(self._prepare, candidate) for name, candidate in group.candidates.items()},
+                self._reference,
                 seed=group.seed,
-                time_limit_s=group.time_limit_s,
                 precision=group.precision,
-                reference=self._reference,
-                progress=part(progress, PREPARING, 1.0),
+                time_limit_s=group.time_limit_s,
+                progress=progress,
             )
 
     def _prepare(self, candidate: Candidate, rng: np.random.Generator) -> Run:
         shape = (self.target.batch, *candidate.input_shape)
         engine = compile_model(candidate.build(), self.target, shape)
         return engine.prepare(rng.standard_normal(shape, dtype=np.float32))
-
-
-def part(tell: Progress, start: float, end: float) -> Progress:
-    """Return a progress whose 0 to 1 is ``start`` to ``end`` of another one's."""
-
-    def inner(share: float, text: str) -> None:
-        tell(start + (end - start) * share, text)
-
-    return inner

@@ -17,7 +17,7 @@ from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.errors import UserError
-from nat2deploy.measure.device import Device, LocalDevice, part
+from nat2deploy.measure.device import Device, LocalDevice
 from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
@@ -64,14 +64,14 @@ def profile_space(
     for line in (device.warning(), word):
         if line:
             tell(0.0, line)
-    _measure_blocks(plan, device, done, partial, part(tell, 0.0, _BLOCK_PROGRESS))
+    _measure_blocks(plan, device, done, partial, _part(tell, 0.0, _BLOCK_PROGRESS))
     blocks = _merge(done.chunks)
     medians = BlockMedians(blocks.entries)
     networks = plan.choose_networks(
         size or (lambda network: sum(medians.median_ms(signature) for signature in network))
     )
     whole = _measure_networks(
-        networks, plan.network_groups(done.profile, networks), device, part(tell, _BLOCK_PROGRESS, 1.0)
+        networks, plan.network_groups(done.profile, networks), device, _part(tell, _BLOCK_PROGRESS, 1.0)
     )
     table, word = _fit(plan, here, blocks, networks, whole)
     if partial is not None:
@@ -195,7 +195,7 @@ def _measure_blocks(
     total = len(plan.signatures)
     for chunk, group in plan.block_groups(done.profile, done.measured, lambda: done.elapsed_s):
         begun = len(done.measured) / total
-        found = device.measure(group, part(tell, begun, begun + len(chunk) / total))
+        found = device.measure(group, _part(tell, begun, begun + len(chunk) / total))
         done.chunks.append(_chunk(chunk, found))
         done.save(partial)
 
@@ -249,7 +249,7 @@ def _measure_networks(
     summaries: dict[str, Summary] = {}
     noise, elapsed_s = [], 0.0
     for index, group in enumerate(groups):
-        found = device.measure(group, part(tell, index / len(groups), (index + 1) / len(groups)))
+        found = device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
         summaries.update(found.summaries)
         noise.append(found.noise_floor)
         elapsed_s += found.elapsed_s
@@ -268,6 +268,15 @@ def _certify(
         [summary.median_ms for summary in summaries],
         noise=max(noise_floor, known_to),
     )
+
+
+def _part(tell: Progress, start: float, end: float) -> Progress:
+    """A progress whose 0 to 1 is ``start`` to ``end`` of another one's."""
+
+    def part(share: float, text: str) -> None:
+        tell(start + (end - start) * share, text)
+
+    return part
 
 
 def _silent(share: float, text: str) -> None:
