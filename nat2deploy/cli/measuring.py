@@ -1,4 +1,4 @@
-"""profile, devices, table, costs."""
+"""profile, devices, costs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import typer
 from nat2deploy.cli.options import Json, Resolutions, Seed, Space, resolutions
 from nat2deploy.cli.progress import progress
 
-table_app = typer.Typer(no_args_is_help=True, help="Look at latency tables.")
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(profile)
     app.command()(devices)
     app.command()(costs)
-    app.add_typer(table_app, name="table")
 
 
 def profile(
@@ -49,7 +46,7 @@ def profile(
 
     Example: nat2deploy profile --device cpu --threads 1 --space nano --out table.json
     """
-    from nat2deploy.cli.render import print_table
+    from nat2deploy.cli.render_table import print_table
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import profile as run_profile
     from nat2deploy.target import load_profile, make_target
@@ -84,19 +81,6 @@ def devices(as_json: Json = False) -> None:
     from nat2deploy.target import fingerprint
 
     print_devices(available_backends(), fingerprint(), as_json=as_json)
-
-
-@table_app.command("show")
-def table_show(
-    path: Annotated[Path, typer.Argument(metavar="TABLE")],
-    entries: Annotated[int, typer.Option(min=0, help="Print so many of the slowest blocks.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Print a latency table: target, certificate, slowest blocks."""
-    from nat2deploy.cli.render import print_table
-    from nat2deploy.cost.table import load_table
-
-    print_table(load_table(path), as_json=as_json, entries=entries)
 
 
 def costs(

@@ -6,17 +6,18 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork, build_block, reset_seeded
 from nat2deploy.cost.activations import activation_bytes
-from nat2deploy.cost.calibration import MeasuredNetwork, calibrate
-from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate, certify
+from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
+from nat2deploy.cost.fitting import certify_networks, fit_table
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
+from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
@@ -106,17 +107,10 @@ def profile_space(
     whole = _measure_networks(
         networks, target, seed, precision / 2, time_limit_s - blocks_s, _part(tell, 0.6, 1.0)
     )
-    calibration = calibrate(
-        [
-            MeasuredNetwork(
-                network.signatures, [medians.median_ms(s) for s in network.signatures], summary.median_ms
-            )
-            for network, summary in zip(
-                networks[:calibration_networks], whole.summaries[:calibration_networks], strict=True
-            )
-        ],
-        blocks.call_overhead_ms,
-    )
+    measured = [
+        _network_entry(network, summary, "calibration" if index < calibration_networks else "held-out")
+        for index, (network, summary) in enumerate(zip(networks, whole.summaries, strict=True))
+    ]
     table = LatencyTable(
         space=space.name,
         space_fingerprint=space.fingerprint,
@@ -130,19 +124,15 @@ def profile_space(
         noise_floor=blocks.noise_floor,
         drift=blocks.drift,
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
-        calibration=calibration,
+        networks=tuple(measured),
         entries={signature.key: blocks.entries[signature.key] for signature in signatures},
     )
-    word = f"{len(table.entries)} blocks and {len(networks)} networks measured"
-    try:
-        held_out = slice(calibration_networks, None)
-        certificate = _certify(table, networks[held_out], whole.summaries[held_out], whole.noise_floor)
-        table = table.model_copy(update={"certificate": certificate})
-    except UserError as error:
-        word = str(error)
+    table, why_not = fit_table(
+        table, space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor
+    )
     if partial is not None:
         partial.unlink(missing_ok=True)
-    tell(1.0, word)
+    tell(1.0, why_not or f"{len(table.entries)} blocks and {len(networks)} networks measured")
     return table
 
 
@@ -155,8 +145,10 @@ def validate_table(
     precision: float = 0.005,
     time_limit_s: float = 60.0,
     progress: Progress | None = None,
-) -> Certificate:
+) -> tuple[Certificate, list[NetworkEntry]]:
     """Certify a table anew: measure a fresh set of random networks on this machine, now.
+
+    Returns the certificate and the networks that it is of.
 
     Args:
         table: made on this machine.
@@ -182,7 +174,8 @@ def validate_table(
         space, BlockLatency(table).network_ms, rng, networks, most_classes=CLASS_LADDER[-1]
     )
     whole = _measure_networks(chosen, table.target, seed, precision, time_limit_s, progress or _silent)
-    return _certify(table, chosen, whole.summaries, whole.noise_floor)
+    found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
+    return certify_networks(table, space, found, noise=whole.noise_floor), found
 
 
 @dataclass(frozen=True)
@@ -358,16 +351,19 @@ def _prepare_network(network: Network, target: Target, seed: int) -> Run:
     return compile_model(module.eval(), target, shape).prepare(rng.standard_normal(shape, dtype=np.float32))
 
 
-def _certify(
-    table: LatencyTable, networks: Sequence[Network], summaries: Sequence[Summary], noise_floor: float
-) -> Certificate:
-    latency = BlockLatency(table)
-    # The short reference workload can slip between disturbances that every long network meets.
-    known_to = float(np.median([summary.relative_ci_width / 2 for summary in summaries]))
-    return certify(
-        [latency.network_ms(network.signatures) for network in networks],
-        [summary.median_ms for summary in summaries],
-        noise=max(noise_floor, known_to),
+def _network_entry(
+    network: Network, summary: Summary, role: Literal["calibration", "held-out"]
+) -> NetworkEntry:
+    return NetworkEntry(
+        architecture=network.architecture.to_json(),
+        classes=network.classes,
+        role=role,
+        median_ms=summary.median_ms,
+        p95_ms=summary.p95_ms,
+        p99_ms=summary.p99_ms,
+        ci_low_ms=summary.ci_low_ms,
+        ci_high_ms=summary.ci_high_ms,
+        samples=summary.samples,
     )
 
 

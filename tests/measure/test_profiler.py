@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nat2deploy.measure.profiler as profiler
+from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
@@ -227,15 +228,27 @@ def test_a_space_with_too_few_networks(machine):
         profile_space(space, Target(), time_limit_s=30.0)
 
 
+def test_the_table_keeps_the_networks_that_it_was_fitted_to_and_tried_on(machine):
+    table = profile()
+    roles = [network.role for network in table.networks]
+    assert roles == ["calibration"] * table.calibration.networks + ["held-out"] * table.certificate.networks
+    held_out = [network for network in table.networks if network.role == "held-out"]
+    again = certify_networks(table, tiny_space(), held_out, noise=table.certificate.noise)
+    assert again == table.certificate
+    assert table.certificate.p95_mape < 0.05 and table.certificate.p99_mape < 0.05
+
+
 def test_validation_measures_fresh_networks(machine):
     table = profile()
     machine.sessions = []
-    certificate = validate_table(table, tiny_space(), networks=10)
-    assert certificate.networks == 10
+    certificate, measured = validate_table(table, tiny_space(), networks=10)
+    assert certificate.networks == len(measured) == 10
+    known = {json.dumps(network.architecture) for network in table.networks}
+    assert any(json.dumps(network.architecture) not in known for network in measured)
     assert certificate.mape < 0.01
     assert blocks_of(machine) == []
     machine.speed = 1.25
-    slower = validate_table(table, tiny_space(), networks=10)
+    slower, _ = validate_table(table, tiny_space(), networks=10)
     assert slower.bias == pytest.approx(-0.2, abs=0.02)
     assert slower.within_10pct == 0
 
