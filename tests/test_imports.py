@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm")
+LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine")
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
@@ -23,7 +23,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "launch": (),  # which process this is: asked by training, and by the command line before torch is loaded
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
-    "target": ("errors", "files"),
+    "machine": (),  # asked by the target here, and by the agent on a device
+    "target": ("errors", "files", "machine"),
     "space": ("errors", "files"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),

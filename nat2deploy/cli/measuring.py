@@ -37,6 +37,10 @@ def profile(
     time_limit: Annotated[float, typer.Option(min=5, help="Seconds for measuring blocks.")] = 300.0,
     calibration: Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")] = 24,
     held_out: Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")] = 20,
+    every_size: Annotated[
+        int,
+        typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others."),
+    ] = 1,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +65,7 @@ def profile(
         time_limit_s=time_limit,
         calibration_networks=calibration,
         held_out_networks=held_out,
+        every_size=every_size,
     )
     with progress() as report:
         table = run_profile(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure.device import LocalDevice
+from nat2deploy.measure.plan import ProfilePlan
 from nat2deploy.measure.profiler import profile_space
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
@@ -34,7 +36,7 @@ def profile(
         raise UserError(f"--out {out}: a latency table is a .json file; add that ending")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a .json file")
-    table = profile_space(
+    plan = ProfilePlan(
         space,
         target,
         seed=seed,
@@ -42,6 +44,11 @@ def profile(
         time_limit_s=config.time_limit_s,
         calibration_networks=config.calibration_networks,
         held_out_networks=config.held_out_networks,
+        every_size=config.every_size,
+    )
+    table = profile_space(
+        plan,
+        LocalDevice(target),
         partial=out.with_name(f".{out.name}.partial"),
         progress=lambda share, text: report("profile", share, 1.0, text),
     )
