@@ -78,7 +78,8 @@ def main() -> None:
     mape = None if table.certificate is None else table.certificate.mape
     beyond = None if mape is None else sum(row["measured_ms"] > budget_ms * (1 + mape) for row in rows)
     console.print(
-        f"budget {budget_ms:g} ms, {len(rows)} networks, {len(over)} measured over it, the slowest by {worst:+.2%}"
+        f"budget {budget_ms:g} ms, {len(rows)} networks, {len(over)} measured over it; the slowest is "
+        f"{worst:+.2%} from it"
     )
     if mape is not None:
         console.print(f"certified mean error {mape:.2%}: {beyond} are over the budget by more than that")
