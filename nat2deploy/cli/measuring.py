@@ -1,4 +1,4 @@
-"""profile, devices, table, costs."""
+"""profile, devices, costs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import typer
 from nat2deploy.cli.options import Json, Resolutions, Seed, Space, resolutions
 from nat2deploy.cli.progress import progress
 
-table_app = typer.Typer(no_args_is_help=True, help="Look at latency tables.")
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(profile)
     app.command()(devices)
     app.command()(costs)
-    app.add_typer(table_app, name="table")
 
 
 def profile(
@@ -44,6 +41,10 @@ def profile(
     time_limit: Annotated[float, typer.Option(min=5, help="Seconds for measuring blocks.")] = 300.0,
     calibration: Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")] = 24,
     held_out: Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")] = 20,
+    every_size: Annotated[
+        int,
+        typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others."),
+    ] = 1,
     seed: Seed = 0,
     python: Annotated[str, typer.Option(help="Python on an ssh device, a name or a path.")] = "python3",
     ssh_option: Annotated[
@@ -57,7 +58,7 @@ def profile(
 
     Example: nat2deploy profile --device cpu --threads 1 --space nano --out table.json
     """
-    from nat2deploy.cli.render import print_table
+    from nat2deploy.cli.render_table import print_table
     from nat2deploy.remote.ssh import SshAddress, SshSettings
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import profile as run_profile
@@ -77,6 +78,7 @@ def profile(
         time_limit_s=time_limit,
         calibration_networks=calibration,
         held_out_networks=held_out,
+        every_size=every_size,
     )
     with progress() as report:
         table = run_profile(
@@ -98,19 +100,6 @@ def devices(as_json: Json = False) -> None:
     from nat2deploy.target import fingerprint
 
     print_devices(available_backends(), fingerprint(), as_json=as_json)
-
-
-@table_app.command("show")
-def table_show(
-    path: Annotated[Path, typer.Argument(metavar="TABLE")],
-    entries: Annotated[int, typer.Option(min=0, help="Print so many of the slowest blocks.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Print a latency table: target, certificate, slowest blocks."""
-    from nat2deploy.cli.render import print_table
-    from nat2deploy.cost.table import load_table
-
-    print_table(load_table(path), as_json=as_json, entries=entries)
 
 
 def costs(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from nat2deploy.cli.console import console, percent, print_json
+from nat2deploy.cli.render_table import print_table
 from nat2deploy.search.budget import format_cost
 
 if TYPE_CHECKING:  # each brings half of torch along, which bad input should not wait for
-    from nat2deploy.cost.table import LatencyTable
     from nat2deploy.deploy.bench import BenchRow
     from nat2deploy.deploy.manifest import Manifest
     from nat2deploy.deploy.verify import Verification
@@ -26,21 +25,11 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.supernet.checkpoint import SuperNetworkInfo
     from nat2deploy.target import Fingerprint
 
-console = Console(highlight=False)
-
-
-def _json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
 
 def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_json: bool) -> None:
     """Backends and devices, each with its state."""
     if as_json:
-        _json({"machine": here.model_dump(), "backends": [asdict(b) for b in backends]})
+        print_json({"machine": here.model_dump(), "backends": [asdict(b) for b in backends]})
         return
     console.print(f"{here.cpu}, {here.cores} cores, governor {here.governor}, {here.system}")
     table = Table("what", "usable", "version", "why", box=None, header_style="bold")
@@ -49,44 +38,10 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
     console.print(table)
 
 
-def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written: Path | None = None) -> None:
-    """A latency table's target, certificate and slowest blocks."""
-    if as_json:
-        _json(table.model_dump(mode="json"))
-        return
-    if written is not None:
-        console.print(f"wrote {written}")
-    console.print(f"space        {table.space}, resolutions {', '.join(map(str, table.resolutions))}")
-    console.print(f"target       {table.target}")
-    console.print(f"machine      {table.fingerprint.cpu}, {table.fingerprint.cores} cores")
-    console.print(f"entries      {len(table.entries)} blocks, noise floor {_percent(table.noise_floor)}")
-    certificate = table.certificate
-    if certificate is None:
-        console.print("certificate  none: a search with a latency budget will refuse this table")
-    else:
-        console.print(
-            f"certificate  {certificate.networks} networks never seen: mean error {certificate.mape:.2%}, "
-            f"{certificate.within_5pct:.0%} within 5 %, {certificate.within_10pct:.0%} within 10 %, "
-            f"Spearman {certificate.spearman:.3f}"
-        )
-    if entries:
-        rows = Table("slowest blocks", "ms", "p95", "MACs", "params", box=None, header_style="bold")
-        slowest = sorted(table.entries.items(), key=lambda item: -item[1].median_ms)[:entries]
-        for key, entry in slowest:
-            rows.add_row(
-                key,
-                f"{entry.median_ms:.4f}",
-                f"{entry.p95_ms:.4f}",
-                format_cost("macs", entry.macs),
-                format_cost("params", entry.params),
-            )
-        console.print(rows)
-
-
 def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None:
     """What a super-network file holds."""
     if as_json:
-        _json(info.model_dump(mode="json"))
+        print_json(info.model_dump(mode="json"))
         return
     console.print(f"super-network {path}")
     console.print(f"space    {info.space.name}, width {info.width:g}, resolutions {info.space.resolutions}")
@@ -97,14 +52,14 @@ def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None
 def print_evaluated(found: Sequence[EvaluatedNetwork], *, as_json: bool) -> None:
     """Accuracies of a super-network's ends, and of its random sub-networks together."""
     if as_json:
-        _json([asdict(network) for network in found])
+        print_json([asdict(network) for network in found])
         return
     table = Table("sub-network", "top-1", "MACs", "params", "architecture", box=None, header_style="bold")
     for network in found:
         if network.role != "random":
             table.add_row(
                 network.role,
-                _percent(network.top1),
+                percent(network.top1),
                 format_cost("macs", network.macs),
                 format_cost("params", network.params),
                 network.architecture,
@@ -113,7 +68,7 @@ def print_evaluated(found: Sequence[EvaluatedNetwork], *, as_json: bool) -> None
     drawn = sorted(network.top1 for network in found if network.role == "random")
     mean = sum(drawn) / len(drawn)
     console.print(
-        f"{len(drawn)} random: mean {_percent(mean)}, from {_percent(drawn[0])} to {_percent(drawn[-1])} "
+        f"{len(drawn)} random: mean {percent(mean)}, from {percent(drawn[0])} to {percent(drawn[-1])} "
         f"on {found[0].images} images"
     )
 
@@ -121,7 +76,7 @@ def print_evaluated(found: Sequence[EvaluatedNetwork], *, as_json: bool) -> None
 def print_front(front: Front, out: Path, *, as_json: bool) -> None:
     """The front, with predicted and measured latency."""
     if as_json:
-        _json(front.model_dump(mode="json"))
+        print_json(front.model_dump(mode="json"))
         return
     console.print(_front_table(front))
     for line in _front_words(front):
@@ -154,7 +109,7 @@ def _front_table(front: Front) -> Table:
         mark = "best" if front.best is not None and network.id == front.best.id else ""
         table.add_row(
             network.id,
-            _percent(network.top1),
+            percent(network.top1),
             *latency,
             format_cost("macs", network.costs["macs"]),
             format_cost("params", network.costs["params"]),
@@ -178,13 +133,13 @@ def _front_words(front: Front) -> list[str]:
 
 
 def _judged(judged: Judged) -> str:
-    return f"{_percent(judged.top1)} ({100 * judged.low:.2f}-{100 * judged.high:.2f})"
+    return f"{percent(judged.top1)} ({100 * judged.low:.2f}-{100 * judged.high:.2f})"
 
 
 def print_finetuned(reports: Sequence[FinetuneReport], *, as_json: bool) -> None:
     """Accuracies before and after fine-tuning."""
     if as_json:
-        _json([report.model_dump(mode="json") for report in reports])
+        print_json([report.model_dump(mode="json") for report in reports])
         return
     table = Table("network", "validation before", "after", "test", "", box=None, header_style="bold")
     for report in reports:
@@ -201,7 +156,7 @@ def print_finetuned(reports: Sequence[FinetuneReport], *, as_json: bool) -> None
 def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     """What a bundle holds."""
     if as_json:
-        _json(manifest.model_dump(mode="json"))
+        print_json(manifest.model_dump(mode="json"))
         return
     parity, latency, accuracy = (
         manifest.evidence.parity,
@@ -211,10 +166,10 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     console.print(f"bundle   {out}: network {manifest.network}, {manifest.target}")
     console.print(
         f"parity   max difference {parity.max_difference:.2g}, top-1 agreement "
-        f"{_percent(parity.top1_agreement)} on {parity.images} images"
+        f"{percent(parity.top1_agreement)} on {parity.images} images"
     )
     if accuracy is not None:
-        console.print(f"test     {_percent(accuracy.top1)} on {accuracy.images} images")
+        console.print(f"test     {percent(accuracy.top1)} on {accuracy.images} images")
     if latency is not None:
         predicted = manifest.costs.latency_ms
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
@@ -230,7 +185,7 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
 def print_verification(verification: Verification, *, as_json: bool) -> None:
     """The checks of a bundle."""
     if as_json:
-        _json(asdict(verification))
+        print_json(asdict(verification))
         return
     table = Table("check", "", "finding", box=None, header_style="bold")
     for check in verification.checks:
@@ -241,7 +196,7 @@ def print_verification(verification: Verification, *, as_json: bool) -> None:
 def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     """Latencies side by side."""
     if as_json:
-        _json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
         return
     table = Table(
         "network", "p50", "95 % interval", "p95", "p99", "images/s", "top-1", "MACs", "params",
@@ -255,7 +210,7 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
             f"{row.p95_ms:.3f}",
             f"{row.p99_ms:.3f}",
             f"{row.throughput:.0f}",
-            "-" if row.top1 is None else _percent(row.top1),
+            "-" if row.top1 is None else percent(row.top1),
             "-" if row.macs is None else format_cost("macs", row.macs),
             "-" if row.params is None else format_cost("params", row.params),
         )
@@ -265,7 +220,7 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
 def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     """Everything that the whole way made."""
     if as_json:
-        _json(
+        print_json(
             {
                 "out": str(outcome.out),
                 "certificate": None

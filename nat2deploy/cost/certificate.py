@@ -26,7 +26,8 @@ class Certificate(BaseModel):
 
     ``mape`` is the mean absolute error, ``bias`` the mean signed error (positive: predicted too slow),
     ``within_5pct`` the share of networks at most 5 % off; ``noise`` is the measurement's own relative noise,
-    below which no error can be told.
+    below which no error can be told. ``p95_mape`` and ``p99_mape`` are the mean absolute errors of the
+    percentiles that a table with a tail predicts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,8 @@ class Certificate(BaseModel):
     max_error: Error
     noise: Annotated[float, Field(ge=0, le=MAX_NOISE, allow_inf_nan=False)]
     date: datetime.date
+    p95_mape: Error | None = None
+    p99_mape: Error | None = None
 
 
 def certify(predicted_ms: ArrayLike, measured_ms: ArrayLike, *, noise: float) -> Certificate:

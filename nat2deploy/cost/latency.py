@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nat2deploy.cost.input_sizes import without_size, work
 from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.errors import UserError
 from nat2deploy.space.signature import BlockSignature
@@ -16,30 +17,39 @@ class BlockMedians:
     """Medians of blocks measured alone.
 
     A classifier is measured at a few class counts; between two of them its latency is interpolated linearly,
-    above the largest it goes on like between the last two, below the smallest it stays.
+    above the largest it goes on like between the last two, below the smallest it stays. Any other block may
+    be measured at some input sizes only: between two of them its latency is interpolated linearly in its
+    operations, and nothing is guessed beyond them.
     """
 
     def __init__(self, entries: dict[str, Entry]) -> None:
         self._entries = entries
         self._ladders: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        sizes: dict[BlockSignature, list[tuple[float, float]]] = defaultdict(list)
         for key, entry in entries.items():
             signature = BlockSignature.parse(key)
+            sizes[without_size(signature)].append((work(signature), entry.median_ms))
             if signature.kind == "classifier":
                 self._ladders[signature.in_channels].append((signature.out_channels, entry.median_ms))
         for ladder in self._ladders.values():
             ladder.sort()
+        self._sizes = {block: sorted(measured) for block, measured in sizes.items() if len(measured) > 1}
 
     def median_ms(self, signature: BlockSignature) -> float:
         """Return the block's median in ms.
 
         Raises:
-            UserError: it was not measured.
+            UserError: neither it nor a smaller and a larger one was measured.
         """
         entry = self._entries.get(signature.key)
         if entry is not None:
             return entry.median_ms
         if signature.kind == "classifier" and signature.in_channels in self._ladders:
             return _interpolate(self._ladders[signature.in_channels], signature.out_channels)
+        measured = self._sizes.get(without_size(signature), [])
+        if measured and measured[0][0] <= work(signature) <= measured[-1][0]:
+            amounts, medians_ms = zip(*measured, strict=True)
+            return float(np.interp(work(signature), amounts, medians_ms))
         raise UserError(f"the latency table has no block {signature.key}; profile this space again")
 
 

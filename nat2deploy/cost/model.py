@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nat2deploy.cost.latency import BlockLatency
 from nat2deploy.cost.table import LatencyTable
+from nat2deploy.cost.tail import Percentile, at_percentile
 from nat2deploy.errors import UserError
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
@@ -31,12 +32,17 @@ from nat2deploy.space.signature import BlockSignature
 
 @dataclass(frozen=True)
 class Costs:
-    """What a network costs: ``size_mb`` of its fp32 weights (10⁶ bytes); ``latency_ms`` with a table."""
+    """What a network costs: ``size_mb`` of its fp32 weights (10⁶ bytes).
+
+    ``latency_ms`` is there with a table, its percentiles with one that has a tail.
+    """
 
     macs: int
     params: int
     size_mb: float
     latency_ms: float | None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
 
 
 class _Lookup(NamedTuple):
@@ -73,7 +79,14 @@ class CostModel:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that can be asked for."""
-        return ("macs", "params", "size_mb") + (() if self.table is None else ("latency_ms",))
+        latencies = () if self.table is None else ("latency_ms", *self._percentiles)
+        return ("macs", "params", "size_mb", *latencies)
+
+    @property
+    def _percentiles(self) -> dict[str, Percentile]:
+        """Metrics that follow from the median latency."""
+        tail = None if self.table is None else self.table.tail
+        return {} if tail is None else {"latency_p95_ms": tail.p95, "latency_p99_ms": tail.p99}
 
     def costs(self, architecture: Architecture) -> Costs:
         """Return the costs of one architecture.
@@ -83,16 +96,19 @@ class CostModel:
         """
         signatures = lower(self.space, architecture, self.classes)
         latency_ms = None
+        tail: dict[str, float] = {}
         if self.table is not None and self._latency is not None:
             self.table.check_covers(architecture.resolution, architecture.width)
             latency_ms = self._latency.network_ms(signatures)
+            median_ms = np.array(latency_ms)
+            tail = {name: float(at_percentile(p, median_ms)) for name, p in self._percentiles.items()}
         params = total_params(signatures)
-        return Costs(total_macs(signatures), params, params * 4 / 1e6, latency_ms)
+        return Costs(total_macs(signatures), params, params * 4 / 1e6, latency_ms, **tail)
 
     def costs_of_genes(self, genes: Genes, encoding: IntegerEncoding) -> dict[str, NDArray[Any]]:
         """Return the costs of canonical genes [N, G], each metric [N]: counts int64, the rest float64.
 
-        ``latency_ms`` is there only with a table.
+        ``latency_ms`` is there only with a table, its percentiles with one that has a tail.
 
         Raises:
             UserError: the table does not hold a resolution, width or block that occurs.
@@ -110,6 +126,8 @@ class CostModel:
             for resolution, width in np.unique(genes[:, :2], axis=0):
                 self.table.check_covers(self.space.resolutions[resolution], self.space.widths[width])
             costs["latency_ms"] = _look_up(self._latencies, genes, encoding)
+            for name, percentile in self._percentiles.items():
+                costs[name] = at_percentile(percentile, costs["latency_ms"])
         return costs
 
     def cheapest(self, metric: str) -> tuple[Architecture, float]:
@@ -123,15 +141,15 @@ class CostModel:
         """
         if metric not in self.metrics:
             why = (
-                "give a latency table" if metric == "latency_ms" else f"use one of {', '.join(self.metrics)}"
+                "give a latency table of this version"
+                if metric.startswith("latency")
+                else f"use one of {', '.join(self.metrics)}"
             )
             raise UserError(f"no cost metric '{metric}' here; {why}")
-        if metric == "latency_ms" and self.table is not None:
+        lookup = self._macs if metric == "macs" else self._params
+        if metric.startswith("latency") and self.table is not None:
             self.table.check_space(self.space)
-        lookup = {"macs": self._macs, "latency_ms": self._latencies if self.table is not None else None}.get(
-            metric, self._params
-        )
-        assert lookup is not None
+            lookup = self._latencies  # of which the percentiles are ascending functions
         space = self.space
         present = lookup.layers[..., 1:]
         shape = (*present.shape[:2], len(space.stages), space.max_depth)

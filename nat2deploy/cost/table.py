@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from nat2deploy.cost.calibration import Calibration
 from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.network_entry import NetworkEntry
+from nat2deploy.cost.tail import Tail
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
 from nat2deploy.space.search_space import SearchSpace
@@ -48,6 +50,11 @@ class Entry(BaseModel):
             raise ValueError("median, 95th and 99th percentile are not in ascending order")
         return self
 
+    def scaled(self, factor: float) -> Entry:
+        """Return the measurement as it would be on a machine ``factor`` times as slow."""
+        names = ("median_ms", "p95_ms", "p99_ms", "ci_low_ms", "ci_high_ms")
+        return self.model_copy(update={name: factor * getattr(self, name) for name in names})
+
 
 class LatencyTable(BaseModel):
     """Latencies of a space's blocks on a target, with what it takes to trust and repeat them.
@@ -73,7 +80,10 @@ class LatencyTable(BaseModel):
     drift: Relative
     elapsed_s: Relative
     calibration: Calibration | None = None
+    tail: Tail | None = None
     certificate: Certificate | None = None
+    networks: tuple[NetworkEntry, ...] = ()
+    """Measured whole networks, by which calibration, tail and certificate can be checked again."""
     entries: Annotated[dict[str, Entry], Field(min_length=1)]
 
     @field_validator("entries")

@@ -32,11 +32,7 @@ class BlockChunk(BaseModel):
 
     def scaled(self, factor: float) -> dict[str, Entry]:
         """The entries with all latencies times ``factor``."""
-        fields = ("median_ms", "p95_ms", "p99_ms", "ci_low_ms", "ci_high_ms")
-        return {
-            key: entry.model_copy(update={field: getattr(entry, field) * factor for field in fields})
-            for key, entry in self.entries.items()
-        }
+        return {key: entry.scaled(factor) for key, entry in self.entries.items()}
 
 
 class PartialProfile(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nat2deploy.cost.certificate import FEWEST_NETWORKS
+from nat2deploy.cost.input_sizes import thinned
 from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Block, Candidate, Group, Overhead, WholeNetwork
@@ -42,6 +43,7 @@ class ProfilePlan:
         time_limit_s: seconds of measuring, six tenths of them for blocks; compiling comes on top.
         calibration_networks: whole networks that the calibration is fitted to.
         held_out_networks: whole networks, others, that the certificate is of.
+        every_size: each block is measured at every so-manieth of its input sizes; the rest is interpolated.
 
     Raises:
         UserError: too few networks.
@@ -54,6 +56,7 @@ class ProfilePlan:
     time_limit_s: float = 300.0
     calibration_networks: int = 24
     held_out_networks: int = 20
+    every_size: int = 1
 
     def __post_init__(self) -> None:
         """Check the numbers of networks."""
@@ -65,8 +68,8 @@ class ProfilePlan:
 
     @cached_property
     def signatures(self) -> list[BlockSignature]:
-        """All blocks of the space."""
-        return list(every_signature(self.space, CLASS_LADDER))
+        """All blocks of the space that are measured."""
+        return thinned(list(every_signature(self.space, CLASS_LADDER)), self.every_size)
 
     def settings(self, machine: Fingerprint) -> dict[str, Any]:
         """Everything that block measurements depend on, as plain JSON values."""
@@ -78,6 +81,7 @@ class ProfilePlan:
             "seed": self.seed,
             "precision": self.precision,
             "time_limit_s": self.time_limit_s,
+            "every_size": self.every_size,
         }
 
     def block_groups(

@@ -7,14 +7,16 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from nat2deploy.cost.activations import activation_bytes
-from nat2deploy.cost.calibration import MeasuredNetwork, calibrate
-from nat2deploy.cost.certificate import Certificate, certify
+from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.fitting import certify_networks, fit_table
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
+from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.errors import UserError
 from nat2deploy.measure.device import Device, LocalDevice
@@ -85,18 +87,10 @@ def _fit(
     plan: ProfilePlan, here: Fingerprint, blocks: _Blocks, networks: Sequence[Network], whole: _Whole
 ) -> tuple[LatencyTable, str]:
     """Calibrate and certify; the word says what was measured, or why there is no certificate."""
-    medians = BlockMedians(blocks.entries)
-    fitted = slice(None, plan.calibration_networks)
-    held_out = slice(plan.calibration_networks, None)
-    calibration = calibrate(
-        [
-            MeasuredNetwork(
-                network.signatures, [medians.median_ms(s) for s in network.signatures], summary.median_ms
-            )
-            for network, summary in zip(networks[fitted], whole.summaries[fitted], strict=True)
-        ],
-        blocks.call_overhead_ms,
-    )
+    measured = [
+        _network_entry(network, summary, "calibration" if index < plan.calibration_networks else "held-out")
+        for index, (network, summary) in enumerate(zip(networks, whole.summaries, strict=True))
+    ]
     table = LatencyTable(
         space=plan.space.name,
         space_fingerprint=plan.space.fingerprint,
@@ -110,15 +104,13 @@ def _fit(
         noise_floor=blocks.noise_floor,
         drift=blocks.drift,
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
-        calibration=calibration,
+        networks=tuple(measured),
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
     )
-    try:
-        certificate = _certify(table, networks[held_out], whole.summaries[held_out], whole.noise_floor)
-    except UserError as error:
-        return table, str(error)
-    word = f"{len(table.entries)} blocks and {len(networks)} networks measured"
-    return table.model_copy(update={"certificate": certificate}), word
+    table, why_not = fit_table(
+        table, plan.space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor
+    )
+    return table, why_not or f"{len(table.entries)} blocks and {len(networks)} networks measured"
 
 
 def validate_table(
@@ -131,8 +123,10 @@ def validate_table(
     time_limit_s: float = 60.0,
     progress: Progress | None = None,
     device: Device | None = None,
-) -> Certificate:
+) -> tuple[Certificate, list[NetworkEntry]]:
     """Certify a table anew: measure a fresh set of random networks on its machine, now.
+
+    Returns the certificate and the networks that it is of.
 
     Args:
         table: made on the same machine.
@@ -163,7 +157,8 @@ def validate_table(
         chosen, profile=secrets.token_hex(8), seed=seed, precision=precision, time_limit_s=time_limit_s
     )
     whole = _measure_networks(chosen, groups, device, progress or _silent)
-    return _certify(table, chosen, whole.summaries, whole.noise_floor)
+    found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
+    return certify_networks(table, space, found, noise=whole.noise_floor), found
 
 
 @dataclass(frozen=True)
@@ -257,16 +252,19 @@ def _measure_networks(
     return _Whole(ordered, float(np.median(noise)), elapsed_s)
 
 
-def _certify(
-    table: LatencyTable, networks: Sequence[Network], summaries: Sequence[Summary], noise_floor: float
-) -> Certificate:
-    latency = BlockLatency(table)
-    # The short reference workload can slip between disturbances that every long network meets.
-    known_to = float(np.median([summary.relative_ci_width / 2 for summary in summaries]))
-    return certify(
-        [latency.network_ms(network.signatures) for network in networks],
-        [summary.median_ms for summary in summaries],
-        noise=max(noise_floor, known_to),
+def _network_entry(
+    network: Network, summary: Summary, role: Literal["calibration", "held-out"]
+) -> NetworkEntry:
+    return NetworkEntry(
+        architecture=network.architecture.to_json(),
+        classes=network.classes,
+        role=role,
+        median_ms=summary.median_ms,
+        p95_ms=summary.p95_ms,
+        p99_ms=summary.p99_ms,
+        ci_low_ms=summary.ci_low_ms,
+        ci_high_ms=summary.ci_high_ms,
+        samples=summary.samples,
     )
 
 

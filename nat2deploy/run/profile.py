@@ -64,6 +64,7 @@ def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, 
         time_limit_s=config.time_limit_s,
         calibration_networks=config.calibration_networks,
         held_out_networks=config.held_out_networks,
+        every_size=config.every_size,
     )
 
 

@@ -193,7 +193,11 @@ def _front(
         values = dict(evaluation.values)
         seen = measured.get(identity)
         if seen is not None:
-            values["latency_ms"] = seen.median_ms
+            values |= {
+                "latency_ms": seen.median_ms,
+                "latency_p95_ms": seen.p95_ms,
+                "latency_p99_ms": seen.p99_ms,
+            }
         rows.append(
             FrontNetwork(
                 id=identity,

@@ -11,17 +11,20 @@ from typing import Literal
 
 from nat2deploy.errors import UserError
 
-Metric = Literal["latency_ms", "macs", "params", "size_mb", "top1"]
+Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb", "top1"]
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _BUDGET = re.compile(
     rf"\s*([a-z0-9_.@]+)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*", re.ASCII | re.IGNORECASE
 )
+_TIME = {"ms": 1.0, "us": 1e-3, "s": 1e3}
 _COUNT = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 
 # Word -> (metric, what each unit is worth in the metric's own unit, an example).
 _METRICS: dict[str, tuple[Metric, dict[str, float], str]] = {
-    "latency": ("latency_ms", {"ms": 1.0, "us": 1e-3, "s": 1e3}, "latency<=5ms"),
+    "latency": ("latency_ms", _TIME, "latency<=5ms"),
+    "latency.p95": ("latency_p95_ms", _TIME, "latency.p95<=6ms"),
+    "latency.p99": ("latency_p99_ms", _TIME, "latency.p99<=8ms"),
     "macs": ("macs", _COUNT, "macs<=200M"),
     "params": ("params", _COUNT, "params<=3M"),
     "size": ("size_mb", {"MB": 1.0, "kB": 1e-3, "KB": 1e-3}, "size<=4MB"),
@@ -105,7 +108,7 @@ def feasible(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> bool:
 
 def format_cost(metric: str, value: float) -> str:
     """A cost with its unit, as people write it."""
-    if metric == "latency_ms":
+    if metric.startswith("latency"):
         return f"{value:.3f} ms"
     if metric == "size_mb":
         return f"{value:.2f} MB"

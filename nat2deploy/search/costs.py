@@ -41,10 +41,15 @@ class Objectives:
         named = tuple(budget.metric for budget in self.cost_budgets)
         default = "latency_ms" if model.table is not None else "macs"
         self.metrics: tuple[str, ...] = metrics or named or (default,)
-        if model.table is None and "latency_ms" in (*self.metrics, *named):
-            raise UserError(
-                "a latency budget needs a table; make one with `nat2deploy profile`, give --table"
-            )
+        for metric in (*self.metrics, *named):
+            if model.table is None and metric.startswith("latency"):
+                raise UserError(
+                    "a latency budget needs a table; make one with `nat2deploy profile`, give --table"
+                )
+            if metric not in (*model.metrics, "top1"):
+                raise UserError(
+                    "the latency table says nothing of percentiles; profile again with this version"
+                )
 
     def __len__(self) -> int:
         """Number of objectives, the error included."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
-Metric = Literal["latency_ms", "macs", "params", "size_mb"]
+Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
 SurrogateName = Literal["gradient-boosting", "extra-trees", "gaussian-process", "bayesian-ridge"]
 
 

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from cost_tables import make_entry
 
@@ -5,6 +8,7 @@ from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import classifier_signature, lower
 from nat2deploy.space.search_space import load_space
+from nat2deploy.space.signature import BlockSignature
 
 
 @pytest.fixture
@@ -37,6 +41,37 @@ def test_one_measured_count_stands_for_all():
 def test_a_block_that_was_not_measured(medians):
     with pytest.raises(UserError, match="no block classifier-i32"):
         medians.median_ms(classifier_signature(32, 10))
+
+
+def test_input_sizes_in_between_are_interpolated_and_none_beyond():
+    block = BlockSignature("mbconv", 24, 72, 40, 5, 2, True, False, "relu", 28, 28)
+    sizes = {side: replace(block, height=side, width=side) for side in (16, 28, 40)}
+    medians = BlockMedians(
+        {
+            b.key: make_entry(b, 0.01 + 2e-8 * b.macs + (0.001 if side == 28 else 0))
+            for side, b in sizes.items()
+        }
+    )
+    for side in (16, 20, 28, 31, 40):
+        between = replace(block, height=side, width=side)
+        bump = 0.001 * {16: 0.0, 40: 0.0, 28: 1.0}.get(side, np.nan)
+        expected = 0.01 + 2e-8 * between.macs
+        if np.isnan(bump):
+            assert expected < medians.median_ms(between) < expected + 0.001
+        else:
+            assert medians.median_ms(between) == pytest.approx(expected + bump)
+    for side in (14, 44):
+        with pytest.raises(UserError, match="no block mbconv"):
+            medians.median_ms(replace(block, height=side, width=side))
+    with pytest.raises(UserError, match="no block mbconv"):
+        medians.median_ms(replace(block, kernel=3))
+
+
+def test_sums_without_operations_are_interpolated_in_their_area():
+    block = BlockSignature("add", 24, 24, 24, 1, 1, False, False, "none", 10, 10)
+    sizes = {side: replace(block, height=side, width=side) for side in (10, 20)}
+    medians = BlockMedians({b.key: make_entry(b, 1e-4 * side**2) for side, b in sizes.items()})
+    assert medians.median_ms(replace(block, height=15, width=15)) == pytest.approx(1e-4 * 15**2)
 
 
 def test_a_network_is_the_sum_of_its_calibrated_blocks(table, nano):

@@ -57,6 +57,18 @@ def test_a_latency_over_its_budget_fails(bundle: Path) -> None:
     assert found.checks[-1].text.endswith("of 0.001 ms")
 
 
+def test_percentiles_have_budgets_of_their_own(bundle: Path) -> None:
+    budgets = [
+        Budget("latency.p95<=9s", "latency_p95_ms", 9e3),
+        Budget("latency.p99<=1us", "latency_p99_ms", 1e-3),
+    ]
+    again(bundle, lambda value: value.update(budgets=[vars(budget) for budget in budgets]))
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
+    assert [check.name for check in found.checks if not check.ok] == ["latency.p99<=1us"]
+    assert found.checks[-2].text.startswith(f"{found.latency.p95_ms:.3f} ms of 9000")
+    assert found.checks[-1].text.startswith(f"{found.latency.p99_ms:.3f} ms of 0.001")
+
+
 def test_another_machine_is_said(bundle: Path) -> None:
     again(bundle, lambda value: value["evidence"]["latency"]["fingerprint"].update(cpu="Z80"))
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nat2deploy.measure.plan as plan_module
+from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
@@ -225,15 +226,40 @@ def test_a_space_with_too_few_networks(machine):
         profile_space(ProfilePlan(space, Target(), time_limit_s=30.0), machine)
 
 
+def test_the_table_keeps_the_networks_that_it_was_fitted_to_and_tried_on(machine):
+    table = profile(machine)
+    roles = [network.role for network in table.networks]
+    assert roles == ["calibration"] * table.calibration.networks + ["held-out"] * table.certificate.networks
+    held_out = [network for network in table.networks if network.role == "held-out"]
+    again = certify_networks(table, tiny_space(), held_out, noise=table.certificate.noise)
+    assert again == table.certificate
+    assert table.certificate.p95_mape < 0.05 and table.certificate.p99_mape < 0.05
+
+
+def test_sizes_in_between_are_not_measured_but_predicted(machine):
+    space = tiny_space().model_copy(update={"resolutions": (28, 32, 40, 48, 56, 64)})
+    plan = ProfilePlan(
+        space, Target(), time_limit_s=30.0, calibration_networks=10, held_out_networks=10, every_size=2
+    )
+    table = profile_space(plan, machine)
+    whole = list(every_signature(space, plan_module.CLASS_LADDER))
+    assert len(table.entries) < 0.75 * len(whole)
+    assert table.resolutions == space.resolutions
+    assert table.certificate.mape < 0.02
+    assert CostModel(space, 10, table).costs(space.largest(48)).latency_ms > 0
+
+
 def test_validation_measures_fresh_networks(machine):
     table = profile(machine)
     machine.sessions = []
-    certificate = validate_table(table, tiny_space(), networks=10, device=machine)
-    assert certificate.networks == 10
+    certificate, measured = validate_table(table, tiny_space(), networks=10, device=machine)
+    assert certificate.networks == len(measured) == 10
+    known = {json.dumps(network.architecture) for network in table.networks}
+    assert any(json.dumps(network.architecture) not in known for network in measured)
     assert certificate.mape < 0.01
     assert blocks_of(machine) == []
     machine.speed = 1.25
-    slower = validate_table(table, tiny_space(), networks=10, device=machine)
+    slower, _ = validate_table(table, tiny_space(), networks=10, device=machine)
     assert slower.bias == pytest.approx(-0.2, abs=0.02)
     assert slower.within_10pct == 0
 

@@ -18,6 +18,8 @@ from nat2deploy.search.budget import Budget, feasible, parse_budget, parse_budge
         ("latency<=5ms", "latency_ms", 5.0),
         ("latency<=250us", "latency_ms", 0.25),
         ("latency<=0.5s", "latency_ms", 500.0),
+        ("latency.p95<=6ms", "latency_p95_ms", 6.0),
+        ("latency.p99<=800us", "latency_p99_ms", 0.8),
         ("macs<=200M", "macs", 200e6),
         ("macs<=1.5G", "macs", 1.5e9),
         ("macs<=800k", "macs", 800e3),
@@ -69,7 +71,7 @@ def test_small_units_are_exact(thousands):
         ("latency<=nan", "cannot be read"),
         ("speed<=5ms", "no metric 'speed'"),
         ("Latency<=5ms", "no metric 'Latency'"),
-        ("latency.p99<=8ms", "no metric 'latency.p99'"),
+        ("latency.p98<=8ms", "no metric 'latency.p98'"),
         ("latency<=5", "unit 'none'"),
         ("latency<=5M", "unit 'M'"),
         ("latency<=5MS", "unit 'MS'"),
@@ -94,7 +96,7 @@ def test_what_cannot_be_meant_is_refused(text, says):
 
 
 def test_refusals_show_how_to_write_it():
-    with pytest.raises(UserError, match=r"latency<=5ms, macs<=200M"):
+    with pytest.raises(UserError, match=r"latency<=5ms, .*, macs<=200M, params<=3M"):
         parse_budget("make it quick")
 
 

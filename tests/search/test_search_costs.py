@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ class Timed(CostModel):
 
     def __init__(self, space):
         super().__init__(space, CLASSES, None)
-        self.table = object()
+        self.table = SimpleNamespace(tail=None)
 
     def costs_of_genes(self, genes, encoding):
         self.table, kept = None, self.table
@@ -61,6 +63,13 @@ def test_a_latency_needs_a_table(make):
     with pytest.raises(UserError, match="needs a table"):
         make("latency<=5ms", metrics=("macs",))
     assert make("latency<=5ms", timed=True).metrics == ("latency_ms",)
+
+
+def test_a_percentile_needs_a_table_with_a_tail(make):
+    with pytest.raises(UserError, match="needs a table"):
+        make("latency.p99<=5ms")
+    with pytest.raises(UserError, match="says nothing of percentiles"):
+        make("latency.p99<=5ms", timed=True)
 
 
 def test_costs_of_genes_are_those_of_the_networks_blocks(make, encoding):
@@ -123,6 +132,7 @@ def test_every_budget_is_checked_but_accuracy_is_not_known_beforehand(make):
     ("metric", "value", "text"),
     [
         ("latency_ms", 1.23456, "1.235 ms"),
+        ("latency_p99_ms", 2.5, "2.500 ms"),
         ("size_mb", 4.0, "4.00 MB"),
         ("top1", 0.93456, "93.46 %"),
         ("macs", 2.345e9, "2.35G"),

@@ -1,0 +1,107 @@
+"""table: look at latency tables, validate, compare, merge and draw them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nat2deploy.cli.options import Json
+from nat2deploy.cli.progress import progress
+
+table_app = typer.Typer(
+    no_args_is_help=True, help="Look at latency tables, validate, compare and merge them."
+)
+
+Table = Annotated[Path, typer.Argument(metavar="TABLE")]
+OwnSpace = Annotated[
+    str | None, typer.Option("--space", help="The table's space, where it is a .toml of your own.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.add_typer(table_app, name="table")
+
+
+@table_app.command("show")
+def table_show(
+    path: Table,
+    entries: Annotated[int, typer.Option(min=0, help="Print so many of the slowest blocks.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Print a latency table: target, certificate, slowest blocks."""
+    from nat2deploy.cli.render_table import print_table
+    from nat2deploy.cost.table import load_table
+
+    print_table(load_table(path), as_json=as_json, entries=entries)
+
+
+@table_app.command("validate")
+def table_validate(
+    path: Table,
+    networks: Annotated[int, typer.Option(min=4, help="Fresh networks to measure.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Another one than the table's.")] = 1,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds of measuring.")] = 60.0,
+    space: OwnSpace = None,
+    as_json: Json = False,
+) -> None:
+    """Measure fresh whole networks on this machine, and certify the table anew or contradict it.
+
+    Exit code 1 when they contradict its certificate; the table is left as it is then.
+    """
+    from nat2deploy.cli.render_table import print_validation
+    from nat2deploy.run.tables import validate
+
+    with progress() as report:
+        found = validate(
+            path, space_name=space, networks=networks, seed=seed, time_limit_s=time_limit, report=report
+        )
+    print_validation(found, path, as_json=as_json)
+    if found.contradicted:
+        raise typer.Exit(1)
+
+
+@table_app.command("diff")
+def table_diff(
+    first: Annotated[Path, typer.Argument(metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND")],
+    blocks: Annotated[int, typer.Option(min=0, help="Print so many of the most different blocks.")] = 10,
+    space: OwnSpace = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two tables of one space: what was around them, blocks, and random networks."""
+    from nat2deploy.cli.render_table import print_difference
+    from nat2deploy.run.tables import diff
+
+    print_difference(diff(first, second, space_name=space), blocks=blocks, as_json=as_json)
+
+
+@table_app.command("merge")
+def table_merge(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...")],
+    out: Annotated[Path, typer.Option("--out", help="The table to write, a .json file.")],
+    space: OwnSpace = None,
+    as_json: Json = False,
+) -> None:
+    """Make tables of one space, target and machine one, such as of several resolutions."""
+    from nat2deploy.cli.render_table import print_table
+    from nat2deploy.run.tables import merge
+
+    with progress() as report:
+        merged = merge(tables, out, space_name=space, report=report)
+    print_table(merged, as_json=as_json, written=out)
+
+
+@table_app.command("plot")
+def table_plot(
+    path: Table,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write, a .png or .svg file.")],
+    space: OwnSpace = None,
+) -> None:
+    """Draw predicted against measured latency, and what the blocks of each stage cost."""
+    from nat2deploy.run.tables import plot
+
+    plot(path, out, space_name=space)
+    typer.echo(f"wrote {out}")

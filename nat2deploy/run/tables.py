@@ -1,0 +1,121 @@
+"""The front doors of latency tables: validate, compare, merge, draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.difference import Difference, compare_tables
+from nat2deploy.cost.merging import merge_tables
+from nat2deploy.cost.table import LatencyTable, load_table, save_table
+from nat2deploy.cost.table_picture import draw_table
+from nat2deploy.errors import UserError
+from nat2deploy.measure.profiler import validate_table
+from nat2deploy.progress import Report, silent
+from nat2deploy.space.search_space import SearchSpace, load_space
+
+# A fresh mean error up to this is never a contradiction: it is what a good table is off by.
+_ALWAYS_FINE = 0.02
+_CONTRADICTION = 2.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A table's certificate before, and on a fresh set of networks.
+
+    ``contradicted``: the fresh mean error is above 2 % and over twice the certified one. The table keeps its
+    old certificate then; else it has the fresh one and its networks.
+    """
+
+    before: Certificate | None
+    fresh: Certificate
+    contradicted: bool
+
+
+def validate(
+    path: Path,
+    *,
+    space_name: str | None = None,
+    networks: int = 50,
+    seed: int = 1,
+    time_limit_s: float = 60.0,
+    report: Report = silent,
+) -> Validation:
+    """Measure a fresh set of networks on this machine; update the table's certificate or contradict it.
+
+    Raises:
+        UserError: no table, one of another machine or space, the table's own seed, or too much noise.
+    """
+    table = load_table(path)
+    if seed == table.seed:
+        raise UserError(f"--seed {seed} is the table's own; give another one, for networks that it never saw")
+    space = _space(table, space_name, path)
+    fresh, found = validate_table(
+        table,
+        space,
+        networks=networks,
+        seed=seed,
+        time_limit_s=time_limit_s,
+        progress=lambda share, text: report("validate", share, 1.0, text),
+    )
+    before = table.certificate
+    contradicted = (
+        before is not None and fresh.mape > _ALWAYS_FINE and fresh.mape > _CONTRADICTION * before.mape
+    )
+    if not contradicted:
+        kept = [network for network in table.networks if network.role == "calibration"]
+        save_table(table.model_copy(update={"certificate": fresh, "networks": (*kept, *found)}), path)
+    return Validation(before, fresh, contradicted)
+
+
+def diff(first: Path, second: Path, *, space_name: str | None = None) -> Difference:
+    """Compare two tables of one space.
+
+    Raises:
+        UserError: a table that cannot be read, or two that have nothing in common.
+    """
+    one, two = load_table(first), load_table(second)
+    return compare_tables(one, two, _space(one, space_name, first, whole=True))
+
+
+def merge(
+    paths: Sequence[Path], out: Path, *, space_name: str | None = None, report: Report = silent
+) -> LatencyTable:
+    """Merge tables of one space, target and machine into ``out``; calibrated and certified anew.
+
+    Raises:
+        UserError: a table that cannot be read, tables that do not go together, or an ``out`` of another kind.
+    """
+    if out.suffix != ".json":
+        raise UserError(f"--out {out}: a latency table is a .json file; add that ending")
+    tables = [load_table(path) for path in paths]
+    merged, why_not = merge_tables(tables, _space(tables[0], space_name, paths[0], whole=True))
+    save_table(merged, out)
+    report("merge", 1.0, 1.0, why_not)
+    return merged
+
+
+def plot(path: Path, out: Path, *, space_name: str | None = None) -> None:
+    """Draw a table as the PNG or SVG file ``out``.
+
+    Raises:
+        UserError: a table that cannot be read or drawn, or matplotlib is missing.
+    """
+    table = load_table(path)
+    draw_table(table, _space(table, space_name, path), out)
+
+
+def _space(table: LatencyTable, name: str | None, path: Path, *, whole: bool = False) -> SearchSpace:
+    """The table's space by its own name, or by the one given (a user's own space is a file)."""
+    try:
+        space = load_space(name or table.space)
+    except UserError as error:
+        if name is not None:
+            raise
+        raise UserError(
+            f"table {path} is of space '{table.space}', no preset; give --space FILE.toml"
+        ) from error
+    table.check_fingerprint(space)
+    return space if whole else space.restrict(resolutions=table.resolutions, widths=table.widths)

@@ -1,0 +1,95 @@
+"""Tables made one, on one scale."""
+
+import pytest
+from cost_tables import make_measured_table, make_networks
+
+from nat2deploy.cost.fitting import predict_networks
+from nat2deploy.cost.merging import merge_tables
+from nat2deploy.errors import UserError
+from nat2deploy.space.search_space import load_space
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return load_space("nano")
+
+
+@pytest.fixture(scope="module")
+def tables(whole):
+    """28 and 32 px, then 32 and 40 px from a slower hour."""
+    return [
+        make_measured_table(whole.restrict(resolutions=(28, 32)), seed=0),
+        make_measured_table(whole.restrict(resolutions=(32, 40)), seed=1, slower=1.2),
+    ]
+
+
+def test_it_covers_both_on_the_first_ones_scale(whole, tables):
+    merged, why_not = merge_tables(tables, whole)
+    assert why_not == "" and merged.resolutions == (28, 32, 40)
+    assert set(merged.entries) == set(tables[0].entries) | set(tables[1].entries)
+    space = whole.restrict(resolutions=(28, 32, 40))
+    fresh = make_networks(space, 30, "held-out", seed=5)
+    predicted = predict_networks(merged, space, fresh)
+    assert predicted == pytest.approx([network.median_ms for network in fresh], rel=0.005)
+    assert merged.calibration.networks == 24 and merged.certificate.networks == 16
+    assert merged.certificate.mape < 0.005
+
+
+def test_of_two_measurements_the_sharper_one_stays(whole, tables):
+    key = next(key for key in tables[0].entries if key in tables[1].entries)
+    entry = tables[1].entries[key]
+    sharp = entry.model_copy(
+        update={"ci_low_ms": entry.median_ms, "ci_high_ms": entry.median_ms, "samples": 7}
+    )
+    second = tables[1].model_copy(update={"entries": {**tables[1].entries, key: sharp}})
+    merged, _ = merge_tables([tables[0], second], whole)
+    assert merged.entries[key].samples == 7
+    assert merged.entries[key].median_ms == pytest.approx(tables[0].entries[key].median_ms)
+
+
+def test_what_one_calibrates_on_certifies_no_other(whole, tables):
+    seen = [n.model_copy(update={"role": "held-out"}) for n in tables[0].networks if n.role == "calibration"]
+    fresh = [n for n in tables[1].networks if n.role == "held-out"]
+    second = tables[1].model_copy(update={"networks": (*seen[:5], *fresh)})
+    merged, _ = merge_tables([tables[0], second], whole)
+    assert merged.certificate.networks == 8 + len(fresh)
+
+
+def test_tables_that_do_not_go_together(whole, tables):
+    first, second = tables
+    with pytest.raises(UserError, match="two tables or more"):
+        merge_tables([first], whole)
+    for change, words in (
+        ({"space_fingerprint": "0" * 16}, "different spaces"),
+        ({"target": second.target.model_copy(update={"threads": 2})}, "different targets"),
+        ({"fingerprint": second.fingerprint.model_copy(update={"cpu": "other"})}, "different machines"),
+        ({"fingerprint": second.fingerprint.model_copy(update={"libraries": {"onnx": "2"}})}, "library"),
+        ({"networks": ()}, None),
+    ):
+        other = second.model_copy(update=change)
+        if words is None:
+            merged, _ = merge_tables([first, other], whole)
+            assert merged.calibration.networks == 12
+            continue
+        with pytest.raises(UserError, match=words):
+            merge_tables([first, other], whole)
+
+
+def test_no_blocks_in_common_is_no_scale(whole, tables):
+    second = tables[1]
+    apart = {key: entry for key, entry in second.entries.items() if key not in tables[0].entries}
+    with pytest.raises(UserError, match="share 0 blocks"):
+        merge_tables([tables[0], second.model_copy(update={"entries": apart})], whole)
+
+
+def test_a_hole_in_the_grid_is_found(whole, tables):
+    wide = whole.model_copy(update={"widths": (1.0, 1.2)})
+    second = tables[1].model_copy(update={"widths": (1.2,)})
+    with pytest.raises(UserError, match=r"no table has 28 pixels at width 1\.2"):
+        merge_tables([tables[0], second], wide)
+
+
+def test_tables_without_networks_cannot_be_calibrated(whole, tables):
+    old = [table.model_copy(update={"networks": ()}) for table in tables]
+    with pytest.raises(UserError, match="no networks to calibrate on"):
+        merge_tables(old, whole)

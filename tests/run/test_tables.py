@@ -1,0 +1,121 @@
+"""Latency tables after they were made: validated, compared, merged, drawn."""
+
+import shutil
+
+import pytest
+
+from nat2deploy.cost.fitting import certify_networks, predict_networks
+from nat2deploy.cost.table import load_table
+from nat2deploy.errors import UserError
+from nat2deploy.run.config import load_pipeline
+from nat2deploy.run.tables import diff, merge, plot, validate
+
+
+@pytest.fixture
+def own(outcome, tmp_path):
+    """A copy of the pipeline's table, and the file of its space."""
+    path = tmp_path / "t.json"
+    shutil.copy(outcome.out / "table.json", path)
+    return path, str(load_pipeline(outcome.out / "config.toml").space.name)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Stand in for the clock only: fresh networks whose latency is ``slower`` than the table says."""
+    told = {"slower": 1.0, "seed": None}
+
+    def validate_table(table, space, *, networks, seed, time_limit_s, progress):
+        told["seed"] = seed
+        held_out = [n for n in table.networks if n.role == "held-out"]
+        predicted = predict_networks(table, space, held_out)
+        found = [
+            n.model_copy(update=dict.fromkeys(NAMES, told["slower"] * float(ms)))
+            for n, ms in zip(held_out, predicted, strict=True)
+        ]
+        return certify_networks(table, space, found, noise=0.001), found
+
+    monkeypatch.setattr("nat2deploy.run.tables.validate_table", validate_table)
+    return told
+
+
+NAMES = ("median_ms", "p95_ms", "p99_ms", "ci_low_ms", "ci_high_ms")
+
+
+def test_a_table_that_holds_gets_the_fresh_certificate(own, measured):
+    path, space = own
+    before = load_table(path)
+    found = validate(path, space_name=space, networks=8, seed=9)
+    after = load_table(path)
+    assert not found.contradicted and measured["seed"] == 9
+    assert after.certificate == found.fresh and found.fresh.mape == pytest.approx(0, abs=1e-9)
+    assert [n for n in after.networks if n.role == "calibration"] == [
+        n for n in before.networks if n.role == "calibration"
+    ]
+    assert after.entries == before.entries and after.calibration == before.calibration
+    assert found.before == before.certificate
+
+
+def test_a_contradicted_table_is_left_as_it_is(own, measured):
+    path, space = own
+    validate(path, space_name=space, seed=9)
+    held = path.read_bytes()
+    measured["slower"] = 1.3
+    found = validate(path, space_name=space, seed=10)
+    assert found.contradicted and found.fresh.bias == pytest.approx(1 / 1.3 - 1, abs=1e-6)
+    assert path.read_bytes() == held
+
+
+def test_two_per_cent_are_never_a_contradiction(own, measured):
+    path, space = own
+    validate(path, space_name=space, seed=9)  # certified to next to nothing
+    measured["slower"] = 1.015
+    assert not validate(path, space_name=space, seed=10).contradicted
+    measured["slower"] = 1.5
+    assert validate(path, space_name=space, seed=11).contradicted
+
+
+def test_the_tables_own_seed_is_refused(own, measured):
+    path, space = own
+    with pytest.raises(UserError, match="is the table's own"):
+        validate(path, space_name=space, seed=load_table(path).seed)
+    assert measured["seed"] is None
+
+
+def test_a_space_of_ones_own_must_be_named(own):
+    path, space = own
+    with pytest.raises(UserError, match=r"space 'tiny', no preset; give --space FILE\.toml"):
+        diff(path, path)
+    with pytest.raises(UserError, match="of space 'tiny'"):
+        diff(path, path, space_name="nano")
+    found = diff(path, path, space_name=space)
+    assert found.block_ratio == found.network_ratio == 1
+
+
+def test_merging_with_itself_changes_no_prediction(own, tmp_path):
+    path, space = own
+    merged = merge([path, path], tmp_path / "m.json", space_name=space)
+    assert load_table(tmp_path / "m.json") == merged
+    assert merged.entries == load_table(path).entries
+    assert merged.calibration.networks == 2 * load_table(path).calibration.networks
+    with pytest.raises(UserError, match=r"a \.json file"):
+        merge([path, path], tmp_path / "m.txt", space_name=space)
+
+
+def test_a_picture_of_it(own, tmp_path):
+    path, space = own
+    plot(path, tmp_path / "p.png", space_name=space)
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_for_real(own):
+    """The clock, too: on a busy machine it may find too much noise to certify, and says so."""
+    path, space = own
+    before = load_table(path)
+    try:
+        found = validate(path, space_name=space, networks=4, seed=9, time_limit_s=2)
+    except UserError as error:
+        assert "noise" in str(error)
+        assert load_table(path) == before
+    else:
+        assert found.fresh.networks == 4
+        assert found.contradicted == (load_table(path) == before)
