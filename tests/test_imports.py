@@ -34,7 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # Runs on a device where nat2deploy is not: what of measure and engines it takes stays light, by a test.
     "agent": ("errors", "machine", "engines", "measure"),
     "remote": (
-        *("agent", "measure", "engines", "cost", "space", "target", "blocks"),
+        *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks"),
         *("errors", "files", "version", "__init__"),
     ),
     "data": ("errors", "files"),

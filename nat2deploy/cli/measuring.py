@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Resolutions, Seed, Space, resolutions
+from nat2deploy.cli.options import (
+    Calibration,
+    EverySize,
+    HeldOut,
+    Interval,
+    Json,
+    Resolutions,
+    Seed,
+    Space,
+    TimeLimit,
+    resolutions,
+)
 from nat2deploy.cli.progress import progress
 
 
@@ -35,16 +46,11 @@ def profile(
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,
-    interval: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="Wanted relative half width of confidence intervals.")
-    ] = 0.01,
-    time_limit: Annotated[float, typer.Option(min=5, help="Seconds for measuring blocks.")] = 300.0,
-    calibration: Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")] = 24,
-    held_out: Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")] = 20,
-    every_size: Annotated[
-        int,
-        typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others."),
-    ] = 1,
+    interval: Interval = 0.01,
+    time_limit: TimeLimit = 300.0,
+    calibration: Calibration = 24,
+    held_out: HeldOut = 20,
+    every_size: EverySize = 1,
     seed: Seed = 0,
     python: Annotated[str, typer.Option(help="Python on an ssh device, a name or a path.")] = "python3",
     ssh_option: Annotated[
@@ -54,7 +60,7 @@ def profile(
 ) -> None:
     """Measure every block of a search space on a machine into a certified latency table.
 
-    An interrupted profile goes on where it was.
+    An interrupted profile goes on where it was. `nat2deploy table kit` is for devices without ssh.
 
     Example: nat2deploy profile --device cpu --threads 1 --space nano --out table.json
     """
