@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tarfile
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +17,12 @@ from nat2deploy.errors import UserError
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
 MODELS = "models"
+JOBS = "jobs"
+"""Where a device that is driven from elsewhere keeps jobs: ``jobs/PROFILE/JOB``."""
 FORM = 1
 """Version of the two files' form."""
+_PROFILE = re.compile("[0-9a-f]{16}")
+_MONTH_S = 30 * 24 * 3600.0
 _MEMBER = re.compile(rf"{re.escape(JOB_FILE)}|{MODELS}/[0-9a-f]{{64}}\.onnx")
 
 
@@ -98,6 +104,16 @@ def write(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free some space or permit it") from None
+
+
+def forget_old(jobs: Path) -> None:
+    """Remove the jobs of profiles that nobody has gone on with for a month."""
+    for folder in jobs.glob("*"):
+        try:
+            if _PROFILE.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > _MONTH_S:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            pass  # another program was faster
 
 
 def receive(stream: IO[bytes], folder: Path) -> None:

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from nat2deploy.agent.job import JOB_FILE, MODELS, RESULT_FILE, receive
+from nat2deploy.agent.job import JOB_FILE, JOBS, MODELS, RESULT_FILE, forget_old, receive
 from nat2deploy.agent.measuring import measure_job
 from nat2deploy.errors import UserError
 from nat2deploy.machine import machine_facts
@@ -34,6 +34,7 @@ def main(arguments: list[str], here: Path) -> int:
     words = parser.parse_args(arguments)
     try:
         if words.probe is not None:
+            forget_old(words.probe / JOBS)
             _say({"machine": machine_facts(), "warning": load_warning()})
         elif words.receive is not None:
             receive(sys.stdin.buffer, words.receive)

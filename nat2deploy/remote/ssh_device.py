@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nat2deploy.agent.job import JOB_FILE, MODELS
+from nat2deploy.agent.job import JOB_FILE, JOBS, MODELS
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.measure.device import Device
@@ -80,17 +80,23 @@ class SshDevice(Device):
                 agent.write(self._agent)
                 agent.seek(0)
                 try:
-                    answer = self._connection.ask(command + self._call("--probe", "."), send=agent)
+                    answer = self._connection.ask(command + self._call("--probe", _FOLDER), send=agent)
                 except ConnectionLost as error:
                     raise UserError(
                         f"cannot reach {self._settings.address}: {error}; it must work with `ssh` first, "
                         "without a password"
                     ) from None
-            self._probe = parse(ProbeAnswer, answer, f"answer of {self._settings.address}")
+            probe = parse(ProbeAnswer, answer, f"answer of {self._settings.address}")
+            if self.target.threads > probe.machine.cores:
+                raise UserError(
+                    f"threads: {self.target.threads} asked for, {self._settings.address} has "
+                    f"{probe.machine.cores} cores; use fewer"
+                )
+            self._probe = probe
         return self._probe
 
     def _measure(self, group: Group, progress: Progress) -> Measurement:
-        self._probed()
+        machine = self.fingerprint()
         self._profile = group.profile
         with tempfile.TemporaryDirectory(prefix="nat2deploy-") as name:
             folder = Path(name)
@@ -100,7 +106,7 @@ class SshDevice(Device):
                 [group],
                 progress=lambda share, text: progress(_EXPORTING * share, text),
             )
-            place = f"{_FOLDER}/jobs/{group.profile}/{identity[:32]}"
+            place = f"{_FOLDER}/{JOBS}/{group.profile}/{identity[:32]}"
             for wait_s in (*self._waits_s, None):
                 try:
                     answer = self._try(folder, place, group.name, progress)
@@ -113,8 +119,12 @@ class SshDevice(Device):
                         ) from None
                     self._say(f"{self._settings.address}: {error}; trying {group.name} again")
                     time.sleep(wait_s)
-        what = f"results of {self._settings.address}"
-        return group_measurement(parse_result(answer.get("result"), what), identity, group.name)
+        result = parse_result(answer.get("result"), f"results of {self._settings.address}")
+        if not result.machine.same_machine(machine):
+            raise UserError(
+                f"{self._settings.address} was {machine.cpu} and is {result.machine.cpu} now; profile again"
+            )
+        return group_measurement(result, identity, group.name)
 
     def _try(self, folder: Path, place: str, label: str, progress: Progress) -> dict[str, Any]:
         """Ask for the job's results; send the job first if the device has it not."""
@@ -139,9 +149,9 @@ class SshDevice(Device):
         if self._profile is None:
             return
         try:
-            self._connection.ask(f"rm -rf {_FOLDER}/jobs/{self._profile} && echo '{{}}'")
+            self._connection.ask(f"rm -rf {_FOLDER}/{JOBS}/{self._profile} && echo '{{}}'")
         except (ConnectionLost, UserError) as error:
-            self._say(f"{_FOLDER}/jobs/{self._profile} is left on the device: {error}")
+            self._say(f"{_FOLDER}/{JOBS}/{self._profile} is left on the device: {error}")
 
     def _call(self, option: str, place: str) -> str:
         # exec, so that the agent itself hears of the end of the connection and no shell lives on.

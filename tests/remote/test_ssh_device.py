@@ -1,6 +1,8 @@
 """A real sshd on loopback, and behind it a Python that has numpy and onnxruntime only."""
 
+import os
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -163,6 +165,39 @@ def test_what_the_device_lacks(refused, sshd, tmp_path, device_python):
     assert "No module named 'onnxruntime'" in line
     line = refused(sshd.address, make_old_python(tmp_path / "old", device_python))
     assert "Python 3.8 is too old" in line
+
+
+def test_more_threads_than_the_device_has(refused, sshd, device_python):
+    line = refused(sshd.address, device_python, "--threads", "1000")
+    assert f"threads: 1000 asked for, {sshd.address} has {fingerprint().cores} cores" in line
+
+
+def test_another_machine_behind_the_same_address(settings, monkeypatch):
+    device = SshDevice(settings, Target(), say=lambda text: pytest.fail(text))
+    original = device._connection.ask
+
+    def swapped(command, **options):
+        answer = original(command, **options)
+        if "result" in answer:
+            answer["result"]["machine"]["cpu"] = "Another board"
+        return answer
+
+    monkeypatch.setattr(device._connection, "ask", swapped)
+    group = Group("nothing", "d" * 16, {"a": Overhead()}, seed=0, precision=0.5, time_limit_s=0.2)
+    with pytest.raises(UserError, match="is Another board now"):
+        device.measure(group, lambda share, text: None)
+    device.finish()
+
+
+def test_jobs_that_nobody_went_on_with_are_forgotten(settings, sshd):
+    jobs = sshd.home / ".cache/nat2deploy/jobs"
+    for name, days in (("a" * 16, 31), ("b" * 16, 29), ("mine", 99)):
+        (jobs / name).mkdir(parents=True)
+        os.utime(jobs / name, (time.time() - days * 86400,) * 2)
+    SshDevice(settings, Target(), say=lambda text: None).fingerprint()
+    assert {path.name for path in left_on_device(sshd)} == {"b" * 16, "mine"}
+    for name in ("b" * 16, "mine"):
+        (jobs / name).rmdir()
 
 
 @pytest.mark.parametrize(
