@@ -59,10 +59,14 @@ def _follow(folder: Path) -> None:
         return
     threading.Thread(target=_end_with_the_connection, daemon=True).start()
     lock = folder.parent.parent / ".lock"  # of all profiles that are driven from elsewhere
-    result = measure_job(folder, lambda share, text: _say({"share": share, "text": text}), lock=lock)
+    result = measure_job(folder, _say_progress, lock=lock)
     # An edge device's disk is small: the results are kept, what they are of is not needed any more.
     shutil.rmtree(folder / MODELS, ignore_errors=True)
     _say({"result": result})
+
+
+def _say_progress(share: float, text: str) -> None:
+    _say({"share": round(min(share, 1.0), 4), "text": text})
 
 
 def _end_with_the_connection() -> None:

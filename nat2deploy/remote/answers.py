@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.cost.table import Milliseconds, Relative
 from nat2deploy.errors import UserError
@@ -13,8 +13,14 @@ from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.target import Fingerprint
 
+
+def printable(text: str) -> str:
+    """Return a device's words without what a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 Positive = Annotated[int, Field(ge=1, le=10**12)]
-Text = Annotated[str, Field(max_length=400)]
+Text = Annotated[str, Field(max_length=400), AfterValidator(printable)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _LONGEST_FACTS = 4000
 

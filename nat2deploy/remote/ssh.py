@@ -156,7 +156,7 @@ class SshConnection:
         address, python = self.settings.address, self.settings.python
         last = _printable(said[-1]) if said else f"exit code {code}"
         if code == _SSH_FAILED or code < 0:
-            raise ConnectionLost(last if said else "the connection ended")
+            raise ConnectionLost(last if said else "it ended without a word; does the device lack memory?")
         if code in _NOT_FOUND:
             raise UserError(f"{address} has no `{python}` ({last}); name its Python with --python")
         refused = [line for line in said if line.startswith(_AGENT_ERROR)]

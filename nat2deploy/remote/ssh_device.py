@@ -131,8 +131,7 @@ class SshDevice(Device):
 
         def hear(value: dict[str, Any]) -> None:
             said = parse(ProgressAnswer, value, f"answer of {self._settings.address}")
-            text = "".join(character for character in said.text if character.isprintable())
-            progress(_SENDING + (1 - _SENDING) * said.share, text)
+            progress(_SENDING + (1 - _SENDING) * said.share, said.text)
 
         answer = self._connection.ask(self._call("--follow", place), hear=hear)
         if answer.get("missing") is True:

@@ -136,6 +136,12 @@ def test_the_table_is_the_devices(imported):
     assert len(table.entries) == 23
 
 
+def test_a_machines_words_are_shown_and_not_obeyed(imported):
+    code, printed = imported(lambda value: value["machine"].update(cpu="A [/] board [red]"))
+    assert code == 0, printed.err
+    assert "A [/] board [red], " in printed.out
+
+
 def first_group(value):
     return next(iter(value["groups"].values()))
 

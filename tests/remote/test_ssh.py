@@ -116,8 +116,8 @@ def test_progress_is_heard_and_the_last_object_is_the_answer(ended):
     ("code", "err", "kind", "words"),
     [
         (255, b"noise\nConnection reset by peer\n", ConnectionLost, "Connection reset by peer"),
-        (255, b"", ConnectionLost, "the connection ended"),
-        (-9, b"", ConnectionLost, "the connection ended"),
+        (255, b"", ConnectionLost, "ended without a word"),
+        (-9, b"", ConnectionLost, "ended without a word"),
         (127, b"sh: 1: exec: python3: not found\n", UserError, "ssh://pi@board:22 has no `python3`"),
         (2, b"warning\nerror: no space left\n", UserError, "ssh://pi@board:22: no space left"),
         (2, b"sh: syntax\n", UserError, "measuring failed there: sh: syntax"),
