@@ -32,6 +32,14 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
+def memory_bytes() -> int | None:
+    """Return the machine's memory, None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def _cpu() -> tuple[str, list[str]]:
     model = ""
     implementer = ""

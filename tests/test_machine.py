@@ -45,5 +45,11 @@ def test_boards_of_the_same_instruction_set_and_cores_are_told_apart(files):
     assert machine.machine_facts()["flags"] == ["asimd"]
 
 
+def test_memory_is_known_or_not(monkeypatch):
+    assert machine.memory_bytes() > 1 << 24
+    monkeypatch.delattr(machine.os, "sysconf")
+    assert machine.memory_bytes() is None
+
+
 def test_a_machine_without_any_of_the_files_has_a_name_all_the_same(files):
     assert machine.machine_facts()["cpu"]

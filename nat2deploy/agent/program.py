@@ -14,7 +14,7 @@ from typing import Any
 from nat2deploy.agent.job import JOB_FILE, JOBS, MODELS, RESULT_FILE, forget_old, receive
 from nat2deploy.agent.measuring import measure_job
 from nat2deploy.errors import UserError
-from nat2deploy.machine import machine_facts
+from nat2deploy.machine import machine_facts, memory_bytes
 from nat2deploy.measure.pinning import load_warning
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str], here: Path) -> int:
     try:
         if words.probe is not None:
             forget_old(words.probe / JOBS)
-            _say({"machine": machine_facts(), "warning": load_warning()})
+            _say({"machine": machine_facts(), "memory_bytes": memory_bytes(), "warning": load_warning()})
         elif words.receive is not None:
             receive(sys.stdin.buffer, words.receive)
             _say({"received": True})

@@ -9,6 +9,7 @@ import numpy as np
 
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
+from nat2deploy.machine import memory_bytes
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.groups import Candidate, Group
@@ -35,6 +36,10 @@ class Device(ABC):
 
     def warning(self) -> str | None:
         """Return a line of warning when the machine is busy, else None."""
+        return None
+
+    def memory_bytes(self) -> int | None:
+        """Return the machine's memory, None where it is not known."""
         return None
 
     def measure(self, group: Group, progress: Progress) -> Measurement:
@@ -79,6 +84,10 @@ class LocalDevice(Device):
     def warning(self) -> str | None:
         """Return a line of warning when this machine is busy, else None."""
         return load_warning()
+
+    def memory_bytes(self) -> int | None:
+        """Return this machine's memory."""
+        return memory_bytes()
 
     def _measure(self, group: Group, progress: Progress) -> Measurement:
         # Within, because with PyTorch's own threads exporting took six times as long beside other load.

@@ -27,6 +27,7 @@ OVERHEAD = "call overhead"
 # Engines alive at once: enough that interleaving spreads drift, few enough for the memory of an edge device.
 _BLOCKS_AT_ONCE = 80
 _NETWORKS_AT_ONCE = 64
+_BYTES_A_PARAM = 12  # as loaded, as the engine packs it anew, and for all else that an engine holds
 _BLOCK_SHARE = 0.6
 _LEAST_S = 0.1
 
@@ -139,7 +140,9 @@ class ProfilePlan:
             )
         return networks
 
-    def network_groups(self, profile: str, networks: Sequence[Network]) -> list[Group]:
+    def network_groups(
+        self, profile: str, networks: Sequence[Network], memory_bytes: int | None
+    ) -> list[Group]:
         """Put chosen networks into groups, within the time that blocks leave."""
         return network_groups(
             networks,
@@ -147,19 +150,29 @@ class ProfilePlan:
             seed=self.seed,
             precision=self.precision / 2,
             time_limit_s=self.time_limit_s * (1 - _BLOCK_SHARE),
+            memory_bytes=memory_bytes,
         )
 
 
 def network_groups(
-    networks: Sequence[Network], *, profile: str, seed: int, precision: float, time_limit_s: float
+    networks: Sequence[Network],
+    *,
+    profile: str,
+    seed: int,
+    precision: float,
+    time_limit_s: float,
+    memory_bytes: int | None,
 ) -> list[Group]:
     """Put networks with seeded weights into groups to be measured; candidates are named by their index.
 
     All together where they fit, because a neighbour's memory traffic slows large networks by several per cent
     for minutes, which the small reference workload does not see; more than fit at once are dealt out, so that
-    calibration and held-out networks share their hours.
+    calibration and held-out networks share their hours. They may take half of the memory, where it is known.
     """
     parts = -(-len(networks) // _NETWORKS_AT_ONCE)
+    if memory_bytes is not None:
+        taken = _BYTES_A_PARAM * sum(s.params for network in networks for s in network.signatures)
+        parts = min(max(parts, -(-2 * taken // memory_bytes)), len(networks))
     return [
         Group(
             name=f"networks, part {part + 1} of {parts}" if parts > 1 else "networks",

@@ -73,7 +73,10 @@ def profile_space(
         size or (lambda network: sum(medians.median_ms(signature) for signature in network))
     )
     whole = _measure_networks(
-        networks, plan.network_groups(done.profile, networks), device, _part(tell, _BLOCK_PROGRESS, 1.0)
+        networks,
+        plan.network_groups(done.profile, networks, device.memory_bytes()),
+        device,
+        _part(tell, _BLOCK_PROGRESS, 1.0),
     )
     table, word = _fit(plan, here, blocks, networks, whole)
     if partial is not None:
@@ -154,7 +157,12 @@ def validate_table(
         space, BlockLatency(table).network_ms, rng, networks, most_classes=CLASS_LADDER[-1]
     )
     groups = network_groups(
-        chosen, profile=secrets.token_hex(8), seed=seed, precision=precision, time_limit_s=time_limit_s
+        chosen,
+        profile=secrets.token_hex(8),
+        seed=seed,
+        precision=precision,
+        time_limit_s=time_limit_s,
+        memory_bytes=device.memory_bytes(),
     )
     whole = _measure_networks(chosen, groups, device, progress or _silent)
     found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]

@@ -94,6 +94,7 @@ class ProbeAnswer(_Answer):
     """What a device says first."""
 
     machine: Fingerprint
+    memory_bytes: Annotated[int, Field(ge=1 << 24)] | None
     warning: Text | None
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from nat2deploy.version import __version__
 
 AGENT = "measure.py"
 _PROFILE = "0" * 16  # a kit's results are its own: they are never looked for by the name of a profile
+_MEMORY_BYTES = 1 << 30  # of a device that nobody has seen yet
 _MOST_BYTES = 64 << 20
 
 _README = """Measure networks on this device for nat2deploy: {what}.
@@ -99,7 +100,8 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress) -> None:
             be written to.
     """
     check_target(plan.target)
-    groups = [*_block_groups(plan), *plan.network_groups(_PROFILE, plan.choose_networks(macs))]
+    networks = plan.choose_networks(macs)
+    groups = [*_block_groups(plan), *plan.network_groups(_PROFILE, networks, _MEMORY_BYTES)]
     with tempfile.TemporaryDirectory(prefix="nat2deploy-") as name:
         folder = Path(name)
         settings = KitSettings.of(plan).model_dump(mode="json")
@@ -180,6 +182,10 @@ class KitDevice(Device):
     def fingerprint(self) -> Fingerprint:
         """Describe the device."""
         return self._result.machine
+
+    def memory_bytes(self) -> int | None:
+        """Return what the kit was made for."""
+        return _MEMORY_BYTES
 
     def _measure(self, group: Group, progress: Progress) -> Measurement:
         return group_measurement(self._result, self._kit.identity, group.name)

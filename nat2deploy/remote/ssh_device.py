@@ -72,6 +72,10 @@ class SshDevice(Device):
         """Return a line of warning when the device is busy, else None."""
         return self._probed().warning
 
+    def memory_bytes(self) -> int | None:
+        """Return the device's memory."""
+        return self._probed().memory_bytes
+
     def _probed(self) -> ProbeAnswer:
         if self._probe is None:
             part = f"{self._program}.part"

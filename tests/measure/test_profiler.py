@@ -213,6 +213,23 @@ def test_measuring_keeps_to_the_time_given(machine):
     assert sum(networks) == pytest.approx(12)
 
 
+def test_networks_are_measured_in_parts_where_memory_is_small(machine, monkeypatch):
+    together = profile(machine)
+    (names,) = [names for names, _ in machine.sessions if "-h" not in names[-1]]
+    machine.sessions, machine.rng = [], np.random.default_rng(0)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 20)
+    table = profile(machine)
+    parts = [names for names, _ in machine.sessions if "-h" not in names[-1]]
+    assert 1 < len(parts) <= len(names)
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert table.certificate.networks == together.certificate.networks
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 10)
+    machine.sessions = []
+    profile(machine)
+    assert [len(names) for names, _ in machine.sessions if "-h" not in names[-1]] == [1] * len(names)
+
+
 @pytest.mark.parametrize("counts", [{"calibration_networks": 3}, {"held_out_networks": 0}])
 def test_too_few_networks_asked_for(machine, counts):
     with pytest.raises(UserError, match="4 networks each or more"):

