@@ -11,16 +11,11 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.statistics import Summary
+from nat2deploy.remote.ssh import printable
 from nat2deploy.target import Fingerprint
 
-
-def printable(text: str) -> str:
-    """Return a device's words without what a terminal would obey."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 Positive = Annotated[int, Field(ge=1, le=10**12)]
-Text = Annotated[str, Field(max_length=400), AfterValidator(printable)]
+Text = Annotated[str, AfterValidator(printable)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _LONGEST_FACTS = 4000
 

@@ -21,6 +21,7 @@ _PYTHON = re.compile(r"[A-Za-z0-9_~/.][A-Za-z0-9_~/.+-]{0,254}")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9]*=[^\x00-\x1f]+")
 _LONGEST_LINE = 16 << 20
 _AGENT_ERROR = "error: "
+_SILENT_END = "it ended without a word; does the device lack memory?"
 _SSH_FAILED, _NOT_FOUND, _AGENT_REFUSED = 255, (126, 127), 2
 
 Hear = Callable[[dict[str, Any]], None]
@@ -154,14 +155,14 @@ class SshConnection:
         if code == 0:
             return
         address, python = self.settings.address, self.settings.python
-        last = _printable(said[-1]) if said else f"exit code {code}"
+        last = printable(said[-1]) if said else f"exit code {code}"
         if code == _SSH_FAILED or code < 0:
-            raise ConnectionLost(last if said else "it ended without a word; does the device lack memory?")
+            raise ConnectionLost(last.rstrip(".") if said else _SILENT_END)
         if code in _NOT_FOUND:
             raise UserError(f"{address} has no `{python}` ({last}); name its Python with --python")
         refused = [line for line in said if line.startswith(_AGENT_ERROR)]
         if code == _AGENT_REFUSED and refused:
-            raise UserError(f"{address}: {_printable(refused[-1][len(_AGENT_ERROR) :])}")
+            raise UserError(f"{address}: {printable(refused[-1][len(_AGENT_ERROR) :])}")
         raise UserError(f"{address}: measuring failed there: {last}")
 
 
@@ -173,6 +174,6 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _printable(text: str) -> str:
-    """A device's words on one line, without what a terminal would obey."""
+def printable(text: str) -> str:
+    """Return a device's words on one line, without what a terminal would obey; 400 characters at most."""
     return "".join(character if character.isprintable() else " " for character in text)[:400]

@@ -116,6 +116,7 @@ def test_progress_is_heard_and_the_last_object_is_the_answer(ended):
     ("code", "err", "kind", "words"),
     [
         (255, b"noise\nConnection reset by peer\n", ConnectionLost, "Connection reset by peer"),
+        (255, b"Connection closed by remote host.\n", ConnectionLost, "Connection closed by remote host"),
         (255, b"", ConnectionLost, "ended without a word"),
         (-9, b"", ConnectionLost, "ended without a word"),
         (127, b"sh: 1: exec: python3: not found\n", UserError, "ssh://pi@board:22 has no `python3`"),
