@@ -3,6 +3,7 @@
 import pytest
 
 from nat2deploy.cost.table import load_table, save_table
+from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.run.config import ExportConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
@@ -24,4 +25,6 @@ def test_its_networks_are_searched_and_exported_but_not_measured(outcome, tmp_pa
     assert manifest.target == target
     assert manifest.costs.latency_ms > 0
     assert manifest.evidence.latency is None
+    found = verify_bundle(tmp_path / "bundle", seed=0)
+    assert found.ok and found.latency is None
     assert outcome.manifest.evidence.latency is not None
