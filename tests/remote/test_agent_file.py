@@ -221,3 +221,25 @@ def test_what_is_received_is_a_job_or_nothing(device_python, tmp_path):
         done = measure(device_python, tmp_path, "--receive", tmp_path / "job", input=sent.decode())
         assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert not (tmp_path / "job" / JOB_FILE).exists()
+
+
+def test_two_measurements_on_one_device_wait_for_each_other(device_python, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    make_job(tmp_path, group("only"))
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        agent = subprocess.Popen(
+            [device_python, tmp_path / "measure.py"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=bare_environment(),
+        )
+        for line in agent.stdout:
+            if "waiting for another measurement" in line:
+                break
+        else:
+            pytest.fail("it did not wait")
+        assert not (tmp_path / RESULT_FILE).exists()
+    said, _ = agent.communicate(timeout=120)
+    assert agent.returncode == 0 and "only: " in said
+    assert (tmp_path / RESULT_FILE).exists()
