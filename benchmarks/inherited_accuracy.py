@@ -1,6 +1,6 @@
 """Does a super-network rank its sub-networks as training each by itself would?
 
-    python benchmarks/inherited_accuracy.py SUPERNET.safetensors --data fashion-mnist --out inherited
+    python benchmarks/inherited_accuracy.py nano-ee-d-fashion-mnist --data fashion-mnist --out inherited
 
 Draws --networks random sub-networks, takes --trained of them, evenly spaced in MACs, and trains each from
 scratch. All are judged with inherited weights too. Test images judge both ways; neither chose anything by
@@ -26,6 +26,7 @@ from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import lower, plan_network, total_macs, total_params
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.supernet.checkpoint import load_supernet
+from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
 from nat2deploy.training.finetune import train_network
 from nat2deploy.training.loop import LoopSettings
@@ -33,7 +34,7 @@ from nat2deploy.training.loop import LoopSettings
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("supernet", type=Path)
+    parser.add_argument("supernet", help="a file, or the name of a shipped one")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--networks", type=int, default=200)
     parser.add_argument("--trained", type=int, default=12)
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
     arguments = parser.parse_args()
 
-    supernet, info = load_supernet(arguments.supernet)
+    supernet, info = load_supernet(find_supernet(arguments.supernet))
     space = supernet.space
     data = load_data(arguments.data, base_resolution=max(space.resolutions))
     rng = np.random.default_rng([arguments.seed, 21])

@@ -1,6 +1,6 @@
 """A data set by transfer from a super-network of another one, and from scratch, at equal training time.
 
-    python benchmarks/transfer.py SUPERNET.safetensors --data digits --json transfer.json
+    python benchmarks/transfer.py nano-ee-d-fashion-mnist --data digits --json transfer.json
 
 From scratch, the same space is trained by progressive shrinking for --epochs. The transferred super-network
 gets a new classifier and is trained by uniform sampling, as a search warms up, for as many seconds. Then both
@@ -26,6 +26,7 @@ from nat2deploy.run.train import train
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.supernet.checkpoint import load_supernet
+from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.evaluation import SubNetworkEvaluator
 from nat2deploy.training.loop import LoopSettings
 from nat2deploy.training.schedule import Choices
@@ -34,7 +35,7 @@ from nat2deploy.training.supernet import adapt
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("supernet", type=Path)
+    parser.add_argument("supernet", type=find_supernet, help="a file, or the name of a shipped one")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--epochs", type=float, default=30.0, help="of training from scratch")
     parser.add_argument("--learning-rate", type=float, default=0.05)
