@@ -21,6 +21,7 @@ from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.budget import Budget, feasible, format_cost, parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search, Status
+from nat2deploy.search.regressors import check_installed
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -73,6 +74,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
 def _read(config: SearchConfig) -> _Inputs:
     """Read and check every input before anything is written."""
     budgets = parse_budgets(list(config.budgets))
+    check_installed(config.settings.surrogates)
     info, space = supernet_and_space(config.supernet, config.space)
     table = None
     if config.table is not None:

@@ -174,7 +174,14 @@ class Nat2Search:
         genes = self.encoding.encode_all([e.architecture for e in archive])
         errors = np.array([e.error for e in archive])
         surrogate = best_surrogate(
-            settings.surrogates, genes, errors, self.encoding, seed=settings.seed + version
+            settings.surrogates,
+            genes,
+            errors,
+            self.encoding,
+            seed=settings.seed + version,
+            folds=settings.surrogate_folds,
+            features=None if settings.surrogate_features == "own" else settings.surrogate_features,
+            ensemble=settings.surrogate_ensemble,
         )
         self._note(version, surrogate=surrogate.name, tau=surrogate.tau)
         self._tell("evolve", 0, 1)

@@ -8,7 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
-SurrogateName = Literal["gradient-boosting", "extra-trees", "gaussian-process", "bayesian-ridge"]
+SurrogateName = Literal[
+    "gradient-boosting",
+    "extra-trees",
+    "gaussian-process",
+    "bayesian-ridge",
+    "rbf",
+    "rbf-ensemble",
+    "mlp",
+    "cart-forest",
+    "decision-tree",
+    "svr",
+    "ridge",
+    "k-nn",
+    "lightgbm",
+    "catboost",
+]
 
 
 class SearchSettings(BaseModel):
@@ -31,6 +46,11 @@ class SearchSettings(BaseModel):
         "gradient-boosting",
     )
     """Kinds tried each round; the best by cross-validated Kendall tau is used."""
+    surrogate_features: Literal["own", "integer", "one-hot"] = "own"
+    """What surrogates see of the genes; ``own``: each kind what suits it."""
+    surrogate_folds: Annotated[int, Field(ge=2)] = 10
+    surrogate_ensemble: bool = True
+    """The folds' models vote together; else one model fitted on everything predicts."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
     top: Positive = 50
