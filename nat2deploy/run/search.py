@@ -22,6 +22,7 @@ from nat2deploy.search.budget import Budget, feasible, format_cost, parse_budget
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.regressors import check_installed
+from nat2deploy.search.searchers import check_searcher
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -75,6 +76,7 @@ def _read(config: SearchConfig) -> _Inputs:
     """Read and check every input before anything is written."""
     budgets = parse_budgets(list(config.budgets))
     check_installed(config.settings.surrogates)
+    check_searcher(config.settings.searcher)
     info, space = supernet_and_space(config.supernet, config.space)
     table = None
     if config.table is not None:
@@ -87,7 +89,11 @@ def _read(config: SearchConfig) -> _Inputs:
             )
     data = load_data(config.data, base_resolution=max(space.resolutions))
     objectives = Objectives(
-        CostModel(space, data.classes, table), IntegerEncoding(space), budgets, config.settings.objectives
+        CostModel(space, data.classes, table),
+        IntegerEncoding(space),
+        budgets,
+        config.settings.objectives,
+        config.settings.accuracy_only,
     )
     return _Inputs(info, space, table, budgets, data, objectives)
 
@@ -110,7 +116,7 @@ def supernet_and_space(spec: str, chosen: SearchedSpace) -> tuple[SuperNetworkIn
 def _tell(report: Report, status: Status, inputs: _Inputs) -> None:
     words = []
     if status.best is not None:
-        metric = inputs.objectives.metrics[0]
+        metric = inputs.objectives.axes[0]
         cost = format_cost(metric, status.best.values[metric])
         words.append(f"best {100 * status.best.values['top1']:.2f} % at {cost}")
     if status.hypervolume is not None:
@@ -227,7 +233,7 @@ def _front(
 
 def _nearest(loop: Nat2Search, inputs: _Inputs) -> str:
     """Say which budgets the least violating network breaks, and what it costs."""
-    judged = loop.file.of_version(loop.weights.version)
+    judged = loop.rounds.seen(loop.weights.version)
     nearest = min(
         judged, key=lambda e: sum(max(0.0, b.violation(e.values[b.metric])) for b in inputs.budgets)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
@@ -34,12 +34,22 @@ class SearchSettings(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     objectives: tuple[Metric, ...] = ()
     """Cost objectives; without any, those that budgets limit, else latency (with a table) or MACs."""
+    accuracy_only: bool = False
+    """Optimise accuracy alone; budgets still limit the costs."""
     archive_size: Annotated[int, Field(ge=4)] = 100
     candidates: Positive = 16
     """Architectures evaluated a round."""
     rounds: Positive = 8
-    initialisation: Literal["uniform-genes", "uniform-depth", "within-budgets"] = "within-budgets"
+    initialisation: Literal["uniform-genes", "uniform-depth", "within-budgets", "stratified"] = (
+        "within-budgets"
+    )
+    repair: Literal["push", "fill"] = "fill"
+    """How holes inside a stage are closed: what follows moves up, or is cleared."""
+    preprocessing_factor: Positive = 1
+    """How many times the archive's size is drawn and evaluated first; the best by survival are kept."""
     update: Literal["grow", "constant-size"] = "constant-size"
+    reevaluate: bool = True
+    """Judge the whole archive again after each adaptation; else members keep their first evaluation."""
     surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
         "gaussian-process",
         "extra-trees",
@@ -51,10 +61,20 @@ class SearchSettings(BaseModel):
     surrogate_folds: Annotated[int, Field(ge=2)] = 10
     surrogate_ensemble: bool = True
     """The folds' models vote together; else one model fitted on everything predicts."""
+    searcher: Literal["nsga3", "nsga2", "by-objectives", "age-moea-2"] = "nsga3"
+    """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
+    sampling: Literal["archive", "lhs"] = "archive"
+    """The first population: the archive's best and random draws, or an integer Latin hypercube."""
+    crossover: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Rate of two-point crossover."""
+    mutation_eta: Annotated[float, Field(gt=0)] = 1.0
+    """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
     top: Positive = 50
     """The best of the archive that the adaptation's distribution is taken from."""
+    distribution: Literal["categorical", "continuous"] = "categorical"
+    """Of each gene among those: smoothed counts, or the best fitting continuous distribution of scipy."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Training on a new data set before the first archive."""
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
@@ -67,3 +87,9 @@ class SearchSettings(BaseModel):
     recalibration_images: Positive = 2000
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""
+
+    @model_validator(mode="after")
+    def _one_way_to_name_objectives(self) -> SearchSettings:
+        if self.accuracy_only and self.objectives:
+            raise ValueError("accuracy_only leaves no place for objectives; give one of them")
+        return self

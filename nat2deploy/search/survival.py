@@ -16,10 +16,12 @@ Floats = NDArray[np.float64]
 
 
 def reference_directions(objectives: int, points: int, seed: int = 1) -> Floats:
-    """Evenly spread unit directions [points, objectives]: exact for two objectives, else Riesz energy.
+    """Evenly spread unit directions [points, objectives]: exact for one or two objectives, else Riesz energy.
 
     From three objectives on there is at least one direction an objective.
     """
+    if objectives == 1:
+        return np.ones((1, 1))
     if objectives == 2:
         return np.asarray(get_reference_directions("uniform", 2, n_partitions=points - 1), dtype=np.float64)
     points = max(points, objectives)  # pymoo fails on fewer
