@@ -25,8 +25,8 @@ from nat2deploy.search.evolve import evolve
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
 from nat2deploy.search.rounds import Rounds
+from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.search.subset import select_diverse
 from nat2deploy.search.surrogate import best_surrogate
 from nat2deploy.search.survival import non_dominated
 from nat2deploy.search.update import best, objective_matrix, violation_vector
@@ -183,12 +183,18 @@ class Nat2Search:
         }
         fresh = np.array([row for row in evolved if row.tobytes() not in known], dtype=np.int64)
         fresh = fresh.reshape(-1, len(self.encoding))
-        predicted = surrogate.predict(fresh) if len(fresh) else np.empty(0)
+        if len(fresh) == 0:
+            return []
         costs = self.objectives.costs(fresh)
         violations = np.maximum(self.objectives.cost_violations(costs), 0.0).sum(axis=1)
-        front = objective_matrix(feasible_front(archive, self.objectives), self.objectives)
-        chosen = select_diverse(
-            self.objectives.matrix(predicted, costs), violations, front, settings.candidates
+        votes = surrogate.votes(fresh)
+        chosen = SUBSETS[settings.subset](settings).choose(
+            self.objectives.matrix(votes.mean(axis=0), costs),
+            violations,
+            objective_matrix(feasible_front(archive, self.objectives), self.objectives),
+            votes.std(axis=0),
+            settings.candidates,
+            seed=settings.seed * 1013 + version,
         )
         return [self.encoding.decode(fresh[i]) for i in chosen]
 

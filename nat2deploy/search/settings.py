@@ -71,6 +71,13 @@ class SearchSettings(BaseModel):
     """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
+    subset: Literal["greedy", "gap-variance"] = "greedy"
+    """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
+    exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
+    subset_population: Annotated[int, Field(ge=4)] = 500
+    """Of ``gap-variance``'s genetic algorithm."""
+    subset_generations: Positive = 200
     top: Positive = 50
     """The best of the archive that the adaptation's distribution is taken from."""
     distribution: Literal["categorical", "continuous"] = "categorical"

@@ -36,13 +36,8 @@ class Surrogate:
         mean: Floats = self.votes(genes).mean(axis=0)
         return mean
 
-    def spread(self, genes: Genes) -> Floats:
-        """How far the members disagree: the standard deviation [N] of their predicted errors."""
-        spread: Floats = self.votes(genes).std(axis=0)
-        return spread
-
     def votes(self, genes: Genes) -> Floats:
-        """Each member's predicted errors [members, N]."""
+        """Each member's predicted errors [members, N]; they disagree where the surrogate knows little."""
         table = _features(genes, self.features, self.encoding)
         with threadpool_limits(1), _quiet():
             return np.stack([np.asarray(member.predict(table), dtype=np.float64) for member in self.members])

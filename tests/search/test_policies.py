@@ -20,6 +20,8 @@ POLICIES = {
     "by NSGA-II": {"searcher": "nsga2", "surrogates": ("rbf", "k-nn"), "surrogate_folds": 3},
     "fitted": {"distribution": "continuous", "surrogate_ensemble": False},
     "stratified": {"initialisation": "stratified", "objectives": ("macs", "params")},
+    "in even steps": {"subset": "gap-variance", "subset_population": 20, "subset_generations": 5},
+    "exploring": {"exploration": 0.67, "surrogates": ("decision-tree",)},
     "accuracy alone": {"accuracy_only": True, "searcher": "by-objectives"},
 }
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.initialisation import INITIALISATIONS
 from nat2deploy.search.searchers import SEARCHERS
+from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import SURROGATES
 from nat2deploy.search.update import UPDATES
@@ -20,6 +21,7 @@ from nat2deploy.search.update import UPDATES
         ("update", UPDATES),
         ("distribution", DISTRIBUTIONS),
         ("searcher", SEARCHERS),
+        ("subset", SUBSETS),
     ],
 )
 def test_every_policy_can_be_named_and_no_other(field, names):
@@ -55,6 +57,8 @@ def test_every_surrogate_can_be_named_and_no_other():
         {"crossover": 1.1},
         {"mutation_eta": 0.0},
         {"repair": "pull"},
+        {"exploration": 1.5},
+        {"subset_population": 3},
     ],
 )
 def test_values_that_make_no_search_are_refused(wrong):
