@@ -23,6 +23,8 @@ from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.regressors import check_installed
 from nat2deploy.search.searchers import check_searcher
+from nat2deploy.search.tradeoff import high_tradeoff
+from nat2deploy.search.update import objective_matrix
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -196,7 +198,11 @@ def _front(
     note: str = "",
 ) -> Front:
     rows = []
-    for evaluation in loop.front():
+    evaluations = loop.front()
+    knees = high_tradeoff(
+        objective_matrix(evaluations, inputs.objectives), config.settings.tradeoff_points
+    ).tolist()
+    for index, evaluation in enumerate(evaluations):
         identity = evaluation.architecture.id
         values = dict(evaluation.values)
         seen = measured.get(identity)
@@ -214,6 +220,7 @@ def _front(
                 costs={key: value for key, value in evaluation.values.items() if key != "top1"},
                 measured=seen,
                 feasible=feasible(inputs.budgets, values),
+                high_tradeoff=index in knees,
             )
         )
     hypervolumes = [entry["hypervolume"] for entry in loop.history if "hypervolume" in entry]

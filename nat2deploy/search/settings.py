@@ -82,6 +82,8 @@ class SearchSettings(BaseModel):
     """The best of the archive that the adaptation's distribution is taken from."""
     distribution: Literal["categorical", "continuous"] = "categorical"
     """Of each gene among those: smoothed counts, or the best fitting continuous distribution of scipy."""
+    tradeoff_points: Annotated[int, Field(ge=0)] = 4
+    """How many networks of the front are marked for their high trade-off."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Training on a new data set before the first archive."""
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
