@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nat2deploy.search.presets import PRESETS
 
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
@@ -27,10 +29,14 @@ SurrogateName = Literal[
 
 
 class SearchSettings(BaseModel):
-    """Settings of the NAT2 loop. Defaults suit a small data set on a CPU."""
+    """Settings of the NAT2 loop. Defaults suit a small data set on a CPU.
+
+    ``preset`` gives others to all that is not set: see ``presets``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: Literal["ours", "nat", "nat2"] = "ours"
     seed: Annotated[int, Field(ge=0)] = 0
     objectives: tuple[Metric, ...] = ()
     """Cost objectives; without any, those that budgets limit, else latency (with a table) or MACs."""
@@ -90,12 +96,24 @@ class SearchSettings(BaseModel):
     adapt_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Adaptation a round; 0 leaves the weights as they are."""
     adapt_learning_rate: Annotated[float, Field(gt=0)] = 2.5e-3
+    adapt_weight_decay: Annotated[float, Field(ge=0)] = 3e-4
+    adapt_clip: Annotated[float, Field(gt=0)] = 5.0
+    """Largest norm of a step's gradient; it and the weight decay hold for the warm-up, too."""
     adapt_subnets: Positive = 2
     """Sub-networks that share each step's images."""
+    warmup_subnets: Positive | None = None
+    """Those of the warm-up, beside the full network; as many as in adaptation when not given."""
     batch_size: Positive = 128
     recalibration_images: Positive = 2000
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_what_is_given(cls, given: Any) -> Any:
+        """Put the preset's values under those that are given."""
+        name = given.get("preset", "ours") if isinstance(given, dict) else None
+        return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
 
     @model_validator(mode="after")
     def _one_way_to_name_objectives(self) -> SearchSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga3 import ReferenceDirectionSurvival
@@ -25,6 +27,12 @@ def reference_directions(objectives: int, points: int, seed: int = 1) -> Floats:
     if objectives == 2:
         return np.asarray(get_reference_directions("uniform", 2, n_partitions=points - 1), dtype=np.float64)
     points = max(points, objectives)  # pymoo fails on fewer
+    return _riesz(objectives, points, seed).copy()
+
+
+@lru_cache(maxsize=16)
+def _riesz(objectives: int, points: int, seed: int) -> Floats:
+    """Kept, for they take seconds to find."""
     return np.asarray(get_reference_directions("energy", objectives, points, seed=seed), dtype=np.float64)
 
 

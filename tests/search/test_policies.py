@@ -10,6 +10,7 @@ from small_searches import SETTINGS, Listener, lines, result
 
 from nat2deploy.search import distribution
 from nat2deploy.search.archive import ArchiveFile
+from nat2deploy.search.presets import PRESETS
 from nat2deploy.search.update import best
 
 POLICIES = {
@@ -35,6 +36,16 @@ def few_families(monkeypatch):
     distribution._least_squares.cache_clear()
 
 
+def preset(name):
+    """The settings of a preset, but for its sizes and epochs."""
+    sizes = SETTINGS.model_dump(
+        include={"archive_size", "candidates", "rounds", "population", "generations", "top", "warmup_epochs",
+                 "adapt_epochs", "batch_size", "recalibration_images", "validation_images"}
+    )  # fmt: skip
+    few = {"subset_population": 8, "subset_generations": 2, "surrogate_folds": 3}
+    return type(SETTINGS)(preset=name, **sizes, **few)
+
+
 def settings_of(**changes):
     return type(SETTINGS).model_validate({**SETTINGS.model_dump(), **changes})
 
@@ -54,14 +65,14 @@ def roles(file, version):
     return Counter(e.role for e in file.of_version(version))
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", [*POLICIES, "nat", "nat2"])
 def test_ended_again_and_again_it_ends_the_same(begin, tmp_path, killed, name):
-    settings = settings_of(**POLICIES[name])
+    settings = settings_of(**POLICIES[name]) if name in POLICIES else preset(name)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir(), cut.mkdir()
     archive = begin(whole, settings=settings).run()
     ends = 0
-    for moment in range(3, 400, 7):
+    for moment in range(3, 900, 13 if name in PRESETS else 7):
         listener = Listener(lambda _, n, moment=moment: n == moment, killed)
         try:
             again = begin(cut, settings=settings, listener=listener).run()
