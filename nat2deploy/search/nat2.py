@@ -209,6 +209,8 @@ class Nat2Search:
             directions=self.rounds.directions,
         )
         genes = self.encoding.encode_all([e.architecture for e in top])
+        if settings.distribution != "categorical":
+            self._tell("distribution", 0, 1)  # seconds a gene
         distribution = DISTRIBUTIONS[settings.distribution](self.encoding, genes)
 
         def sample(step: int) -> list[Architecture]:

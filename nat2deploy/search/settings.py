@@ -116,7 +116,11 @@ class SearchSettings(BaseModel):
         return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
 
     @model_validator(mode="after")
-    def _one_way_to_name_objectives(self) -> SearchSettings:
+    def _agree(self) -> SearchSettings:
         if self.accuracy_only and self.objectives:
             raise ValueError("accuracy_only leaves no place for objectives; give one of them")
+        if self.exploration > 0 and not (self.surrogate_ensemble and self.subset == "greedy"):
+            raise ValueError(
+                "exploration needs subset 'greedy' and a surrogate_ensemble whose folds disagree"
+            )
         return self

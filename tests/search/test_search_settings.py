@@ -58,6 +58,8 @@ def test_every_surrogate_can_be_named_and_no_other():
         {"mutation_eta": 0.0},
         {"repair": "pull"},
         {"exploration": 1.5},
+        {"exploration": 0.2, "surrogate_ensemble": False},
+        {"exploration": 0.2, "subset": "gap-variance"},
         {"subset_population": 3},
     ],
 )
