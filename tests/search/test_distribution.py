@@ -148,15 +148,31 @@ def test_the_family_with_the_least_squared_error_wins_wherever_it_stands(
     np.testing.assert_array_equal(mass(counts), expected)
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=12))
-def test_a_fit_is_a_probability_of_each_value(counts):
-    found = [
-        module._rounded_mass(name, np.repeat(np.arange(float(len(counts))), counts), len(counts))
-        for name in ("norm", "expon")
-        if sum(counts)
-    ]
-    for p in found:
-        assert p is None or (p.shape == (len(counts),) and (p >= 0).all() and p.sum() == pytest.approx(1.0))
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.permutations(["norm", "expon", "uniform"]))
+def test_no_family_fits_any_counts_better(counts, order):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "families", lambda: order)
+        module._least_squares.cache_clear()
+        found = mass(counts)
+        module._least_squares.cache_clear()
+    assert found.shape == (len(counts),) and (found >= 0).all() and found.sum() == pytest.approx(1.0)
+    if sum(counts) == 0:
+        return
+    shares = np.array(counts) / sum(counts)
+    values = np.repeat(np.arange(float(len(counts))), counts)
+    for name in order:
+        other = module._rounded_mass(name, values, len(counts))
+        if other is not None:
+            assert np.square(found - shares).sum() <= np.square(other - shares).sum() + 1e-12
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.floats(0.01, 5))
+def test_smoothed_counts_keep_the_order_of_counts_and_leave_no_value_out(counts, smoothing):
+    encoding = IntegerEncoding(load_space("nano").restrict(resolutions=(28,)))
+    distribution = GeneDistribution(encoding, encoding.encode_all([encoding.space.largest()]), smoothing)
+    p = distribution._fit(np.array(counts))
+    assert p.sum() == pytest.approx(1.0) and (p > 0).all()
+    np.testing.assert_allclose(p * (sum(counts) + smoothing * len(counts)), np.array(counts) + smoothing)
 
 
 def test_one_value_is_kept_and_none_says_nothing():
