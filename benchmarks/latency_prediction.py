@@ -34,8 +34,10 @@ from nat2deploy.cost.latency import BlockMedians
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.files import write_json
+from nat2deploy.measure.device import LocalDevice
 from nat2deploy.measure.networks import measure_engines
-from nat2deploy.measure.profiler import CLASS_LADDER, profile_space
+from nat2deploy.measure.plan import CLASS_LADDER, ProfilePlan
+from nat2deploy.measure.profiler import profile_space
 from nat2deploy.space.lowering import every_signature, total_macs
 from nat2deploy.space.search_space import load_space
 from nat2deploy.target import make_target
@@ -143,12 +145,15 @@ def main() -> None:
             table = load_table(path)
         else:
             table = profile_space(
-                space,
-                target,
-                seed=arguments.seed,
-                time_limit_s=arguments.time_limit,
-                calibration_networks=arguments.calibration,
-                held_out_networks=arguments.held_out,
+                ProfilePlan(
+                    space,
+                    target,
+                    seed=arguments.seed,
+                    time_limit_s=arguments.time_limit,
+                    calibration_networks=arguments.calibration,
+                    held_out_networks=arguments.held_out,
+                ),
+                LocalDevice(target),
                 progress=lambda share, text: bars.update(task, completed=share, description=text[:40]),
             )
             save_table(table, path)

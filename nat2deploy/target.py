@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
+from nat2deploy.machine import machine_facts
 
 Backend = Literal["onnxruntime", "torch"]
 Precision = Literal["fp32"]
@@ -63,13 +62,6 @@ class Fingerprint(BaseModel):
         return (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
 
 
-# The instruction sets that change which kernels an engine picks.
-_TELLING_FLAGS = (  # noqa: SIM905
-    "sse4_2 avx avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16 "
-    "asimd asimddp asimdhp bf16 i8mm sve sve2"
-).split()
-
-
 def load_profile(path: Path) -> Profile:
     """Read a profile TOML.
 
@@ -79,15 +71,25 @@ def load_profile(path: Path) -> Profile:
     return parse(Profile, read_toml(path, "profile"), f"profile {path}")
 
 
-def make_target(device: str, backend: str, precision: str, threads: int, batch: int) -> Target:
+def make_target(
+    device: str, backend: str, precision: str, threads: int, batch: int, *, elsewhere: bool = False
+) -> Target:
     """Build a target from the words of a command line.
+
+    Args:
+        device: ``cpu``.
+        backend: a ``Backend``.
+        precision: a ``Precision``.
+        threads: at most this machine's cores.
+        batch: images at a time.
+        elsewhere: the device is another machine, which has its own number of cores.
 
     Raises:
         UserError: a device, backend or precision that cannot be measured, or a count out of range.
     """
     if device != "cpu":
-        raise UserError(f"device '{device}' cannot be measured; `nat2deploy devices` lists what can (cpu)")
-    if threads > (os.cpu_count() or 1):
+        raise UserError(f"device '{device}' cannot be measured; `nat2deploy devices` lists what can")
+    if not elsewhere and threads > (os.cpu_count() or 1):
         raise UserError(f"threads: {threads} asked for, this machine has {os.cpu_count()} cores; use fewer")
     fields = {
         "device": device,
@@ -101,38 +103,4 @@ def make_target(device: str, backend: str, precision: str, threads: int, batch: 
 
 def fingerprint() -> Fingerprint:
     """Describe the machine that this process runs on."""
-    cpu, flags = _cpu()
-    return Fingerprint(
-        cpu=cpu,
-        flags=flags,
-        cores=os.cpu_count() or 1,
-        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
-        system=f"{platform.system()} {platform.machine()}",
-        libraries={name: _version(name) for name in ("onnxruntime", "torch", "numpy")},
-    )
-
-
-def _cpu() -> tuple[str, list[str]]:
-    model, flags = "", set[str]()
-    for line in _read("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        key = key.strip()
-        if key == "model name" and not model:
-            model = value.strip()
-        elif key in ("flags", "Features") and not flags:
-            flags = set(value.split())
-    return model or platform.processor() or platform.machine(), [f for f in _TELLING_FLAGS if f in flags]
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return Fingerprint(**machine_facts())

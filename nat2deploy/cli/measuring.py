@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Resolutions, Seed, Space, resolutions
+from nat2deploy.cli.options import (
+    Calibration,
+    EverySize,
+    HeldOut,
+    Interval,
+    Json,
+    Resolutions,
+    Seed,
+    Space,
+    TimeLimit,
+    resolutions,
+)
 from nat2deploy.cli.progress import progress
 
 
@@ -23,44 +34,57 @@ def profile(
     out: Annotated[Path, typer.Option("--out", help="The table to write, a .json file.")],
     space: Space = "nano",
     profile_file: Annotated[
-        Path | None, typer.Option("--profile", help="A file of profiles/ instead of the options below.")
+        Path | None,
+        typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
     ] = None,
-    device: Annotated[str, typer.Option(help="What to measure on; `nat2deploy devices` lists them.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime."),
+    ] = "cpu",
     backend: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help="Number format of the networks: fp32.")] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,
-    interval: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="Wanted relative half width of confidence intervals.")
-    ] = 0.01,
-    time_limit: Annotated[float, typer.Option(min=5, help="Seconds for measuring blocks.")] = 300.0,
-    calibration: Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")] = 24,
-    held_out: Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")] = 20,
+    interval: Interval = 0.01,
+    time_limit: TimeLimit = 300.0,
+    calibration: Calibration = 24,
+    held_out: HeldOut = 20,
+    every_size: EverySize = 1,
     seed: Seed = 0,
+    python: Annotated[str, typer.Option(help="Python on an ssh device, a name or a path.")] = "python3",
+    ssh_option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for ssh's -o, beside those of ~/.ssh/config.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure every block of a search space on this machine into a certified latency table.
+    """Measure every block of a search space on a machine into a certified latency table.
 
-    An interrupted profile goes on where it was.
+    An interrupted profile goes on where it was. `nat2deploy table kit` is for devices without ssh.
 
     Example: nat2deploy profile --device cpu --threads 1 --space nano --out table.json
     """
     from nat2deploy.cli.render_table import print_table
+    from nat2deploy.remote.ssh import SshAddress, SshSettings
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import profile as run_profile
     from nat2deploy.target import load_profile, make_target
 
+    ssh = None
+    if device.startswith("ssh:"):
+        ssh = SshSettings(SshAddress.parse(device), python, tuple(ssh_option or ()))
+        device = "cpu"
     if profile_file is not None:
         target = load_profile(profile_file).target
-        target = make_target(target.device, target.backend, target.precision, target.threads, target.batch)
-    else:
-        target = make_target(device, backend, precision, threads, batch)
+        device, backend, precision = target.device, target.backend, target.precision
+        threads, batch = target.threads, target.batch
+    target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
     config = ProfileConfig(
         precision=interval,
         time_limit_s=time_limit,
         calibration_networks=calibration,
         held_out_networks=held_out,
+        every_size=every_size,
     )
     with progress() as report:
         table = run_profile(
@@ -69,6 +93,7 @@ def profile(
             config,
             out,
             seed=seed,
+            ssh=ssh,
             report=report,
         )
     print_table(table, as_json=as_json, written=out)

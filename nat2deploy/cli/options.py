@@ -15,6 +15,15 @@ Resolutions = Annotated[
     str | None, typer.Option("--resolutions", help="Use only these of the space, such as 28,32.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Drives everything random.")]
+Interval = Annotated[
+    float, typer.Option(min=0.001, max=0.5, help="Wanted relative half width of confidence intervals.")
+]
+TimeLimit = Annotated[float, typer.Option(min=5, help="Seconds of measuring, six tenths of them for blocks.")]
+Calibration = Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")]
+HeldOut = Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")]
+EverySize = Annotated[
+    int, typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others.")
+]
 DATA = typer.Option(
     "--data", help="digits, fashion-mnist, cifar10, cifar100 (each also NAME:FOLDER), imagefolder:PATH."
 )

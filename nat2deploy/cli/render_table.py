@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from nat2deploy.cli.console import console, percent, print_json
@@ -25,9 +26,9 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
         return
     if written is not None:
         console.print(f"wrote {written}")
-    console.print(f"space        {table.space}, resolutions {', '.join(map(str, table.resolutions))}")
+    console.print(f"space        {escape(table.space)}, resolutions {', '.join(map(str, table.resolutions))}")
     console.print(f"target       {table.target}")
-    console.print(f"machine      {table.fingerprint.cpu}, {table.fingerprint.cores} cores")
+    console.print(f"machine      {escape(table.fingerprint.cpu)}, {table.fingerprint.cores} cores")
     console.print(f"entries      {len(table.entries)} blocks, noise floor {percent(table.noise_floor)}")
     certificate = table.certificate
     if certificate is None:

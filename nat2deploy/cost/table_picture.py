@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nat2deploy.cost.fitting import predict_networks
+from nat2deploy.cost.latency import BlockMedians
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
@@ -68,11 +69,12 @@ def _predicted_against_measured(axes: Any, table: LatencyTable, space: SearchSpa
 
 
 def _blocks_by_stage(axes: Any, table: LatencyTable, space: SearchSpace) -> None:
+    medians = BlockMedians(table.entries)
     groups: dict[str, list[float]] = {"stem": []}
     for resolution in table.resolutions:
         for width in table.widths:
             for signature in stem_signatures(space, resolution, width):
-                groups["stem"].append(table.entries[signature.key].median_ms)
+                groups["stem"].append(medians.median_ms(signature))
             for stage in range(len(space.stages)):
                 held = groups.setdefault(f"stage {stage + 1}", [])
                 for position in range(min(space.max_depth, 2)):
@@ -80,7 +82,7 @@ def _blocks_by_stage(axes: Any, table: LatencyTable, space: SearchSpace) -> None
                         for expansion in space.expansions:
                             layer = Layer(kernel, expansion, space.branch_states[-1])
                             blocks = layer_signatures(space, resolution, width, stage, position, layer)
-                            held += [table.entries[block.key].median_ms for block in blocks.values()]
+                            held += [medians.median_ms(block) for block in blocks.values()]
     heads = [entry.median_ms for key, entry in table.entries.items() if key.startswith("head")]
     if heads:
         groups["heads"] = heads

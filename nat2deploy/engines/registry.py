@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,7 +76,7 @@ def available_backends() -> list[BackendStatus]:
         _unsupported("tensorrt-rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")),
         _unsupported("openvino", ("openvino",)),
         BackendStatus("cuda", False, "", _cuda_reason()),
-        BackendStatus("ssh", False, "", "this version measures on the machine it runs on only"),
+        _ssh(),
     ]
 
 
@@ -92,6 +93,13 @@ def _unsupported(name: str, packages: tuple[str, ...]) -> BackendStatus:
     version = next((found for found in map(_version, packages) if found), "")
     state = "installed, but" if version else "not installed, and"
     return BackendStatus(name, False, version, f"{state} this version has no engine for it")
+
+
+def _ssh() -> BackendStatus:
+    if shutil.which("ssh") is None:
+        return BackendStatus("ssh", False, "", "no `ssh` here; install OpenSSH's client")
+    purpose = "profile --device ssh://user@host, for devices with Python 3.9+, numpy and onnxruntime"
+    return BackendStatus("ssh", True, "", purpose)
 
 
 def _cuda_reason() -> str:

@@ -14,9 +14,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
+from nat2deploy.measure.reference import REFERENCE_INPUT
 from nat2deploy.target import Target
 
-_REFERENCE_CHANNELS, _REFERENCE_SIDE = 40, 16
+REFERENCE_SHAPE = (40, 16, 16)
 
 
 def measure_engines(
@@ -68,10 +69,21 @@ def measure_engines(
 def reference_workload(target: Target) -> Run:
     """Return a fixed inverted-residual block on the target's backend and threads, ready to be timed.
 
-    Pointwise and depthwise convolutions in a MobileNet's proportions, so that it slows down when networks do.
     Weights and input are constants: it is the same in every measurement, so its noise is the machine's.
     """
-    narrow, wide, side = _REFERENCE_CHANNELS, 6 * _REFERENCE_CHANNELS, _REFERENCE_SIDE
+    shape = (target.batch, *REFERENCE_SHAPE)
+    return compile_model(reference_block(), target, shape).prepare(
+        np.full(shape, REFERENCE_INPUT, dtype=np.float32)
+    )
+
+
+def reference_block() -> nn.Module:
+    """Return the reference workload as a plain module that takes [B, *REFERENCE_SHAPE].
+
+    Pointwise and depthwise convolutions in a MobileNet's proportions, so that it slows down when networks do.
+    """
+    narrow = REFERENCE_SHAPE[0]
+    wide = 6 * narrow
     block = nn.Sequential(
         nn.Conv2d(narrow, wide, 1),
         nn.Hardswish(),
@@ -82,5 +94,4 @@ def reference_workload(target: Target) -> Run:
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.fill_(0.01)
-    shape = (target.batch, narrow, side, side)
-    return compile_model(block.eval(), target, shape).prepare(np.full(shape, 0.5, dtype=np.float32))
+    return block.eval()

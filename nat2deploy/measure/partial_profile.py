@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from nat2deploy.cost.table import Entry, Milliseconds, Relative
 from nat2deploy.errors import UserError
@@ -35,11 +36,17 @@ class BlockChunk(BaseModel):
 
 
 class PartialProfile(BaseModel):
-    """The finished chunks of one profile; ``settings`` is all that they depend on."""
+    """The finished chunks of one profile; ``settings`` is all that they depend on.
+
+    ``profile`` names it on a device that keeps results of its own, so that those of another are never taken.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     settings: dict[str, Any]
+    profile: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] = Field(
+        default_factory=lambda: secrets.token_hex(8)
+    )
     chunks: list[BlockChunk]
 
     @property

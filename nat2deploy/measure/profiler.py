@@ -3,137 +3,117 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from torch import nn
 
-from nat2deploy.blocks import SubNetwork, build_block, reset_seeded
 from nat2deploy.cost.activations import activation_bytes
-from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
+from nat2deploy.cost.certificate import Certificate
 from nat2deploy.cost.fitting import certify_networks, fit_table
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import Entry, LatencyTable
-from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
-from nat2deploy.measure.clock import Run
-from nat2deploy.measure.environment import load_warning, pinned_threads
-from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
-from nat2deploy.measure.networks import reference_workload
+from nat2deploy.measure.device import Device, LocalDevice
+from nat2deploy.measure.groups import Group
+from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
+from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
 from nat2deploy.measure.statistics import Summary
-from nat2deploy.space.lowering import every_signature
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
-from nat2deploy.target import Target, fingerprint
+from nat2deploy.target import Fingerprint
 from nat2deploy.version import __version__
 
-CLASS_LADDER = (2, 10, 100, 1000)
-"""Class counts that classifiers are measured at."""
-# Engines alive at once: enough that interleaving spreads drift, few enough for the memory of an edge device.
-_BLOCKS_AT_ONCE = 80
-_NETWORKS_AT_ONCE = 64
-_BLOCK_SHARE = 0.6
-_OVERHEAD = "call overhead"
+_BLOCK_PROGRESS = 0.6
+
+Size = Callable[[Sequence[BlockSignature]], float]
 
 
 def profile_space(
-    space: SearchSpace,
-    target: Target,
+    plan: ProfilePlan,
+    device: Device,
     *,
-    seed: int = 0,
-    precision: float = 0.01,
-    time_limit_s: float = 300.0,
-    calibration_networks: int = 24,
-    held_out_networks: int = 20,
+    size: Size | None = None,
     partial: Path | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure every block of ``space`` on ``target``, calibrate on whole networks and certify on others.
+    """Measure every block of a plan's space on a device, calibrate on whole networks and certify on others.
 
     Blocks are measured in chunks, interleaved, each chunk beside the same reference workload by which chunks
     are made comparable. On a machine too noisy for a certificate the table comes without one, and
     ``progress`` is told why.
 
     Args:
-        space: its resolutions and widths are what the table covers.
-        target: backend, precision, threads and batch, as deployed.
-        seed: of the visiting orders, the weights and the networks.
-        precision: wanted relative half width of each block's confidence interval; half of it for networks.
-        time_limit_s: seconds of measuring, six tenths of them for blocks; compiling comes on top.
-        calibration_networks: whole networks that the calibration is fitted to.
-        held_out_networks: whole networks, others, that the certificate is of.
+        plan: what to measure.
+        device: what measures it, for the plan's target.
+        size: what the networks are spread over; by default the sum of their blocks' medians.
         partial: finished chunks are kept here, and taken from here when an interrupted profile is run again
             with the same settings; removed at the end.
         progress: told the share done and a line of text.
 
     Raises:
-        UserError: too few networks, a space with too few, or a target that this machine cannot measure.
+        UserError: a space with too few networks, or a target that the device cannot measure.
     """
     tell = progress or _silent
-    if min(calibration_networks, held_out_networks) < FEWEST_NETWORKS:
-        raise UserError(
-            f"calibration and certificate need {FEWEST_NETWORKS} networks each or more, "
-            f"not {calibration_networks} and {held_out_networks}; ask for more"
-        )
-    signatures = list(every_signature(space, CLASS_LADDER))
-    done, word = open_partial(partial, _settings(space, target, seed, precision, time_limit_s))
-    for line in (load_warning(), word):
+    here = device.fingerprint()
+    done, word = open_partial(partial, plan.settings(here))
+    for line in (device.warning(), word):
         if line:
             tell(0.0, line)
-    blocks_s = time_limit_s * _BLOCK_SHARE
-    _measure_blocks(signatures, done, target, seed, precision, blocks_s, partial, _part(tell, 0.0, 0.6))
+    _measure_blocks(plan, device, done, partial, _part(tell, 0.0, _BLOCK_PROGRESS))
     blocks = _merge(done.chunks)
     medians = BlockMedians(blocks.entries)
-
-    rng = np.random.default_rng([seed, 1])
-    networks = choose_networks(
-        space,
-        lambda network: sum(medians.median_ms(signature) for signature in network),
-        rng,
-        calibration_networks + held_out_networks,
-        most_classes=CLASS_LADDER[-1],
+    networks = plan.choose_networks(
+        size or (lambda network: sum(medians.median_ms(signature) for signature in network))
     )
-    if len(networks) < calibration_networks + held_out_networks:
-        raise UserError(
-            f"space '{space.name}' has only {len(networks)} networks to measure, not "
-            f"{calibration_networks + held_out_networks}; ask for fewer"
-        )
     whole = _measure_networks(
-        networks, target, seed, precision / 2, time_limit_s - blocks_s, _part(tell, 0.6, 1.0)
+        networks,
+        plan.network_groups(done.profile, networks, device.memory_bytes()),
+        device,
+        _part(tell, _BLOCK_PROGRESS, 1.0),
     )
+    table, word = _fit(plan, here, blocks, networks, whole)
+    if partial is not None:
+        partial.unlink(missing_ok=True)
+    device.finish()
+    tell(1.0, word)
+    return table
+
+
+def _fit(
+    plan: ProfilePlan, here: Fingerprint, blocks: _Blocks, networks: Sequence[Network], whole: _Whole
+) -> tuple[LatencyTable, str]:
+    """Calibrate and certify; the word says what was measured, or why there is no certificate."""
     measured = [
-        _network_entry(network, summary, "calibration" if index < calibration_networks else "held-out")
+        _network_entry(network, summary, "calibration" if index < plan.calibration_networks else "held-out")
         for index, (network, summary) in enumerate(zip(networks, whole.summaries, strict=True))
     ]
     table = LatencyTable(
-        space=space.name,
-        space_fingerprint=space.fingerprint,
-        resolutions=space.resolutions,
-        widths=space.widths,
-        target=target,
-        fingerprint=fingerprint(),
+        space=plan.space.name,
+        space_fingerprint=plan.space.fingerprint,
+        resolutions=plan.space.resolutions,
+        widths=plan.space.widths,
+        target=plan.target,
+        fingerprint=here,
         nat2deploy=__version__,
         created=datetime.date.today(),
-        seed=seed,
+        seed=plan.seed,
         noise_floor=blocks.noise_floor,
         drift=blocks.drift,
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
         networks=tuple(measured),
-        entries={signature.key: blocks.entries[signature.key] for signature in signatures},
+        entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
     )
     table, why_not = fit_table(
-        table, space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor
+        table, plan.space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor
     )
-    if partial is not None:
-        partial.unlink(missing_ok=True)
-    tell(1.0, why_not or f"{len(table.entries)} blocks and {len(networks)} networks measured")
-    return table
+    return table, why_not or f"{len(table.entries)} blocks and {len(networks)} networks measured"
 
 
 def validate_table(
@@ -145,25 +125,28 @@ def validate_table(
     precision: float = 0.005,
     time_limit_s: float = 60.0,
     progress: Progress | None = None,
+    device: Device | None = None,
 ) -> tuple[Certificate, list[NetworkEntry]]:
-    """Certify a table anew: measure a fresh set of random networks on this machine, now.
+    """Certify a table anew: measure a fresh set of random networks on its machine, now.
 
     Returns the certificate and the networks that it is of.
 
     Args:
-        table: made on this machine.
+        table: made on the same machine.
         space: the table's, with no other resolutions and widths.
         networks: how many to measure.
         seed: another one than the table's gives other networks.
         precision: wanted relative half width of each network's confidence interval.
         time_limit_s: seconds of measuring; compiling comes on top.
         progress: told the share done and a line of text.
+        device: the table's machine; by default the one that this process runs on.
 
     Raises:
         UserError: a table of another machine or space, too few networks, or too much noise to certify.
     """
     table.check_space(space)
-    here = fingerprint()
+    device = device or LocalDevice(table.target)
+    here = device.fingerprint()
     if not table.fingerprint.same_machine(here):
         raise UserError(
             f"the latency table was measured on {table.fingerprint.cpu} ({table.fingerprint.cores} cores), "
@@ -173,7 +156,15 @@ def validate_table(
     chosen = choose_networks(
         space, BlockLatency(table).network_ms, rng, networks, most_classes=CLASS_LADDER[-1]
     )
-    whole = _measure_networks(chosen, table.target, seed, precision, time_limit_s, progress or _silent)
+    groups = network_groups(
+        chosen,
+        profile=secrets.token_hex(8),
+        seed=seed,
+        precision=precision,
+        time_limit_s=time_limit_s,
+        memory_bytes=device.memory_bytes(),
+    )
+    whole = _measure_networks(chosen, groups, device, progress or _silent)
     found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
 
@@ -198,73 +189,25 @@ class _Whole:
     elapsed_s: float
 
 
-def _settings(
-    space: SearchSpace, target: Target, seed: int, precision: float, time_limit_s: float
-) -> dict[str, Any]:
-    """Everything that block measurements depend on, as plain JSON values."""
-    return {
-        "space": space.model_dump(mode="json"),
-        "target": target.model_dump(mode="json"),
-        "machine": fingerprint().model_dump(mode="json"),
-        "version": __version__,
-        "seed": seed,
-        "precision": precision,
-        "time_limit_s": time_limit_s,
-    }
-
-
 def _measure_blocks(
-    signatures: Sequence[BlockSignature],
-    done: PartialProfile,
-    target: Target,
-    seed: int,
-    precision: float,
-    time_limit_s: float,
-    partial: Path | None,
-    tell: Progress,
+    plan: ProfilePlan, device: Device, done: PartialProfile, partial: Path | None, tell: Progress
 ) -> None:
-    """Measure the blocks that ``done`` lacks and add them to it, chunk by chunk, in random order."""
-    measured = done.measured
-    rng = np.random.default_rng(seed)
-    left = [signatures[i] for i in rng.permutation(len(signatures)) if signatures[i].key not in measured]
-    if not left:
-        return
-    with pinned_threads(target):
-        reference = reference_workload(target)
-        overhead = compile_model(nn.ReLU(), target, (target.batch, 8)).prepare(
-            np.zeros((target.batch, 8), np.float32)
-        )
-    for start in range(0, len(left), _BLOCKS_AT_ONCE):
-        chunk = left[start : start + _BLOCKS_AT_ONCE]
-        begun = (len(signatures) - len(left) + start) / len(signatures)
-        inner = _part(tell, begun, begun + len(chunk) / len(signatures))
-        inner(0.0, f"compiling {len(chunk)} blocks of {len(signatures)}")
-        remaining_s = max(time_limit_s - done.elapsed_s, 0.0) * len(chunk) / (len(left) - start)
-        with pinned_threads(target):
-            runs = {_OVERHEAD: overhead, **{s.key: _prepare_block(s, target, rng) for s in chunk}}
-            found = measure_interleaved(
-                runs,
-                seed=seed + start,
-                time_limit_s=max(remaining_s, 0.1),
-                precision=precision,
-                reference=reference,
-                progress=inner,
-            )
+    """Measure the blocks that ``done`` lacks and add them to it, chunk by chunk."""
+    # Saved before the first chunk, so that a device may recognise a chunk that this process never got.
+    done.save(partial)
+    total = len(plan.signatures)
+    for chunk, group in plan.block_groups(done.profile, done.measured, lambda: done.elapsed_s):
+        begun = len(done.measured) / total
+        found = device.measure(group, _part(tell, begun, begun + len(chunk) / total))
         done.chunks.append(_chunk(chunk, found))
         done.save(partial)
-
-
-def _prepare_block(signature: BlockSignature, target: Target, rng: np.random.Generator) -> Run:
-    shape = (target.batch, *signature.input_shape)
-    engine = compile_model(build_block(signature).eval(), target, shape)
-    return engine.prepare(rng.standard_normal(shape, dtype=np.float32))
 
 
 def _chunk(signatures: Sequence[BlockSignature], found: Measurement) -> BlockChunk:
     assert found.reference_ms is not None
     return BlockChunk(
         reference_ms=found.reference_ms,
-        call_overhead_ms=found.summaries[_OVERHEAD].median_ms,
+        call_overhead_ms=found.summaries[OVERHEAD].median_ms,
         noise_floor=found.noise_floor,
         drift=found.drift,
         elapsed_s=found.elapsed_s,
@@ -303,52 +246,18 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
 
 
 def _measure_networks(
-    networks: Sequence[Network],
-    target: Target,
-    seed: int,
-    precision: float,
-    time_limit_s: float,
-    tell: Progress,
+    networks: Sequence[Network], groups: Sequence[Group], device: Device, tell: Progress
 ) -> _Whole:
-    """Compile and measure whole networks with seeded weights, interleaved all together.
-
-    Together, because a neighbour's memory traffic slows large networks by several per cent for minutes, which
-    the small reference workload does not see; more than fit at once are dealt out, so that calibration and
-    held-out networks share their hours.
-    """
-    parts = -(-len(networks) // _NETWORKS_AT_ONCE)
-    summaries: dict[int, Summary] = {}
+    """Measure whole networks, group by group."""
+    summaries: dict[str, Summary] = {}
     noise, elapsed_s = [], 0.0
-    for part in range(parts):
-        indices = range(part, len(networks), parts)
-        inner = _part(tell, part / parts, (part + 1) / parts)
-        runs = {}
-        # Within, because with PyTorch's own threads exporting took six times as long beside other load.
-        with pinned_threads(target):
-            for position, index in enumerate(indices):
-                inner(0.5 * position / len(indices), f"compiling network {index + 1} of {len(networks)}")
-                runs[str(index)] = _prepare_network(networks[index], target, seed + index)
-            found = measure_interleaved(
-                runs,
-                seed=seed + part,
-                time_limit_s=max(time_limit_s / parts, 0.1),
-                precision=precision,
-                reference=reference_workload(target),
-                progress=_part(inner, 0.5, 1.0),
-            )
-        summaries.update((index, found.summaries[str(index)]) for index in indices)
+    for index, group in enumerate(groups):
+        found = device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
+        summaries.update(found.summaries)
         noise.append(found.noise_floor)
         elapsed_s += found.elapsed_s
-    return _Whole([summaries[i] for i in range(len(networks))], float(np.median(noise)), elapsed_s)
-
-
-def _prepare_network(network: Network, target: Target, seed: int) -> Run:
-    side = network.architecture.resolution
-    shape = (target.batch, 3, side, side)
-    module = SubNetwork(network.plan)
-    reset_seeded(module, seed)
-    rng = np.random.default_rng(seed)
-    return compile_model(module.eval(), target, shape).prepare(rng.standard_normal(shape, dtype=np.float32))
+    ordered = [summaries[network_name(index, network)] for index, network in enumerate(networks)]
+    return _Whole(ordered, float(np.median(noise)), elapsed_s)
 
 
 def _network_entry(

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from nat2deploy.measure.statistics import Samples, relative_spread
 
+REFERENCE_INPUT = 0.5
+"""Every value of the reference workload's input."""
+
 
 @dataclass
 class ReferenceLog:

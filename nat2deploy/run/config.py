@@ -45,6 +45,8 @@ class ProfileConfig(_Config):
     time_limit_s: Seconds = 300.0
     calibration_networks: Positive = 24
     held_out_networks: Positive = 20
+    every_size: Positive = 1
+    """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
 
 
 class TrainConfig(_Config):

@@ -14,12 +14,14 @@ from nat2deploy.run.config import ExportConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.networks import open_network
 from nat2deploy.search.budget import parse_budgets
-from nat2deploy.target import Target
+from nat2deploy.target import Target, fingerprint
 from nat2deploy.training.evaluation import judge
 
 
 def export(run_path: Path, config: ExportConfig, out: Path, report: Report = silent) -> Manifest:
     """Export a network of a run to ``out`` (a folder, or a .zip), with parity and latency evidence.
+
+    Latency is measured here only when the latency table is of this machine.
 
     Raises:
         UserError: no run or network, ``out`` holds something else, or the engine does not agree with PyTorch.
@@ -33,7 +35,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     costs = CostModel(chosen.info.space, data.classes, table).costs(architecture)
     report("export", 1, 3, "test accuracy")
     test = judge(chosen.network, data, data.test, architecture.resolution)
-    report("export", 2, 3, "compile, compare and measure")
+    here = table is None or table.fingerprint.same_machine(fingerprint())
+    report("export", 2, 3, "compile, compare and measure" if here else "compile and compare")
     manifest = export_bundle(
         chosen.network,
         out=out,
@@ -48,6 +51,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         accuracy=(search.data, test.top1, test.images),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         seed=search.settings.seed,
+        time_limit_s=5.0 if here else None,
     )
     report("export", 3, 3, str(out))
     return manifest

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure.device import Device, LocalDevice
+from nat2deploy.measure.plan import ProfilePlan
 from nat2deploy.measure.profiler import profile_space
 from nat2deploy.progress import Report, silent
+from nat2deploy.remote.ssh import SshSettings
+from nat2deploy.remote.ssh_device import SshDevice
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
 from nat2deploy.space.search_space import load_space
 from nat2deploy.target import Target
@@ -20,33 +24,60 @@ def profile(
     out: Path,
     *,
     seed: int = 0,
+    ssh: SshSettings | None = None,
     report: Report = silent,
 ) -> LatencyTable:
-    """Measure every block of a space on this machine and write a calibrated, certified table to ``out``.
+    """Measure every block of a space on a machine and write a calibrated, certified table to ``out``.
 
-    Blocks that a killed profile had finished are not measured again.
+    The machine is this one, or with ``ssh`` another. Blocks that a killed profile had finished are not
+    measured again.
 
     Raises:
-        UserError: an input that cannot be used, or a machine too noisy to measure on.
+        UserError: an input that cannot be used, or a machine that cannot be reached or cannot measure.
     """
-    space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
-    if out.suffix != ".json":
-        raise UserError(f"--out {out}: a latency table is a .json file; add that ending")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a .json file")
+    plan = make_plan(space_config, target, config, seed)
+    check_table_path(out)
+    device: Device = LocalDevice(target)
+    if ssh is not None:
+        device = SshDevice(ssh, target, say=lambda text: report("connection", 0.0, 1.0, text))
     table = profile_space(
-        space,
+        plan,
+        device,
+        partial=out.with_name(f".{out.name}.partial"),
+        progress=lambda share, text: report("profile", share, 1.0, text),
+    )
+    save_table(table, out)
+    return table
+
+
+def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, seed: int) -> ProfilePlan:
+    """Put a plan together from what a user wrote.
+
+    Raises:
+        UserError: no such space, a resolution that it has not, or too few networks.
+    """
+    return ProfilePlan(
+        load_space(space_config.name).restrict(resolutions=space_config.resolutions),
         target,
         seed=seed,
         precision=config.precision,
         time_limit_s=config.time_limit_s,
         calibration_networks=config.calibration_networks,
         held_out_networks=config.held_out_networks,
-        partial=out.with_name(f".{out.name}.partial"),
-        progress=lambda share, text: report("profile", share, 1.0, text),
+        every_size=config.every_size,
     )
-    save_table(table, out)
-    return table
+
+
+def check_table_path(out: Path) -> None:
+    """Check that a table can be written to ``out``, before the work.
+
+    Raises:
+        UserError: another ending than .json, or a folder.
+    """
+    if out.suffix != ".json":
+        raise UserError(f"--out {out}: a latency table is a .json file; add that ending")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a .json file")
 
 
 def profile_once(

@@ -52,6 +52,12 @@ def test_a_zip_can_be_made_and_evidence_left_out(export: Export, tmp_path: Path)
         assert bundle.manifest == manifest
 
 
+def test_nothing_is_measured_for_another_machine(export: Export, tmp_path: Path) -> None:
+    manifest = export(tmp_path / "out", target=Target(threads=64), time_limit_s=None)
+    assert manifest.evidence.latency is None and manifest.target.threads == 64
+    assert "latency " not in (tmp_path / "out" / "README.txt").read_text(encoding="utf-8")
+
+
 def test_the_module_is_left_as_it_was(export: Export) -> None:
     net = make_net().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}

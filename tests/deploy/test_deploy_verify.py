@@ -69,6 +69,19 @@ def test_percentiles_have_budgets_of_their_own(bundle: Path) -> None:
     assert found.checks[-1].text.startswith(f"{found.latency.p99_ms:.3f} ms of 0.001")
 
 
+def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) -> None:
+    def elsewhere(value: dict) -> None:
+        value["target"].update(threads=1000)
+        value["evidence"].update(latency=None)
+
+    again(bundle, elsewhere)
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
+    assert found.ok and found.latency is None and not found.same_machine
+    assert [check.name for check in found.checks] == ["files", "parity", "latency"]
+    assert "not measured: the target has 1000 threads" in found.checks[2].text
+    assert json.loads(json.dumps(asdict(found)))["latency"] is None
+
+
 def test_another_machine_is_said(bundle: Path) -> None:
     again(bundle, lambda value: value["evidence"]["latency"]["fingerprint"].update(cpu="Z80"))
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)

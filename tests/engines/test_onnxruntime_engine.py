@@ -54,8 +54,9 @@ def test_run_equals_pytorch():
 def test_prepared_callable_runs_the_network_and_returns_nothing(monkeypatch):
     engine = OnnxRuntimeEngine.from_module(conv(), Target(), SHAPE)
     bindings = []
-    original = engine._session.io_binding
-    monkeypatch.setattr(engine._session, "io_binding", lambda: bindings.append(original()) or bindings[-1])
+    session = engine._onnx.session
+    original = session.io_binding
+    monkeypatch.setattr(session, "io_binding", lambda: bindings.append(original()) or bindings[-1])
     call = engine.prepare(images())
     (output,) = bindings[0].get_outputs()
     output.update_inplace(np.zeros((1, 4, 8, 8), dtype=np.float32))

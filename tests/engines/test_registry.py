@@ -40,9 +40,14 @@ def test_load_engine_reads_what_save_wrote(tmp_path):
         load_engine(tmp_path / "a.onnx", Target(backend="torch"))
 
 
-def test_backends_are_listed_with_reasons():
+@pytest.mark.parametrize("client", [None, "/usr/bin/ssh"])
+def test_backends_are_listed_with_reasons(monkeypatch, client):
+    monkeypatch.setattr(registry.shutil, "which", lambda name: client)
     statuses = {status.name: status for status in available_backends()}
-    assert {name for name, status in statuses.items() if status.available} == {"onnxruntime", "torch"}
+    assert {name for name, status in statuses.items() if status.available} == {
+        *("onnxruntime", "torch"),
+        *(["ssh"] if client else []),
+    }
     assert statuses["onnxruntime"].version == onnxruntime.__version__
     assert {"tensorrt", "tensorrt-rtx", "openvino", "cuda", "ssh"} <= set(statuses)
     assert all(status.reason for status in statuses.values())

@@ -5,8 +5,9 @@ import torch
 
 from nat2deploy.engines.cores import available_cores, cores_for
 from nat2deploy.errors import UserError
-from nat2deploy.measure import environment
-from nat2deploy.measure.environment import load_warning, pinned_threads
+from nat2deploy.measure import pinning
+from nat2deploy.measure.environment import pinned_threads
+from nat2deploy.measure.pinning import load_warning
 from nat2deploy.target import Target
 
 
@@ -21,8 +22,8 @@ def test_the_calling_thread_gets_one_core_and_all_is_restored():
 
 def test_pytorch_gets_all_the_targets_cores_and_onnxruntime_the_first(monkeypatch):
     pinned = []
-    monkeypatch.setattr(environment, "available_cores", lambda: 4)
-    monkeypatch.setattr(environment, "cores_for", lambda threads: (3, 1, 2)[:threads])
+    monkeypatch.setattr(pinning, "available_cores", lambda: 4)
+    monkeypatch.setattr(pinning, "cores_for", lambda threads: (3, 1, 2)[:threads])
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
     monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: pinned.append(set(cores)))
     for backend in ("torch", "onnxruntime"):
@@ -39,7 +40,7 @@ def test_all_is_restored_after_an_error():
 
 
 def test_where_nothing_can_be_pinned_only_the_thread_count_is_set(monkeypatch):
-    monkeypatch.setattr(environment, "cores_for", lambda threads: ())
+    monkeypatch.setattr(pinning, "cores_for", lambda threads: ())
     monkeypatch.setattr(os, "sched_setaffinity", None)
     with pinned_threads(Target(threads=1)):
         assert torch.get_num_threads() == 1

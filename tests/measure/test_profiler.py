@@ -5,21 +5,23 @@ import json
 import numpy as np
 import pytest
 
-import nat2deploy.measure.profiler as profiler
+import nat2deploy.measure.plan as plan_module
 from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure.device import Device, LocalDevice
+from nat2deploy.measure.groups import Block, Overhead
 from nat2deploy.measure.interleave import Measurement
-from nat2deploy.measure.profiler import CLASS_LADDER, profile_space, validate_table
+from nat2deploy.measure.plan import CLASS_LADDER, ProfilePlan
+from nat2deploy.measure.profiler import profile_space, validate_table
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
-from nat2deploy.space.signature import BlockSignature
-from nat2deploy.target import Target
+from nat2deploy.target import Target, fingerprint
 
 OVERHEAD_MS = 0.002
 
@@ -37,7 +39,7 @@ def tiny_space():
     )
 
 
-class Machine:
+class Machine(Device):
     """Stands in for the clock: a block's true cost follows from its signature, a network's from its blocks.
 
     A network pays the call overhead once and a little for its weights, so plain sums are wrong.
@@ -50,10 +52,10 @@ class Machine:
         self.fail_after = None
         self.rng = np.random.default_rng(0)
 
-    def prepare_block(self, signature, target, rng):
-        return lambda: None
+    def fingerprint(self):
+        return fingerprint()
 
-    def prepare_network(self, network, target, seed):
+    def network_ms(self, network):
         compute = sum(self.block_ms(signature) - OVERHEAD_MS for signature in network.signatures)
         weights_mb = sum(s.params for s in network.signatures if s.kind == "mbconv") * 4e-6
         return OVERHEAD_MS + 0.9 * compute + 0.02 * weights_mb
@@ -62,20 +64,19 @@ class Machine:
     def block_ms(signature):
         return OVERHEAD_MS + 2e-8 * signature.macs + 1e-6 * signature.height * signature.kernel
 
-    def measure(self, candidates, *, seed, time_limit_s, precision, reference, progress):
+    def _measure(self, group, progress):
         if self.fail_after is not None and len(self.sessions) >= self.fail_after:
             raise KeyboardInterrupt
-        self.sessions.append((list(candidates), time_limit_s))
-        if progress is not None:
-            progress(0.5, "round 1")
+        self.sessions.append((list(group.candidates), group.time_limit_s))
+        progress(0.5, "round 1")
         summaries = {}
-        for name, run in candidates.items():
-            if name == "call overhead":
+        for name, candidate in group.candidates.items():
+            if isinstance(candidate, Overhead):
                 true_ms = OVERHEAD_MS
-            elif isinstance(run, float):
-                true_ms = run
+            elif isinstance(candidate, Block):
+                true_ms = self.block_ms(candidate.signature)
             else:
-                true_ms = self.block_ms(BlockSignature.parse(name))
+                true_ms = self.network_ms(candidate.network)
             median = true_ms * self.speed * (1 + self.noise * self.rng.standard_normal())
             summaries[name] = Summary(
                 median, 1.1 * median, 1.2 * median, 0.995 * median, 1.005 * median, 60, 6
@@ -95,25 +96,22 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch):
-    machine = Machine()
-    monkeypatch.setattr(profiler, "measure_interleaved", machine.measure)
-    monkeypatch.setattr(profiler, "_prepare_block", machine.prepare_block)
-    monkeypatch.setattr(profiler, "_prepare_network", machine.prepare_network)
-    monkeypatch.setattr(profiler, "_BLOCKS_AT_ONCE", 10)
-    return machine
+    monkeypatch.setattr(plan_module, "_BLOCKS_AT_ONCE", 10)
+    return Machine()
 
 
-def profile(**changes):
+def profile(machine, *, partial=None, progress=None, **changes):
     settings = {"calibration_networks": 12, "held_out_networks": 8, "time_limit_s": 30.0, **changes}
-    return profile_space(tiny_space(), Target(), **settings)
+    plan = ProfilePlan(tiny_space(), Target(), **settings)
+    return profile_space(plan, machine, partial=partial, progress=progress)
 
 
 def blocks_of(machine):
-    return [name for names, _ in machine.sessions for name in names if "-" in name]
+    return [name for names, _ in machine.sessions for name in names if "-h" in name]
 
 
 def test_every_block_once_and_a_certificate(machine, tmp_path):
-    table = profile()
+    table = profile(machine)
     space = tiny_space()
     assert list(table.entries) == [s.key for s in every_signature(space, CLASS_LADDER)]
     assert sorted(blocks_of(machine)) == sorted(table.entries)
@@ -128,25 +126,25 @@ def test_every_block_once_and_a_certificate(machine, tmp_path):
 
 
 def test_the_table_predicts_networks_that_were_never_measured(machine):
-    space, table = tiny_space(), profile()
+    space, table = tiny_space(), profile(machine)
     model = CostModel(space, 37, table)
     for architecture in random_architectures(IntegerEncoding(space), np.random.default_rng(9), 10):
         plan = plan_network(space, architecture, 37)
-        true_ms = machine.prepare_network(Network(architecture, 37, plan), None, 0)
+        true_ms = machine.network_ms(Network(architecture, 37, plan))
         assert model.costs(architecture).latency_ms == pytest.approx(true_ms, rel=0.02)
 
 
 def test_chunks_at_another_clock_frequency_are_made_comparable(machine, monkeypatch):
-    plain = profile(seed=3)
-    original, calls = machine.measure, []
+    plain = profile(machine, seed=3)
+    original, calls = machine._measure, []
 
-    def drifting(candidates, **settings):
+    def drifting(group, progress):
         calls.append(1)
         machine.speed = 1.3 if len(calls) == 2 else 1.0
-        return original(candidates, **settings)
+        return original(group, progress)
 
-    monkeypatch.setattr(profiler, "measure_interleaved", drifting)
-    drifted = profile(seed=3)
+    monkeypatch.setattr(machine, "_measure", drifting)
+    drifted = profile(machine, seed=3)
     for key, entry in plain.entries.items():
         assert drifted.entries[key].median_ms == pytest.approx(entry.median_ms, rel=0.03)
 
@@ -155,13 +153,13 @@ def test_an_interrupted_profile_goes_on(machine, tmp_path):
     partial = tmp_path / ".partial"
     machine.fail_after = 2
     with pytest.raises(KeyboardInterrupt):
-        profile(partial=partial)
+        profile(machine, partial=partial)
     before = set(blocks_of(machine))
     assert len(before) == 20
     assert len(json.loads(partial.read_text())["chunks"]) == 2
     machine.fail_after, machine.sessions = None, []
     words = []
-    table = profile(partial=partial, progress=lambda share, text: words.append(text))
+    table = profile(machine, partial=partial, progress=lambda share, text: words.append(text))
     assert "going on: 20 blocks were measured before" in words
     assert not before & set(blocks_of(machine))
     assert before | set(blocks_of(machine)) == set(table.entries)
@@ -181,11 +179,11 @@ def test_another_partial_profile_is_not_used(machine, tmp_path, damage, word):
     partial = tmp_path / ".partial"
     machine.fail_after = 2
     with pytest.raises(KeyboardInterrupt):
-        profile(partial=partial)
+        profile(machine, partial=partial)
     partial.write_text(damage(partial.read_text()))
     machine.fail_after, machine.sessions = None, []
     words = []
-    table = profile(partial=partial, progress=lambda share, text: words.append(text))
+    table = profile(machine, partial=partial, progress=lambda share, text: words.append(text))
     assert any(text.startswith("beginning anew") and word in text for text in words)
     assert sorted(blocks_of(machine)) == sorted(table.entries)
 
@@ -193,7 +191,7 @@ def test_another_partial_profile_is_not_used(machine, tmp_path, damage, word):
 def test_a_noisy_machine_gets_a_table_without_certificate(machine):
     machine.noise = 0.04
     words = []
-    table = profile(progress=lambda share, text: words.append((share, text)))
+    table = profile(machine, progress=lambda share, text: words.append((share, text)))
     assert table.certificate is None
     assert table.calibration is not None
     assert words[-1][0] == 1.0
@@ -202,34 +200,51 @@ def test_a_noisy_machine_gets_a_table_without_certificate(machine):
 
 def test_progress_rises_to_one(machine):
     shares = []
-    profile(progress=lambda share, text: shares.append(share))
+    profile(machine, progress=lambda share, text: shares.append(share))
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
 
 def test_measuring_keeps_to_the_time_given(machine):
-    profile(time_limit_s=30.0)
-    blocks = [limit for names, limit in machine.sessions if "-" in names[-1]]
-    networks = [limit for names, limit in machine.sessions if "-" not in names[-1]]
+    profile(machine, time_limit_s=30.0)
+    blocks = [limit for names, limit in machine.sessions if "-h" in names[-1]]
+    networks = [limit for names, limit in machine.sessions if "-h" not in names[-1]]
     assert blocks[0] == pytest.approx(18 / len(blocks), rel=0.5)
     assert sum(networks) == pytest.approx(12)
+
+
+def test_networks_are_measured_in_parts_where_memory_is_small(machine, monkeypatch):
+    together = profile(machine)
+    (names,) = [names for names, _ in machine.sessions if "-h" not in names[-1]]
+    machine.sessions, machine.rng = [], np.random.default_rng(0)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 20)
+    table = profile(machine)
+    parts = [names for names, _ in machine.sessions if "-h" not in names[-1]]
+    assert 1 < len(parts) <= len(names)
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert table.certificate.networks == together.certificate.networks
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 10)
+    machine.sessions = []
+    profile(machine)
+    assert [len(names) for names, _ in machine.sessions if "-h" not in names[-1]] == [1] * len(names)
 
 
 @pytest.mark.parametrize("counts", [{"calibration_networks": 3}, {"held_out_networks": 0}])
 def test_too_few_networks_asked_for(machine, counts):
     with pytest.raises(UserError, match="4 networks each or more"):
-        profile(**counts)
+        profile(machine, **counts)
     assert machine.sessions == []
 
 
 def test_a_space_with_too_few_networks(machine):
     space = tiny_space().model_copy(update={"kernels": (3,), "expansions": (2.0,), "depths": (1,)})
     with pytest.raises(UserError, match="'tiny' has only 1 networks"):
-        profile_space(space, Target(), time_limit_s=30.0)
+        profile_space(ProfilePlan(space, Target(), time_limit_s=30.0), machine)
 
 
 def test_the_table_keeps_the_networks_that_it_was_fitted_to_and_tried_on(machine):
-    table = profile()
+    table = profile(machine)
     roles = [network.role for network in table.networks]
     assert roles == ["calibration"] * table.calibration.networks + ["held-out"] * table.certificate.networks
     held_out = [network for network in table.networks if network.role == "held-out"]
@@ -238,23 +253,36 @@ def test_the_table_keeps_the_networks_that_it_was_fitted_to_and_tried_on(machine
     assert table.certificate.p95_mape < 0.05 and table.certificate.p99_mape < 0.05
 
 
+def test_sizes_in_between_are_not_measured_but_predicted(machine):
+    space = tiny_space().model_copy(update={"resolutions": (28, 32, 40, 48, 56, 64)})
+    plan = ProfilePlan(
+        space, Target(), time_limit_s=30.0, calibration_networks=10, held_out_networks=10, every_size=2
+    )
+    table = profile_space(plan, machine)
+    whole = list(every_signature(space, plan_module.CLASS_LADDER))
+    assert len(table.entries) < 0.75 * len(whole)
+    assert table.resolutions == space.resolutions
+    assert table.certificate.mape < 0.02
+    assert CostModel(space, 10, table).costs(space.largest(48)).latency_ms > 0
+
+
 def test_validation_measures_fresh_networks(machine):
-    table = profile()
+    table = profile(machine)
     machine.sessions = []
-    certificate, measured = validate_table(table, tiny_space(), networks=10)
+    certificate, measured = validate_table(table, tiny_space(), networks=10, device=machine)
     assert certificate.networks == len(measured) == 10
     known = {json.dumps(network.architecture) for network in table.networks}
     assert any(json.dumps(network.architecture) not in known for network in measured)
     assert certificate.mape < 0.01
     assert blocks_of(machine) == []
     machine.speed = 1.25
-    slower, _ = validate_table(table, tiny_space(), networks=10)
+    slower, _ = validate_table(table, tiny_space(), networks=10, device=machine)
     assert slower.bias == pytest.approx(-0.2, abs=0.02)
     assert slower.within_10pct == 0
 
 
 def test_validation_refuses_another_machine_or_space(machine):
-    table = profile()
+    table = profile(machine)
     other = table.fingerprint.model_copy(update={"cpu": "Another CPU"})
     with pytest.raises(UserError, match="measured on Another CPU"):
         validate_table(table.model_copy(update={"fingerprint": other}), tiny_space())
@@ -264,10 +292,48 @@ def test_validation_refuses_another_machine_or_space(machine):
 
 def test_for_real_on_a_tiny_space():
     space = tiny_space().model_copy(update={"expansions": (2.0,)})
-    table = profile_space(
+    plan = ProfilePlan(
         space, Target(), precision=0.5, time_limit_s=0.6, calibration_networks=4, held_out_networks=4
     )
+    table = profile_space(plan, LocalDevice(Target()))
     assert len(table.entries) == len(list(every_signature(space, CLASS_LADDER)))
     model = CostModel(space, 10, table)
     assert 0 < model.costs(space.smallest()).latency_ms < model.costs(space.largest()).latency_ms < 50
     assert table.calibration.call_overhead_ms < 0.5
+
+
+def test_a_resumed_profile_asks_for_the_same_groups(machine, tmp_path):
+    """So a device that finished a group which never arrived knows it again."""
+    groups = []
+    original = machine._measure
+
+    def watched(group, progress):
+        groups.append((group.name, group.profile, group.seed, group.time_limit_s, list(group.candidates)))
+        return original(group, progress)
+
+    machine._measure = watched
+    partial = tmp_path / ".partial"
+    machine.fail_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        profile(machine, partial=partial)
+    interrupted = groups.pop()
+    machine.fail_after = None
+    profile(machine, partial=partial)
+    assert groups[2] == interrupted
+    assert len({name for name, *_ in groups}) == len(groups)
+    assert len({identity for _, identity, *_ in groups}) == 1
+    profile(machine)
+    assert groups[-1][1] != interrupted[1]
+
+
+def test_a_device_that_measures_something_else_is_refused(machine):
+    original = machine._measure
+
+    def another(group, progress):
+        found = original(group, progress)
+        found.summaries.popitem()
+        return found
+
+    machine._measure = another
+    with pytest.raises(UserError, match="is not what was asked for"):
+        profile(machine)

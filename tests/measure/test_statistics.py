@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from nat2deploy.measure.statistics import (
     FEWEST_ROUNDS,
@@ -44,6 +45,12 @@ def test_ranks_of_the_interval(count, low, high):
     values = np.arange(1, count + 1, dtype=np.float64)
     np.random.default_rng(0).shuffle(values)
     assert median_interval(values) == (low, high)
+
+
+def test_ranks_are_the_binomial_quantile_for_any_count():
+    counts = np.arange(1, 400)
+    expected = np.maximum(binom.ppf(0.025, counts, 0.5), 1)
+    assert [median_interval(np.arange(1.0, n + 1))[0] for n in counts] == expected.tolist()
 
 
 @pytest.mark.parametrize("count", [FEWEST_ROUNDS, 13, 40])

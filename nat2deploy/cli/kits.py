@@ -1,0 +1,93 @@
+"""table kit and table import: devices without ssh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nat2deploy.cli.options import (
+    Calibration,
+    EverySize,
+    HeldOut,
+    Interval,
+    Json,
+    Resolutions,
+    Seed,
+    Space,
+    TimeLimit,
+    resolutions,
+)
+from nat2deploy.cli.progress import progress
+from nat2deploy.cli.tables import table_app
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to those of tables."""
+    table_app.command("kit")(kit)
+    table_app.command("import")(table_import)
+
+
+def kit(
+    out: Annotated[Path, typer.Option("--out", help="The kit to write, a .zip file.")],
+    space: Space = "nano",
+    profile_file: Annotated[
+        Path | None,
+        typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Number format of the networks, as of profile.")] = "fp32",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    resolution_list: Resolutions = None,
+    interval: Interval = 0.01,
+    time_limit: TimeLimit = 300.0,
+    calibration: Calibration = 24,
+    held_out: HeldOut = 20,
+    every_size: EverySize = 1,
+    seed: Seed = 0,
+) -> None:
+    """Pack what measures a search space on a device without ssh: run measure.py there, then table import.
+
+    Example: nat2deploy table kit --space nano --threads 4 --out kit.zip
+    """
+    from nat2deploy.run.config import ProfileConfig, SpaceConfig
+    from nat2deploy.run.kit import make_kit
+    from nat2deploy.target import load_profile, make_target
+
+    if profile_file is not None:
+        target = load_profile(profile_file).target
+    else:
+        target = make_target("cpu", "onnxruntime", precision, threads, batch, elsewhere=True)
+    config = ProfileConfig(
+        precision=interval,
+        time_limit_s=time_limit,
+        calibration_networks=calibration,
+        held_out_networks=held_out,
+        every_size=every_size,
+    )
+    with progress() as report:
+        make_kit(
+            SpaceConfig(name=space, resolutions=resolutions(resolution_list)),
+            target,
+            config,
+            out,
+            seed=seed,
+            report=report,
+        )
+    typer.echo(f"wrote {out}; unpack it on the device and run python3 measure.py")
+
+
+def table_import(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="What measure.py wrote.")],
+    kit: Annotated[Path, typer.Option("--kit", help="The kit that was unpacked on the device.")],
+    out: Annotated[Path, typer.Option("--out", help="The table to write, a .json file.")],
+    as_json: Json = False,
+) -> None:
+    """Make a calibrated, certified table of what a kit has measured on a device."""
+    from nat2deploy.cli.render_table import print_table
+    from nat2deploy.run.kit import import_result
+
+    with progress() as report:
+        table = import_result(result, kit, out, report=report)
+    print_table(table, as_json=as_json, written=out)

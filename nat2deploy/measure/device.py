@@ -1,0 +1,110 @@
+"""What measures: one small interface, and the machine that this process runs on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+
+import numpy as np
+
+from nat2deploy.engines.registry import compile_model
+from nat2deploy.errors import UserError
+from nat2deploy.machine import memory_bytes
+from nat2deploy.measure.clock import Run
+from nat2deploy.measure.environment import pinned_threads
+from nat2deploy.measure.groups import Candidate, Group
+from nat2deploy.measure.interleave import Measurement, Progress
+from nat2deploy.measure.networks import reference_workload
+from nat2deploy.measure.pinning import load_warning
+from nat2deploy.measure.prepared import prepare_and_measure
+from nat2deploy.target import Fingerprint, Target, fingerprint
+
+
+class Device(ABC):
+    """A machine that measures groups of candidates for one target.
+
+    The public method checks; a device writes ``_measure``.
+    """
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Describe the machine.
+
+        Raises:
+            UserError: it cannot be reached or cannot measure.
+        """
+
+    def warning(self) -> str | None:
+        """Return a line of warning when the machine is busy, else None."""
+        return None
+
+    def memory_bytes(self) -> int | None:
+        """Return the machine's memory, None where it is not known."""
+        return None
+
+    def measure(self, group: Group, progress: Progress) -> Measurement:
+        """Measure a group's candidates interleaved, beside the reference workload.
+
+        Args:
+            group: at least one candidate.
+            progress: told the share done and a line of text.
+
+        Raises:
+            UserError: a candidate that does not compile, a target that the machine cannot hold, or a
+                measurement of something else.
+        """
+        found = self._measure(group, progress)
+        if list(found.summaries) != list(group.candidates) or found.reference_ms is None:
+            raise UserError(f"{group.name}: what was measured is not what was asked for; profile again")
+        return found
+
+    @abstractmethod
+    def _measure(self, group: Group, progress: Progress) -> Measurement:
+        """Measure, with a reference workload, summaries in the order of the candidates."""
+
+    def finish(self) -> None:  # noqa: B027 - most devices keep nothing
+        """Forget what was kept for the sake of resuming: the profile is done."""
+
+
+class LocalDevice(Device):
+    """The machine that this process runs on.
+
+    Args:
+        target: what candidates are compiled for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._reference: Run | None = None
+
+    def fingerprint(self) -> Fingerprint:
+        """Describe this machine."""
+        return fingerprint()
+
+    def warning(self) -> str | None:
+        """Return a line of warning when this machine is busy, else None."""
+        return load_warning()
+
+    def memory_bytes(self) -> int | None:
+        """Return this machine's memory."""
+        return memory_bytes()
+
+    def _measure(self, group: Group, progress: Progress) -> Measurement:
+        # Within, because with PyTorch's own threads exporting took six times as long beside other load.
+        with pinned_threads(self.target):
+            if self._reference is None:
+                self._reference = reference_workload(self.target)
+            return prepare_and_measure(
+                group.name,
+                {name: partial(self._prepare, candidate) for name, candidate in group.candidates.items()},
+                self._reference,
+                seed=group.seed,
+                precision=group.precision,
+                time_limit_s=group.time_limit_s,
+                progress=progress,
+            )
+
+    def _prepare(self, candidate: Candidate, rng: np.random.Generator) -> Run:
+        shape = (self.target.batch, *candidate.input_shape)
+        engine = compile_model(candidate.build(), self.target, shape)
+        return engine.prepare(rng.standard_normal(shape, dtype=np.float32))

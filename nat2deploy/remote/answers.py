@@ -1,0 +1,139 @@
+"""What a device sends back, checked: nothing of it is taken on trust."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from nat2deploy.cost.table import Milliseconds, Relative
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse
+from nat2deploy.measure.interleave import Measurement
+from nat2deploy.measure.statistics import Summary
+from nat2deploy.remote.ssh import printable
+from nat2deploy.target import Fingerprint
+
+Positive = Annotated[int, Field(ge=1, le=10**12)]
+Text = Annotated[str, AfterValidator(printable)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_LONGEST_FACTS = 4000
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SummaryAnswer(_Answer):
+    """A ``measure.statistics.Summary``."""
+
+    median_ms: Milliseconds
+    p95_ms: Milliseconds
+    p99_ms: Milliseconds
+    ci_low_ms: Milliseconds
+    ci_high_ms: Milliseconds
+    samples: Positive
+    rounds: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.ci_low_ms <= self.median_ms <= self.ci_high_ms:
+            raise ValueError("the median lies outside its confidence interval")
+        if not self.median_ms <= self.p95_ms <= self.p99_ms:
+            raise ValueError("median, 95th and 99th percentile are not in ascending order")
+        return self
+
+
+class MeasurementAnswer(_Answer):
+    """A ``measure.interleave.Measurement`` with a reference workload."""
+
+    summaries: Annotated[dict[str, SummaryAnswer], Field(min_length=1)]
+    converged: dict[str, bool]
+    noise_floor: Relative
+    reference_ms: Milliseconds
+    drift: Relative
+    interrupted_share: Annotated[float, Field(ge=0, le=1)]
+    rounds: Positive
+    discarded_rounds: Annotated[int, Field(ge=0)]
+    elapsed_s: Relative
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.summaries.keys() != self.converged.keys():
+            raise ValueError("summaries and convergence are of different candidates")
+        return self
+
+    def measurement(self) -> Measurement:
+        """Return it as the measuring code does."""
+        fields = self.model_dump()
+        return Measurement(
+            **{**fields, "summaries": {n: Summary(**s) for n, s in fields["summaries"].items()}}
+        )
+
+
+class ResultAnswer(_Answer):
+    """A job's results: of which job, on which machine, and the groups by name."""
+
+    form: Literal[1]
+    job: Sha256
+    machine: Fingerprint
+    groups: dict[str, MeasurementAnswer]
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        check_machine(self.machine)
+        return self
+
+
+class ProbeAnswer(_Answer):
+    """What a device says first."""
+
+    machine: Fingerprint
+    memory_bytes: Annotated[int, Field(ge=1 << 24)] | None
+    warning: Text | None
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        check_machine(self.machine)
+        return self
+
+
+class ProgressAnswer(_Answer):
+    """A line of progress."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    text: Text
+
+
+def check_machine(machine: Fingerprint) -> None:
+    """Check that a machine's facts are words that can be shown and kept.
+
+    Raises:
+        ValueError: too long, control characters, or no cores.
+    """
+    words = [machine.cpu, machine.governor, machine.system, *machine.flags]
+    words += [*machine.libraries, *machine.libraries.values()]
+    if sum(map(len, words)) > _LONGEST_FACTS or not all(map(str.isprintable, words)) or machine.cores < 1:
+        raise ValueError("the machine's facts are not printable words")
+
+
+def group_measurement(result: ResultAnswer, job: str, name: str) -> Measurement:
+    """Return one group's measurement.
+
+    Raises:
+        UserError: the results are of another job, or lack the group.
+    """
+    if result.job != job:
+        raise UserError(f"the results are of another job ({result.job[:12]}, not {job[:12]})")
+    if name not in result.groups:
+        raise UserError(f"the results lack '{name}'; start measure.py again, it goes on where it was")
+    return result.groups[name].measurement()
+
+
+def parse_result(value: object, what: str) -> ResultAnswer:
+    """Check a job's results; ``what`` says where they came from.
+
+    Raises:
+        UserError: the first thing that does not fit.
+    """
+    return parse(ResultAnswer, value, what)

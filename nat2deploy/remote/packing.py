@@ -1,0 +1,100 @@
+"""From groups of candidates to a job's folder: ONNX files and what to measure of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nat2deploy.agent.job import FORM, JOB_FILE, MODELS
+from nat2deploy.engines.registry import compile_model
+from nat2deploy.engines.torch_eager import torch_threads
+from nat2deploy.errors import UserError
+from nat2deploy.files import sha256, write_json
+from nat2deploy.measure.groups import Group
+from nat2deploy.measure.interleave import Progress
+from nat2deploy.measure.networks import REFERENCE_SHAPE, reference_block
+from nat2deploy.target import Target
+
+
+def check_target(target: Target) -> None:
+    """Check that a target can be measured without this package on the device.
+
+    Raises:
+        UserError: another backend than ONNX Runtime.
+    """
+    if target.backend != "onnxruntime":
+        raise UserError(
+            f"backend {target.backend} cannot be measured on another device; use --backend onnxruntime"
+        )
+
+
+def write_job(
+    folder: Path,
+    target: Target,
+    groups: Sequence[Group],
+    *,
+    settings: dict[str, Any] | None = None,
+    progress: Progress,
+) -> str:
+    """Export what groups hold into the empty ``folder`` and return the job's identity, a SHA-256.
+
+    Args:
+        folder: gets ``job.json`` and ``models/``.
+        target: its backend must be ONNX Runtime.
+        groups: of one profile.
+        settings: kept in the job for who reads its results.
+        progress: told the share done and a line of text.
+
+    Raises:
+        UserError: a module that does not export, or a folder that cannot be written to.
+    """
+    check_target(target)
+    (folder / MODELS).mkdir()
+    with torch_threads(1):
+        reference = _entry(folder, target, "reference", reference_block(), REFERENCE_SHAPE)
+        entries = []
+        total, done = sum(len(group.candidates) for group in groups), 0
+        for group in groups:
+            candidates = []
+            for name, candidate in group.candidates.items():
+                progress(done / total, f"{group.name}: exporting {done + 1} of {total}")
+                candidates.append(_entry(folder, target, name, candidate.build(), candidate.input_shape))
+                done += 1
+            entries.append(
+                {
+                    "name": group.name,
+                    "seed": group.seed,
+                    "precision": group.precision,
+                    "time_limit_s": group.time_limit_s,
+                    "candidates": candidates,
+                }
+            )
+    job = {
+        "form": FORM,
+        "profile": groups[0].profile,
+        "threads": target.threads,
+        "batch": target.batch,
+        "settings": settings,
+        "reference": reference,
+        "groups": entries,
+    }
+    write_json(folder / JOB_FILE, job)
+    return sha256(folder / JOB_FILE)
+
+
+def _entry(
+    folder: Path, target: Target, name: str, module: nn.Module, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Export one module; candidates with the same bytes share a file."""
+    # The file depends on neither the threads nor the cores; here there may be fewer than on the device.
+    here = target.model_copy(update={"threads": 1})
+    full = (target.batch, *shape)
+    fresh = folder / "fresh.onnx"
+    compile_model(module, here, full).save(fresh)
+    digest = hashlib.sha256(fresh.read_bytes()).hexdigest()
+    fresh.replace(folder / MODELS / f"{digest}.onnx")
+    return {"name": name, "model": digest, "shape": list(full)}
