@@ -106,7 +106,8 @@ def _front_table(front: Front) -> Table:
                 f"{network.costs['latency_ms']:.3f} ms",
                 "-" if seen is None else f"{seen.median_ms:.3f} ms",
             )
-        mark = "best" if front.best is not None and network.id == front.best.id else ""
+        best = front.best is not None and network.id == front.best.id
+        mark = "best" if best else "high trade-off" if network.high_tradeoff else ""
         table.add_row(
             network.id,
             percent(network.top1),

@@ -164,6 +164,10 @@ def search(
             "--budget", help="latency<=5ms, macs<=200M, params<=3M, size<=4MB or top1>=90%; repeatable."
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="ours; nat or nat2 for the authors' own settings. Other settings go before it."),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1)] = None,
     archive_size: Annotated[int | None, typer.Option(min=4)] = None,
     candidates: Annotated[int | None, typer.Option(min=1, help="Evaluations a round.")] = None,
@@ -193,6 +197,7 @@ def search(
 
     chosen: dict[str, object] = {} if settings is None else read_toml(settings, "search settings")
     given = {
+        "preset": preset,
         "rounds": rounds,
         "archive_size": archive_size,
         "candidates": candidates,

@@ -31,6 +31,7 @@ class FrontNetwork(_Model):
 
     ``top1`` is the validation accuracy with inherited weights; ``costs`` are predicted, by metric.
     ``feasible`` says whether every budget is kept, by the measured latency where there is one.
+    ``high_tradeoff``: one of the front's knees, which lose most for what any neighbour gains.
     """
 
     id: str
@@ -39,6 +40,7 @@ class FrontNetwork(_Model):
     costs: dict[str, float]
     measured: Measured | None = None
     feasible: bool
+    high_tradeoff: bool = False
 
 
 class Front(_Model):

@@ -21,6 +21,10 @@ from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.budget import Budget, feasible, format_cost, parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search, Status
+from nat2deploy.search.regressors import check_installed
+from nat2deploy.search.searchers import check_searcher
+from nat2deploy.search.tradeoff import high_tradeoff
+from nat2deploy.search.update import objective_matrix
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -73,6 +77,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
 def _read(config: SearchConfig) -> _Inputs:
     """Read and check every input before anything is written."""
     budgets = parse_budgets(list(config.budgets))
+    check_installed(config.settings.surrogates)
+    check_searcher(config.settings.searcher)
     info, space = supernet_and_space(config.supernet, config.space)
     table = None
     if config.table is not None:
@@ -85,7 +91,11 @@ def _read(config: SearchConfig) -> _Inputs:
             )
     data = load_data(config.data, base_resolution=max(space.resolutions))
     objectives = Objectives(
-        CostModel(space, data.classes, table), IntegerEncoding(space), budgets, config.settings.objectives
+        CostModel(space, data.classes, table),
+        IntegerEncoding(space),
+        budgets,
+        config.settings.objectives,
+        config.settings.accuracy_only,
     )
     return _Inputs(info, space, table, budgets, data, objectives)
 
@@ -108,7 +118,7 @@ def supernet_and_space(spec: str, chosen: SearchedSpace) -> tuple[SuperNetworkIn
 def _tell(report: Report, status: Status, inputs: _Inputs) -> None:
     words = []
     if status.best is not None:
-        metric = inputs.objectives.metrics[0]
+        metric = inputs.objectives.axes[0]
         cost = format_cost(metric, status.best.values[metric])
         words.append(f"best {100 * status.best.values['top1']:.2f} % at {cost}")
     if status.hypervolume is not None:
@@ -188,7 +198,11 @@ def _front(
     note: str = "",
 ) -> Front:
     rows = []
-    for evaluation in loop.front():
+    evaluations = loop.front()
+    knees = high_tradeoff(
+        objective_matrix(evaluations, inputs.objectives), config.settings.tradeoff_points
+    ).tolist()
+    for index, evaluation in enumerate(evaluations):
         identity = evaluation.architecture.id
         values = dict(evaluation.values)
         seen = measured.get(identity)
@@ -206,6 +220,7 @@ def _front(
                 costs={key: value for key, value in evaluation.values.items() if key != "top1"},
                 measured=seen,
                 feasible=feasible(inputs.budgets, values),
+                high_tradeoff=index in knees,
             )
         )
     hypervolumes = [entry["hypervolume"] for entry in loop.history if "hypervolume" in entry]
@@ -225,7 +240,7 @@ def _front(
 
 def _nearest(loop: Nat2Search, inputs: _Inputs) -> str:
     """Say which budgets the least violating network breaks, and what it costs."""
-    judged = loop.file.of_version(loop.weights.version)
+    judged = loop.rounds.seen(loop.weights.version)
     nearest = min(
         judged, key=lambda e: sum(max(0.0, b.violation(e.values[b.metric])) for b in inputs.budgets)
     )

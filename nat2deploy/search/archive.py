@@ -15,7 +15,8 @@ from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
 
-Role = Literal["archive", "candidate"]
+Role = Literal["archive", "candidate", "drawn"]
+"""``drawn``: one of those that the first archive was chosen from."""
 
 
 @dataclass(frozen=True)

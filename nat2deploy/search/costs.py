@@ -20,7 +20,8 @@ class Objectives:
     """What is minimised: top-1 error, then each cost metric, all within the budgets.
 
     ``metrics`` names the cost objectives; without any they are those that budgets limit, else latency
-    where a table is given, else MACs.
+    where a table is given, else MACs. With ``accuracy_only`` the error alone is minimised and costs are only
+    limited; ``axes`` then still names the costs to show and to spread over.
 
     Raises:
         UserError: a latency is asked for without a table.
@@ -32,6 +33,7 @@ class Objectives:
         encoding: IntegerEncoding,
         budgets: tuple[Budget, ...],
         metrics: tuple[str, ...] = (),
+        accuracy_only: bool = False,
     ) -> None:
         self.model = model
         self.encoding = encoding
@@ -40,8 +42,9 @@ class Objectives:
         self.top1_budgets = tuple(budget for budget in budgets if budget.metric == "top1")
         named = tuple(budget.metric for budget in self.cost_budgets)
         default = "latency_ms" if model.table is not None else "macs"
-        self.metrics: tuple[str, ...] = metrics or named or (default,)
-        for metric in (*self.metrics, *named):
+        self.axes: tuple[str, ...] = metrics or tuple(dict.fromkeys(named)) or (default,)
+        self.metrics: tuple[str, ...] = () if accuracy_only else metrics or named or (default,)
+        for metric in (*self.axes, *named):
             if model.table is None and metric.startswith("latency"):
                 raise UserError(
                     "a latency budget needs a table; make one with `nat2deploy profile`, give --table"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pymoo.algorithms.moo.nsga3 import NSGA3
 from pymoo.core.problem import Problem
 from pymoo.core.repair import Repair
 from pymoo.operators.crossover.pntx import TwoPointCrossover
@@ -13,10 +12,12 @@ from pymoo.operators.mutation.pm import PolynomialMutation
 from pymoo.optimize import minimize
 
 from nat2deploy.search.costs import Objectives
+from nat2deploy.search.searchers import make_searcher
 from nat2deploy.search.surrogate import Surrogate
 from nat2deploy.search.survival import Floats
 from nat2deploy.space.encoding import Genes
-from nat2deploy.space.sampling import uniform_depth_genes
+from nat2deploy.space.encoding import Repair as RepairKind
+from nat2deploy.space.sampling import latin_hypercube_genes, uniform_depth_genes
 
 
 class SubNetworkProblem(Problem):  # type: ignore[misc]
@@ -47,11 +48,18 @@ class SubNetworkProblem(Problem):  # type: ignore[misc]
 
 
 class CanonicalGenes(Repair):  # type: ignore[misc]
-    """Rounds offspring to integers and clears what follows a stage's first absent layer (NAT2's fill)."""
+    """Rounds offspring to integers and closes holes inside stages.
+
+    The authors decode what evolution makes as it is, so that a hole draws a random layer.
+    """
+
+    def __init__(self, how: RepairKind) -> None:
+        super().__init__()
+        self.how: RepairKind = how
 
     def _do(self, problem: Problem, x: Any, **kwargs: Any) -> Genes:
         encoding = problem.objectives.encoding
-        return encoding.repair(np.rint(x).astype(np.int64), "fill")  # type: ignore[no-any-return]
+        return encoding.repair(np.rint(x).astype(np.int64), self.how)  # type: ignore[no-any-return]
 
 
 def evolve(
@@ -63,26 +71,39 @@ def evolve(
     population: int,
     generations: int,
     seed: int,
+    searcher: str = "nsga3",
+    sampling: Literal["archive", "lhs"] = "archive",
+    repair: RepairKind = "fill",
+    crossover: float = 0.9,
+    eta: float = 1.0,
 ) -> Genes:
-    """Run NSGA-III and return the distinct canonical genes [N, G] of its last population.
+    """Evolve and return the distinct canonical genes [N, G] of the last population.
 
-    ``start`` [K, G] (the archive's best) seeds the first population; random draws fill it up. Operators
-    and rates are NAT2's: two-point crossover 0.9, integer polynomial mutation with eta 1.
+    ``sampling``: the first population is ``start`` [K, G] (the archive's best), filled up with random draws,
+    or an integer Latin hypercube (NAT2). Operators and rates are NAT2's: two-point crossover, and polynomial
+    mutation of distribution index ``eta``, rounded to integers.
+
+    Raises:
+        UserError: the searcher's package is not installed.
     """
     rng = np.random.default_rng(seed)
     encoding = objectives.encoding
-    first = np.concatenate([start, uniform_depth_genes(encoding, rng, population)])[:population]
-    algorithm = NSGA3(
-        ref_dirs=directions,
+    if sampling == "lhs":
+        first = latin_hypercube_genes(encoding, rng, population, repair)
+    else:
+        draws = uniform_depth_genes(encoding, rng, population, repair)
+        first = np.concatenate([start, draws])[:population]
+    algorithm = make_searcher(
+        searcher,
+        directions,
         pop_size=population,
         sampling=first,
-        crossover=TwoPointCrossover(prob=0.9),
-        mutation=PolynomialMutation(eta=1.0, vtype=float),
-        repair=CanonicalGenes(),
+        crossover=TwoPointCrossover(prob=crossover),
+        mutation=PolynomialMutation(eta=eta, vtype=float),
+        repair=CanonicalGenes(repair),
         eliminate_duplicates=True,
     )
-    result = minimize(
-        SubNetworkProblem(objectives, surrogate), algorithm, ("n_gen", generations), seed=seed, verbose=False
-    )
+    problem = SubNetworkProblem(objectives, surrogate)
+    result = minimize(problem, algorithm, ("n_gen", generations), seed=seed, verbose=False)
     genes: Genes = np.unique(np.asarray(result.pop.get("X"), dtype=np.int64), axis=0)
     return genes

@@ -5,15 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nat2deploy.search.costs import Objectives
+from nat2deploy.search.costs import Floats, Objectives
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.space.encoding import Genes
+from nat2deploy.space.encoding import Genes, Repair
 from nat2deploy.space.sampling import uniform_depth_genes, uniform_genes
 
 
 class Initialisation(ABC):
-    """Draws the first archive; always holds the smallest and the largest architecture (NAT)."""
+    """Draws the first archive; always holds the smallest and the largest architecture (NAT).
+
+    ``repair`` closes holes inside a stage of what is drawn.
+    """
+
+    def __init__(self, repair: Repair = "fill") -> None:
+        self.repair: Repair = repair
 
     def draw(self, objectives: Objectives, rng: np.random.Generator, count: int) -> list[Architecture]:
         """Return up to ``count`` distinct architectures, the cheapest of each budgeted metric among them."""
@@ -34,17 +41,20 @@ class Initialisation(ABC):
 
 
 class UniformGenes(Initialisation):
-    """Uniform in the genes with *push* repair (NAT; Lu et al., 2021): mostly deep networks."""
+    """Uniform in the genes, with *push* repair in NAT (Lu et al., 2021): mostly deep networks."""
+
+    def __init__(self, repair: Repair = "push") -> None:
+        super().__init__(repair)
 
     def _draw(self, objectives: Objectives, rng: np.random.Generator, count: int) -> Genes:
-        return objectives.encoding.repair(uniform_genes(objectives.encoding, rng, count), "push")
+        return objectives.encoding.repair(uniform_genes(objectives.encoding, rng, count), self.repair)
 
 
 class UniformDepth(Initialisation):
     """Uniform in the architecture space (NAT2): every depth comes in a fair share."""
 
     def _draw(self, objectives: Objectives, rng: np.random.Generator, count: int) -> Genes:
-        return uniform_depth_genes(objectives.encoding, rng, count)
+        return uniform_depth_genes(objectives.encoding, rng, count, self.repair)
 
 
 class WithinBudgets(Initialisation):
@@ -57,23 +67,43 @@ class WithinBudgets(Initialisation):
     oversampling = 64
 
     def _draw(self, objectives: Objectives, rng: np.random.Generator, count: int) -> Genes:
-        pool = uniform_depth_genes(objectives.encoding, rng, count * self.oversampling)
+        pool = uniform_depth_genes(objectives.encoding, rng, count * self.oversampling, self.repair)
         costs = objectives.costs(pool)
         over = np.maximum(objectives.cost_violations(costs), 0.0).sum(axis=1)
         inside = np.flatnonzero(over <= 0.0)
         if len(inside) < count:
             return pool[np.argsort(over, kind="stable")[:count]]
-        axis = costs[objectives.metrics[0]][inside]
-        steps = np.digitize(axis, np.linspace(axis.min(), axis.max(), count))
-        _, spread = np.unique(steps, return_index=True)  # the first draw of each even step of cost
+        axes = np.stack([costs[metric][inside] for metric in objectives.axes], axis=1)
+        spread = self._spread(axes, count)
         rest = np.setdiff1d(np.arange(len(inside)), spread)
         chosen = np.concatenate([spread, rest[: count - len(spread)]])
         within: Genes = pool[inside[rng.permutation(chosen)]]
         return within
+
+    def _spread(self, costs: Floats, count: int) -> NDArray[np.int64]:
+        """Indices of at most ``count`` rows of costs [N, axes] that lie apart."""
+        return _first_of_each_step(costs[:, 0], count)
+
+
+class Stratified(WithinBudgets):
+    """As within budgets, but spread over all cost axes: each gets an equal share of the draws."""
+
+    def _spread(self, costs: Floats, count: int) -> NDArray[np.int64]:
+        shares = np.diff(np.linspace(0, count, costs.shape[1] + 1).astype(np.int64))
+        picked = [_first_of_each_step(axis, share) for axis, share in zip(costs.T, shares, strict=True)]
+        return np.array(list(dict.fromkeys(np.concatenate(picked).tolist())), dtype=np.int64)
+
+
+def _first_of_each_step(costs: Floats, count: int) -> NDArray[np.int64]:
+    """The first row of each of ``count`` even steps of costs [N]."""
+    steps = np.digitize(costs, np.linspace(costs.min(), costs.max(), count))
+    _, first = np.unique(steps, return_index=True)
+    return np.asarray(first, dtype=np.int64)
 
 
 INITIALISATIONS: dict[str, type[Initialisation]] = {
     "uniform-genes": UniformGenes,
     "uniform-depth": UniformDepth,
     "within-budgets": WithinBudgets,
+    "stratified": Stratified,
 }

@@ -1,7 +1,8 @@
 """The NAT2 loop: archive, surrogate, evolution, evaluation, adaptation, re-evaluation.
 
 Lu et al., "Neural Architecture Transfer" (2021), with the policies of Sarti et al., NAT2 (2023): an
-archive of constant size, replaced by survival, and re-evaluated whole after each adaptation.
+archive of constant size, replaced by survival, and re-evaluated whole after each adaptation. Each policy is
+chosen by name in the settings.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
 from nat2deploy.search.costs import Objectives
-from nat2deploy.search.distribution import GeneDistribution
+from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.evolve import evolve
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
+from nat2deploy.search.rounds import Rounds
+from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.search.subset import select_diverse
 from nat2deploy.search.surrogate import best_surrogate
-from nat2deploy.search.survival import Floats, non_dominated, reference_directions
-from nat2deploy.search.update import UPDATES, best, objective_matrix, violation_vector
+from nat2deploy.search.survival import non_dominated
+from nat2deploy.search.update import best, objective_matrix, violation_vector
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.training.evaluation import SubNetworkEvaluator
@@ -74,6 +75,7 @@ class Nat2Search:
         self.settings = settings
         self.listener = listener
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
+        self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
         self.history: list[dict[str, Any]] = (
             list(read_json(self.history_path, "search history")) if self.history_path.exists() else []
@@ -85,11 +87,6 @@ class Nat2Search:
             validation_images=settings.validation_images,
         )
 
-    @cached_property
-    def directions(self) -> Floats:
-        """Reference directions of the inner search and of survival."""
-        return reference_directions(len(self.objectives), self.settings.population)
-
     def run(self) -> list[Evaluation]:
         """Search to the end and return the last archive, evaluated with the last weights.
 
@@ -98,17 +95,14 @@ class Nat2Search:
         """
         self.objectives.check_reachable()
         self.weights.prepare(self._training)
-        archive = self._archive_of(self.weights.version)
         while True:
             version = self.weights.version
-            judged = self._evaluate(archive, version, "archive")
+            judged = self._judge(version)
             self._record(version, judged)
             if version >= self.settings.rounds:
                 return judged
-            candidates = self._evaluate(self._propose(judged, version), version, "candidate")
-            merged = self._merge(judged, candidates, version)
-            self._adapt(merged, version)
-            archive = [evaluation.architecture for evaluation in merged]
+            self._evaluate(self._propose(judged, version), version, "candidate")
+            self._adapt(self.rounds.merged(version), version)
 
     def front(self) -> list[Evaluation]:
         """The feasible non-dominated evaluations of the last whole archive, cheapest first.
@@ -116,56 +110,33 @@ class Nat2Search:
         Usable at any moment, also of a search that was stopped.
         """
         whole = [int(entry["round"]) for entry in self.history if "hypervolume" in entry]
-        return feasible_front(self.file.of_version(max(whole)), self.objectives) if whole else []
+        return feasible_front(self.rounds.seen(max(whole)), self.objectives) if whole else []
 
-    def _archive_of(self, version: int) -> list[Architecture]:
-        """The archive that a version of the weights begins with."""
+    def _judge(self, version: int) -> list[Evaluation]:
+        """The archive that a version of the weights begins with, judged as the settings say."""
+        settings = self.settings
         if version == 0:
-            initialisation = INITIALISATIONS[self.settings.initialisation]()
-            rng = np.random.default_rng([self.settings.seed, 0])
-            return initialisation.draw(self.objectives, rng, self.settings.archive_size)
-        before = self.file.of_version(version - 1)
-        archive = [e for e in before if e.role == "archive"]
-        candidates = [e for e in before if e.role == "candidate"]
-        if not archive:
-            raise UserError(
-                f"run {self.file.path.parent} lost round {version - 1} of its archive; start a new run"
-            )
-        return [e.architecture for e in self._merge(archive, candidates, version - 1)]
+            initialisation = INITIALISATIONS[settings.initialisation](settings.repair)
+            rng = np.random.default_rng([settings.seed, 0])
+            factor = settings.preprocessing_factor
+            drawn = initialisation.draw(self.objectives, rng, factor * settings.archive_size)
+            self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
+        elif settings.reevaluate:
+            merged = self.rounds.merged(version - 1)
+            self._evaluate([e.architecture for e in merged], version, "archive")
+        return self.rounds.archive(version)
 
-    def _merge(
-        self, archive: list[Evaluation], candidates: list[Evaluation], version: int
-    ) -> list[Evaluation]:
-        return UPDATES[self.settings.update]().merge(
-            archive,
-            candidates,
-            self.objectives,
-            size=self.settings.archive_size,
-            seed=self.settings.seed + version,
-            directions=self.directions,
-        )
-
-    def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> list[Evaluation]:
-        judged: list[Evaluation] = []
+    def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> None:
         for index, architecture in enumerate(architectures):
-            evaluation = self.file.find(architecture, version)
-            if evaluation is None:
+            if self.file.find(architecture, version) is None:
                 accuracy = self.evaluator(self.weights.supernet, architecture)
                 if not math.isfinite(accuracy.loss):
                     raise UserError(
                         f"architecture {architecture.id} gives no finite loss; adapt with a lower rate"
                     )
-                evaluation = Evaluation(
-                    architecture,
-                    version,
-                    role,
-                    accuracy.loss,
-                    self.objectives.values(architecture, accuracy.top1),
-                )
-                self.file.append(evaluation)
-            judged.append(evaluation)
+                values = self.objectives.values(architecture, accuracy.top1)
+                self.file.append(Evaluation(architecture, version, role, accuracy.loss, values))
             self._tell("evaluate" if role == "candidate" else "archive", index + 1, len(architectures))
-        return judged
 
     def _propose(self, archive: list[Evaluation], version: int) -> list[Architecture]:
         """Evolve on the surrogate and choose this round's candidates."""
@@ -174,31 +145,56 @@ class Nat2Search:
         genes = self.encoding.encode_all([e.architecture for e in archive])
         errors = np.array([e.error for e in archive])
         surrogate = best_surrogate(
-            settings.surrogates, genes, errors, self.encoding, seed=settings.seed + version
+            settings.surrogates,
+            genes,
+            errors,
+            self.encoding,
+            seed=settings.seed + version,
+            folds=settings.surrogate_folds,
+            features=None if settings.surrogate_features == "own" else settings.surrogate_features,
+            ensemble=settings.surrogate_ensemble,
         )
         self._note(version, surrogate=surrogate.name, tau=surrogate.tau)
         self._tell("evolve", 0, 1)
         top = best(
-            archive, self.objectives, settings.population // 2, seed=version, directions=self.directions
+            archive,
+            self.objectives,
+            settings.population // 2,
+            seed=version,
+            directions=self.rounds.directions,
         )
         evolved = evolve(
             self.objectives,
             surrogate,
-            self.directions,
+            self.rounds.directions,
             start=self.encoding.encode_all([e.architecture for e in top]),
             population=settings.population,
             generations=settings.generations,
             seed=settings.seed * 1009 + version,
+            searcher=settings.searcher,
+            sampling=settings.sampling,
+            repair=settings.repair,
+            crossover=settings.crossover,
+            eta=settings.mutation_eta,
         )
-        known = {genes.tobytes() for genes in genes}
+        judged = [e for e in self.file.of_version(version) if e.role != "candidate"]
+        known = {
+            row.tobytes() for row in (*genes, *self.encoding.encode_all([e.architecture for e in judged]))
+        }
         fresh = np.array([row for row in evolved if row.tobytes() not in known], dtype=np.int64)
         fresh = fresh.reshape(-1, len(self.encoding))
-        predicted = surrogate.predict(fresh) if len(fresh) else np.empty(0)
+        if len(fresh) == 0:
+            return []
         costs = self.objectives.costs(fresh)
         violations = np.maximum(self.objectives.cost_violations(costs), 0.0).sum(axis=1)
-        front = objective_matrix(feasible_front(archive, self.objectives), self.objectives)
-        chosen = select_diverse(
-            self.objectives.matrix(predicted, costs), violations, front, settings.candidates
+        votes = surrogate.votes(fresh)
+        chosen = SUBSETS[settings.subset](settings).choose(
+            self.objectives.matrix(votes.mean(axis=0), costs),
+            violations,
+            objective_matrix(feasible_front(archive, self.objectives), self.objectives),
+            votes.std(axis=0),
+            settings.candidates,
+            seed=settings.seed * 1013 + version,
         )
         return [self.encoding.decode(fresh[i]) for i in chosen]
 
@@ -206,15 +202,20 @@ class Nat2Search:
         """Adapt the weights to the distribution of the archive's best, and make that the next version."""
         settings = self.settings
         top = best(
-            merged, self.objectives, settings.top, seed=settings.seed + version, directions=self.directions
+            merged,
+            self.objectives,
+            settings.top,
+            seed=settings.seed + version,
+            directions=self.rounds.directions,
         )
-        distribution = GeneDistribution(
-            self.encoding, self.encoding.encode_all([e.architecture for e in top])
-        )
+        genes = self.encoding.encode_all([e.architecture for e in top])
+        if settings.distribution != "categorical":
+            self._tell("distribution", 0, 1)  # seconds a gene
+        distribution = DISTRIBUTIONS[settings.distribution](self.encoding, genes)
 
         def sample(step: int) -> list[Architecture]:
             rng = np.random.default_rng([settings.seed, version, step, 2])
-            return distribution.sample(rng, settings.adapt_subnets)
+            return distribution.sample(rng, settings.adapt_subnets, settings.repair)
 
         self.weights.adapt(sample, self._training)
 
@@ -223,14 +224,14 @@ class Nat2Search:
 
     def _record(self, version: int, judged: list[Evaluation]) -> None:
         """Write the round's hypervolume and best network to the history."""
-        first = [e for e in self.file.of_version(0) if e.role == "archive"]
-        meter = HypervolumeMeter(objective_matrix(first, self.objectives))
+        meter = HypervolumeMeter(objective_matrix(self.rounds.archive(0), self.objectives))
         front = feasible_front(judged, self.objectives)
         top = best_of(front)
-        before = sum(e.version < version for e in self.file.evaluations)
+        # A resumed round's candidates may be in the file already.
+        done = [e for e in self.file.evaluations if e.version < version or e.role != "candidate"]
         self._note(
             version,
-            evaluations=before + len(judged),  # a resumed round's candidates may be in the file already
+            evaluations=len(done),
             hypervolume=meter(objective_matrix(front, self.objectives)),
             best=None if top is None else {"id": top.architecture.id, **top.values},
         )
@@ -268,7 +269,7 @@ def feasible_front(evaluations: list[Evaluation], objectives: Objectives) -> lis
     over = violation_vector(evaluations, objectives)
     inside = [e for e, violation in zip(evaluations, over, strict=True) if violation <= 0.0]
     kept = [inside[i] for i in non_dominated(objective_matrix(inside, objectives))]
-    return sorted(kept, key=lambda e: e.values[objectives.metrics[0]])
+    return sorted(kept, key=lambda e: e.values[objectives.axes[0]])
 
 
 def best_of(evaluations: list[Evaluation]) -> Evaluation | None:

@@ -2,48 +2,125 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nat2deploy.search.presets import PRESETS
 
 Positive = Annotated[int, Field(ge=1)]
 Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
-SurrogateName = Literal["gradient-boosting", "extra-trees", "gaussian-process", "bayesian-ridge"]
+SurrogateName = Literal[
+    "gradient-boosting",
+    "extra-trees",
+    "gaussian-process",
+    "bayesian-ridge",
+    "rbf",
+    "rbf-ensemble",
+    "mlp",
+    "cart-forest",
+    "decision-tree",
+    "svr",
+    "ridge",
+    "k-nn",
+    "lightgbm",
+    "catboost",
+]
 
 
 class SearchSettings(BaseModel):
-    """Settings of the NAT2 loop. Defaults suit a small data set on a CPU."""
+    """Settings of the NAT2 loop. Defaults suit a small data set on a CPU.
+
+    ``preset`` gives others to all that is not set: see ``presets``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: Literal["ours", "nat", "nat2"] = "ours"
     seed: Annotated[int, Field(ge=0)] = 0
     objectives: tuple[Metric, ...] = ()
     """Cost objectives; without any, those that budgets limit, else latency (with a table) or MACs."""
+    accuracy_only: bool = False
+    """Optimise accuracy alone; budgets still limit the costs."""
     archive_size: Annotated[int, Field(ge=4)] = 100
     candidates: Positive = 16
     """Architectures evaluated a round."""
     rounds: Positive = 8
-    initialisation: Literal["uniform-genes", "uniform-depth", "within-budgets"] = "within-budgets"
+    initialisation: Literal["uniform-genes", "uniform-depth", "within-budgets", "stratified"] = (
+        "within-budgets"
+    )
+    repair: Literal["push", "fill"] = "fill"
+    """How holes inside a stage are closed: what follows moves up, or is cleared."""
+    preprocessing_factor: Positive = 1
+    """How many times the archive's size is drawn and evaluated first; the best by survival are kept."""
     update: Literal["grow", "constant-size"] = "constant-size"
+    reevaluate: bool = True
+    """Judge the whole archive again after each adaptation; else members keep their first evaluation."""
     surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
         "gaussian-process",
         "extra-trees",
         "gradient-boosting",
     )
     """Kinds tried each round; the best by cross-validated Kendall tau is used."""
+    surrogate_features: Literal["own", "integer", "one-hot"] = "own"
+    """What surrogates see of the genes; ``own``: each kind what suits it."""
+    surrogate_folds: Annotated[int, Field(ge=2)] = 10
+    surrogate_ensemble: bool = True
+    """The folds' models vote together; else one model fitted on everything predicts."""
+    searcher: Literal["nsga3", "nsga2", "by-objectives", "age-moea-2"] = "nsga3"
+    """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
+    sampling: Literal["archive", "lhs"] = "archive"
+    """The first population: the archive's best and random draws, or an integer Latin hypercube."""
+    crossover: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Rate of two-point crossover."""
+    mutation_eta: Annotated[float, Field(gt=0)] = 1.0
+    """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
+    subset: Literal["greedy", "gap-variance"] = "greedy"
+    """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
+    exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
+    subset_population: Annotated[int, Field(ge=4)] = 500
+    """Of ``gap-variance``'s genetic algorithm."""
+    subset_generations: Positive = 200
     top: Positive = 50
     """The best of the archive that the adaptation's distribution is taken from."""
+    distribution: Literal["categorical", "continuous"] = "categorical"
+    """Of each gene among those: smoothed counts, or the best fitting continuous distribution of scipy."""
+    tradeoff_points: Annotated[int, Field(ge=0)] = 4
+    """How many networks of the front are marked for their high trade-off."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 3.0
     """Training on a new data set before the first archive."""
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
     adapt_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Adaptation a round; 0 leaves the weights as they are."""
     adapt_learning_rate: Annotated[float, Field(gt=0)] = 2.5e-3
+    adapt_weight_decay: Annotated[float, Field(ge=0)] = 3e-4
+    adapt_clip: Annotated[float, Field(gt=0)] = 5.0
+    """Largest norm of a step's gradient; it and the weight decay hold for the warm-up, too."""
     adapt_subnets: Positive = 2
     """Sub-networks that share each step's images."""
+    warmup_subnets: Positive | None = None
+    """Those of the warm-up, beside the full network; as many as in adaptation when not given."""
     batch_size: Positive = 128
     recalibration_images: Positive = 2000
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_what_is_given(cls, given: Any) -> Any:
+        """Put the preset's values under those that are given."""
+        name = given.get("preset", "ours") if isinstance(given, dict) else None
+        return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
+
+    @model_validator(mode="after")
+    def _agree(self) -> SearchSettings:
+        if self.accuracy_only and self.objectives:
+            raise ValueError("accuracy_only leaves no place for objectives; give one of them")
+        if self.exploration > 0 and not (self.surrogate_ensemble and self.subset == "greedy"):
+            raise ValueError(
+                "exploration needs subset 'greedy' and a surrogate_ensemble whose folds disagree"
+            )
+        return self

@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.base import clone
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nat2deploy.search.regressors import SURROGATES, Features, Floats, check_installed
 from nat2deploy.space.encoding import Genes, IntegerEncoding
-
-Floats = NDArray[np.float64]
-Features = Literal["integer", "one-hot"]
-
-
-def _boosting(seed: int) -> Any:
-    return HistGradientBoostingRegressor(
-        max_iter=150, learning_rate=0.08, max_leaf_nodes=12, min_samples_leaf=5, random_state=seed
-    )
-
-
-def _trees(seed: int) -> Any:
-    return ExtraTreesRegressor(n_estimators=100, min_samples_leaf=2, random_state=seed)
-
-
-def _process(seed: int) -> Any:
-    kernel = ConstantKernel(1.0) * RBF(8.0, (0.5, 1e3)) + WhiteKernel(0.1, (1e-4, 10.0))
-    regressor = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
-    return make_pipeline(StandardScaler(), regressor)
-
-
-def _ridge(seed: int) -> Any:
-    return make_pipeline(StandardScaler(), BayesianRidge())
-
-
-# Name -> (regressor for a seed, what it sees). Trees split integers; the rest need scaled one-hots.
-SURROGATES: dict[str, tuple[Callable[[int], Any], Features]] = {
-    "gradient-boosting": (_boosting, "integer"),
-    "extra-trees": (_trees, "integer"),
-    "gaussian-process": (_process, "one-hot"),
-    "bayesian-ridge": (_ridge, "one-hot"),
-}
 
 
 @dataclass(frozen=True)
@@ -75,9 +37,9 @@ class Surrogate:
         return mean
 
     def votes(self, genes: Genes) -> Floats:
-        """Each member's predicted errors [members, N]."""
+        """Each member's predicted errors [members, N]; they disagree where the surrogate knows little."""
         table = _features(genes, self.features, self.encoding)
-        with threadpool_limits(1):
+        with threadpool_limits(1), _quiet():
             return np.stack([np.asarray(member.predict(table), dtype=np.float64) for member in self.members])
 
 
@@ -85,30 +47,75 @@ def _features(genes: Genes, features: Features, encoding: IntegerEncoding) -> Fl
     return encoding.one_hot(genes) if features == "one-hot" else genes.astype(np.float64)
 
 
+class _quiet(warnings.catch_warnings):  # reads as the function that it stands for
+    """Hides what fits on few rows warn of (no convergence, small bags), and LightGBM's column names."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="Using the fractional value max_samples")
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+
 def fit_surrogate(
-    name: str, genes: Genes, errors: Floats, encoding: IntegerEncoding, *, seed: int, folds: int = 10
+    name: str,
+    genes: Genes,
+    errors: Floats,
+    encoding: IntegerEncoding,
+    *,
+    seed: int,
+    folds: int = 10,
+    features: Features | None = None,
+    ensemble: bool = True,
 ) -> Surrogate:
-    """Fit one kind on genes [N, G] and errors [N] with ``folds`` members, cross-validated as it is fitted."""
-    make, features = SURROGATES[name]
+    """Fit one kind on genes [N, G] and errors [N], cross-validated over ``folds`` as it is fitted.
+
+    The folds' members vote together (NAT), or with ``ensemble`` off one more member, fitted on everything,
+    votes alone. ``features`` are the kind's own when not given.
+
+    Raises:
+        UserError: the kind's package is not installed.
+    """
+    check_installed([name])
+    make, own = SURROGATES[name]
+    features = features or own
     table = _features(genes, features, encoding)
     held_out = np.empty(len(errors))
     members = []
     splitter = KFold(min(folds, len(errors)), shuffle=True, random_state=seed)
     template = make(seed)
     # Tables this small are many times slower on several threads, most of all on a busy machine.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with _quiet(), threadpool_limits(1):
         for train, test in splitter.split(table):
             member = clone(template).fit(table[train], errors[train])
             held_out[test] = member.predict(table[test])
             members.append(member)
+        if not ensemble:
+            members = [clone(template).fit(table, errors)]
     tau = float(kendalltau(held_out, errors).statistic)
     return Surrogate(name, tau if np.isfinite(tau) else 0.0, tuple(members), features, encoding)
 
 
 def best_surrogate(
-    names: Sequence[str], genes: Genes, errors: Floats, encoding: IntegerEncoding, *, seed: int
+    names: Sequence[str],
+    genes: Genes,
+    errors: Floats,
+    encoding: IntegerEncoding,
+    *,
+    seed: int,
+    folds: int = 10,
+    features: Features | None = None,
+    ensemble: bool = True,
 ) -> Surrogate:
-    """Fit each kind and return the one with the highest cross-validated Kendall tau; ties to the first."""
-    fitted = [fit_surrogate(name, genes, errors, encoding, seed=seed) for name in names]
+    """Fit each kind and return the one with the highest cross-validated Kendall tau; ties to the first.
+
+    Raises:
+        UserError: a kind's package is not installed.
+    """
+    fitted = [
+        fit_surrogate(
+            name, genes, errors, encoding, seed=seed, folds=folds, features=features, ensemble=ensemble
+        )
+        for name in names
+    ]
     return max(fitted, key=lambda surrogate: surrogate.tau)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga3 import ReferenceDirectionSurvival
@@ -16,13 +18,21 @@ Floats = NDArray[np.float64]
 
 
 def reference_directions(objectives: int, points: int, seed: int = 1) -> Floats:
-    """Evenly spread unit directions [points, objectives]: exact for two objectives, else Riesz energy.
+    """Evenly spread unit directions [points, objectives]: exact for one or two objectives, else Riesz energy.
 
     From three objectives on there is at least one direction an objective.
     """
+    if objectives == 1:
+        return np.ones((1, 1))
     if objectives == 2:
         return np.asarray(get_reference_directions("uniform", 2, n_partitions=points - 1), dtype=np.float64)
     points = max(points, objectives)  # pymoo fails on fewer
+    return _riesz(objectives, points, seed).copy()
+
+
+@lru_cache(maxsize=16)
+def _riesz(objectives: int, points: int, seed: int) -> Floats:
+    """Kept, for they take seconds to find."""
     return np.asarray(get_reference_directions("energy", objectives, points, seed=seed), dtype=np.float64)
 
 

@@ -91,8 +91,8 @@ class SearchWeights:
                     learning_rate=settings.adapt_learning_rate,
                     final_rate=settings.adapt_learning_rate / 10,
                     batch_size=self._batch_size,
-                    weight_decay=3e-4,
-                    clip=5.0,
+                    weight_decay=settings.adapt_weight_decay,
+                    clip=settings.adapt_clip,
                     seed=settings.seed * 7919 + info.version + 1,
                 ),
                 teacher=self.teacher,
@@ -131,16 +131,15 @@ class SearchWeights:
         self._held = (supernet.eval(), described)
 
     def _warm_up(self, supernet: SuperNetwork, report: Report) -> None:
-        """Train on the new data by uniform sampling: the full network and ``adapt_subnets`` others a step."""
+        """Train on the new data by uniform sampling: the full network and others a step."""
         settings, space = self.settings, supernet.space
         choices = Choices.of(space)
+        others = settings.warmup_subnets or settings.adapt_subnets
 
         def sample(step: int) -> list[Architecture]:
             rng = np.random.default_rng([settings.seed, step, 3])
             resolution = int(rng.choice(space.resolutions))
-            drawn = [
-                choices.sample(space, supernet.width, resolution, rng) for _ in range(settings.adapt_subnets)
-            ]
+            drawn = [choices.sample(space, supernet.width, resolution, rng) for _ in range(others)]
             return [space.full(resolution), *drawn]
 
         adapt(
@@ -152,8 +151,8 @@ class SearchWeights:
                 learning_rate=settings.warmup_learning_rate,
                 warmup_epochs=settings.warmup_epochs / 10,
                 batch_size=self._batch_size,
-                weight_decay=3e-4,
-                clip=5.0,
+                weight_decay=settings.adapt_weight_decay,
+                clip=settings.adapt_clip,
                 seed=settings.seed,
             ),
             checkpoint=self.checkpoint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.space.encoding import Genes, IntegerEncoding
+from nat2deploy.space.encoding import Genes, IntegerEncoding, Repair
 
 
 def uniform_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: int) -> Genes:
@@ -14,7 +14,9 @@ def uniform_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: in
     return rng.integers(lowest, encoding.upper + 1, size=(count, len(encoding)), dtype=np.int64)
 
 
-def uniform_depth_genes(encoding: IntegerEncoding, rng: np.random.Generator, count: int) -> Genes:
+def uniform_depth_genes(
+    encoding: IntegerEncoding, rng: np.random.Generator, count: int, repair: Repair = "fill"
+) -> Genes:
     """Draw [count, genes] uniformly in the architecture space (NAT2).
 
     Each layer beyond a stage's required ones is absent with probability 1/3; with *fill* repair
@@ -26,7 +28,21 @@ def uniform_depth_genes(encoding: IntegerEncoding, rng: np.random.Generator, cou
     )
     absent = (rng.random(genes.shape) < 1 / 3) & layer & ~encoding.required
     genes[absent] = 0
-    return encoding.repair(genes, "fill")
+    return encoding.repair(genes, repair)
+
+
+def latin_hypercube_genes(
+    encoding: IntegerEncoding, rng: np.random.Generator, count: int, repair: Repair = "fill"
+) -> Genes:
+    """Draw [count, genes] by an integer Latin hypercube (NAT2's evolution starts from one).
+
+    Before repair each value of a gene comes as often as any other, give or take two.
+    """
+    lowest = np.maximum(encoding.lower, encoding.required)
+    strata = np.stack([rng.permutation(count) for _ in range(len(encoding))], axis=1)
+    unit = (strata + rng.random(strata.shape)) / count
+    genes = lowest + np.floor(unit * (encoding.upper + 1 - lowest)).astype(np.int64)
+    return encoding.repair(np.minimum(genes, encoding.upper), repair)
 
 
 def random_architectures(

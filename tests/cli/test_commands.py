@@ -180,6 +180,7 @@ def _assert_refused(run, arguments, words, inputs):
         (["search", "--supernet", "w.safetensors", "--data", "imagefolder:empty", "--out", "run"], "empty"),
         (["search", "--supernet", "none.safetensors", "--data", "digits", "--out", "run"], "none.safetensors"),
         (["search", "--space", "ofa-mbv3", "--supernet", "w.safetensors", "--data", "digits", "--out", "run"], "nano"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--preset", "nat3", "--out", "run"], "preset"),
         (["finetune", "norun"], "norun"),
         (["export", "norun", "--out", "b"], "norun"),
         (["export", "norun", "--engine", "tensorflow", "--out", "b"], "engine"),

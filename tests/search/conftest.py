@@ -134,7 +134,8 @@ def begin(space, digits, source):
             CostModel(within, digits.classes, None),
             IntegerEncoding(within),
             parse_budgets(list(budgets)),
-            metrics,
+            metrics or settings.objectives,
+            settings.accuracy_only,
         )
         held = SearchWeights(folder, of, within, digits, settings)
         return Nat2Search(objectives, held, digits, settings, folder, listener)

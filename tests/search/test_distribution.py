@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nat2deploy.search.distribution import GeneDistribution
+from nat2deploy.search import distribution as module
+from nat2deploy.search.distribution import (
+    DISTRIBUTIONS,
+    SLOW,
+    FittedDistribution,
+    GeneDistribution,
+    families,
+)
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import uniform_depth_genes
 from nat2deploy.space.search_space import load_space
@@ -99,3 +108,106 @@ def test_stages_that_do_not_run_say_nothing_of_their_layers():
     first_of_last_stage = encoding.first_layer + 3 * space.max_depth
     assert len(distribution.probabilities[first_of_last_stage]) == encoding.states - 1  # it must be there
     assert distribution.probabilities[2].argmax() == 0
+
+
+@pytest.fixture
+def few_families(monkeypatch):
+    """Three families in place of a hundred: the fits take seconds."""
+    monkeypatch.setattr(module, "families", lambda: ["norm", "expon", "uniform"])
+    module._least_squares.cache_clear()
+    yield
+    module._least_squares.cache_clear()
+
+
+def mass(counts):
+    return np.array(module._least_squares(tuple(counts)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "family"),
+    [
+        ([2, 15, 40, 55, 40, 15, 2, 0, 0], "norm"),
+        ([80, 40, 20, 10, 5, 2, 1, 0, 0], "expon"),
+        ([20, 20, 20, 20, 20, 20, 20, 20, 20], "uniform"),
+    ],
+)
+def test_the_family_with_the_least_squared_error_wins_wherever_it_stands(
+    few_families, monkeypatch, counts, family
+):
+    values = np.repeat(np.arange(9.0), counts)
+    shares = np.array(counts) / sum(counts)
+    errors = {
+        name: np.square(module._rounded_mass(name, values, 9) - shares).sum()
+        for name in ("norm", "expon", "uniform")
+    }
+    assert min(errors, key=errors.__getitem__) == family
+    expected = module._rounded_mass(family, values, 9)
+    np.testing.assert_array_equal(mass(counts), expected)
+    monkeypatch.setattr(module, "families", lambda: ["uniform", "expon", "norm"])
+    module._least_squares.cache_clear()
+    np.testing.assert_array_equal(mass(counts), expected)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.permutations(["norm", "expon", "uniform"]))
+def test_no_family_fits_any_counts_better(counts, order):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "families", lambda: order)
+        module._least_squares.cache_clear()
+        found = mass(counts)
+        module._least_squares.cache_clear()
+    assert found.shape == (len(counts),) and (found >= 0).all() and found.sum() == pytest.approx(1.0)
+    if sum(counts) == 0:
+        return
+    shares = np.array(counts) / sum(counts)
+    values = np.repeat(np.arange(float(len(counts))), counts)
+    for name in order:
+        other = module._rounded_mass(name, values, len(counts))
+        if other is not None:
+            assert np.square(found - shares).sum() <= np.square(other - shares).sum() + 1e-12
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.floats(0.01, 5))
+def test_smoothed_counts_keep_the_order_of_counts_and_leave_no_value_out(counts, smoothing):
+    encoding = IntegerEncoding(load_space("nano").restrict(resolutions=(28,)))
+    distribution = GeneDistribution(encoding, encoding.encode_all([encoding.space.largest()]), smoothing)
+    p = distribution._fit(np.array(counts))
+    assert p.sum() == pytest.approx(1.0) and (p > 0).all()
+    np.testing.assert_allclose(p * (sum(counts) + smoothing * len(counts)), np.array(counts) + smoothing)
+
+
+def test_one_value_is_kept_and_none_says_nothing():
+    assert mass([0, 7, 0]).tolist() == [0.0, 1.0, 0.0]
+    assert mass([0, 0, 0, 0]).tolist() == [0.25] * 4
+
+
+def test_all_but_the_slow_families_of_scipy_are_tried():
+    from scipy import stats
+
+    assert {"norm", "beta", "gamma", "expon", "weibull_min"} <= set(families())
+    assert len(families()) > 90
+    assert all(hasattr(stats, name) for name in SLOW)  # a typing error would leave nothing out
+    assert not SLOW & set(families())
+
+
+def test_the_best_of_all_families_is_no_worse_than_a_normal():
+    counts = [10, 2, 3, 9, 21, 30, 25, 12, 6, 32]
+    shares = np.array(counts) / sum(counts)
+    normal = module._rounded_mass("norm", np.repeat(np.arange(10.0), counts), 10)
+    assert np.square(mass(counts) - shares).sum() < 0.9 * np.square(normal - shares).sum()
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("repair", ["push", "fill"])
+def test_each_distribution_samples_networks_of_the_space(few_families, wide_encoding, genes, name, repair):
+    distribution = DISTRIBUTIONS[name](wide_encoding, genes)
+    for seed in range(5):
+        drawn = distribution.sample(np.random.default_rng(seed), 4, repair)
+        assert drawn == distribution.sample(np.random.default_rng(seed), 4, repair)
+        assert all(wide_encoding.space.contains(architecture) for architecture in drawn)
+        assert len({architecture.resolution for architecture in drawn}) == 1
+
+
+def test_fitted_genes_follow_the_best(few_families, wide_encoding):
+    best = wide_encoding.encode_all([wide_encoding.space.largest(24)] * 30)
+    drawn = FittedDistribution(wide_encoding, best).sample(np.random.default_rng(0), 8)
+    assert set(drawn) == {wide_encoding.space.largest(24)}

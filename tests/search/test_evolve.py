@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
 from nat2deploy.cost.model import CostModel
+from nat2deploy.errors import UserError
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.evolve import evolve
 from nat2deploy.search.hypervolume import HypervolumeMeter
+from nat2deploy.search.searchers import SEARCHERS, check_searcher, make_searcher
 from nat2deploy.search.survival import reference_directions
 from nat2deploy.space.sampling import uniform_depth_genes
 
@@ -20,10 +24,10 @@ POPULATION, GENERATIONS = 100, 20  # the defaults
 def run(wide_encoding, gene_error):
     """Evolve on the wide space from a few random architectures."""
     model = CostModel(wide_encoding.space, 10, None)
-    directions = {width: reference_directions(width, POPULATION) for width in (2, 3)}
+    directions = {width: reference_directions(width, POPULATION) for width in (1, 2, 3)}
 
-    def evolved(*budgets, metrics=(), seed=0, start=6, generations=GENERATIONS):
-        objectives = Objectives(model, wide_encoding, parse_budgets(list(budgets)), metrics)
+    def evolved(*budgets, metrics=(), seed=0, start=6, generations=GENERATIONS, accuracy_only=False, **how):
+        objectives = Objectives(model, wide_encoding, parse_budgets(list(budgets)), metrics, accuracy_only)
         genes = evolve(
             objectives,
             gene_error,
@@ -32,6 +36,7 @@ def run(wide_encoding, gene_error):
             population=POPULATION,
             generations=generations,
             seed=seed,
+            **how,
         )
         return objectives, genes
 
@@ -97,3 +102,61 @@ def test_the_same_seed_evolves_the_same(run):
 def test_any_number_of_starting_architectures_will_do(run, start):
     _, genes = run(start=start, generations=2)
     assert len(genes) <= POPULATION
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("metrics", [("macs",), ("macs", "params")])
+def test_every_searcher_beats_random_draws(run, gene_error, searcher, metrics):
+    objectives, genes = run(metrics=metrics, searcher=searcher)
+    draws = uniform_depth_genes(objectives.encoding, np.random.default_rng(1), POPULATION * GENERATIONS)
+    chance = rows(objectives, gene_error, draws)
+    meter = HypervolumeMeter(chance)
+    assert meter(rows(objectives, gene_error, genes)) > 1.02 * meter(chance)
+    np.testing.assert_array_equal(genes, run(metrics=metrics, searcher=searcher)[1])
+
+
+@pytest.mark.parametrize(
+    ("searcher", "objectives", "kind"),
+    [
+        ("by-objectives", 1, "GA"),
+        ("by-objectives", 2, "NSGA2"),
+        ("by-objectives", 3, "NSGA3"),
+        ("by-objectives", 4, "NSGA3"),
+        ("nsga3", 2, "NSGA3"),
+        ("nsga3", 1, "GA"),
+        ("nsga2", 3, "NSGA2"),
+        ("age-moea-2", 2, "AGEMOEA2"),
+    ],
+)
+def test_the_number_of_objectives_chooses_the_algorithm(searcher, objectives, kind):
+    made = make_searcher(searcher, reference_directions(objectives, 12), pop_size=12)
+    assert type(made).__name__ == kind
+
+
+def test_accuracy_alone_finds_the_most_accurate_within_the_budget(run, gene_error, wide_encoding):
+    draws = uniform_depth_genes(wide_encoding, np.random.default_rng(2), 2000)
+    free, _ = run(generations=1)
+    costs = free.costs(draws)["macs"]
+    limit = float(np.quantile(costs, 0.3))
+    objectives, genes = run(f"macs<={limit:.0f}", accuracy_only=True)
+    assert len(objectives) == 1
+    assert (objectives.costs(genes)["macs"] <= limit).all()
+    assert gene_error.predict(genes).min() < gene_error.predict(draws[costs <= limit]).min()
+
+
+@pytest.mark.parametrize("repair", ["push", "fill"])
+def test_evolution_from_a_latin_hypercube_is_canonical_and_needs_no_archive(run, gene_error, repair):
+    objectives, genes = run(sampling="lhs", repair=repair, start=0)
+    np.testing.assert_array_equal(genes, objectives.encoding.repair(genes, "fill"))
+    other = run(sampling="lhs", repair=repair, start=9)[1]
+    np.testing.assert_array_equal(genes, other)
+    first = run(sampling="lhs", repair=repair, start=0, generations=1)
+    meter = HypervolumeMeter(rows(objectives, gene_error, first[1]))
+    assert meter(rows(objectives, gene_error, genes)) > meter(rows(objectives, gene_error, first[1]))
+
+
+def test_a_searcher_whose_package_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_searcher("nsga3")
+    with pytest.raises(UserError, match=r"needs the package numba; .*nat2deploy\[age-moea\]"):
+        make_searcher("age-moea-2", reference_directions(2, 12), pop_size=12)

@@ -117,3 +117,38 @@ def test_depths_are_fair_in_the_architecture_space_and_deep_in_the_genes(objecti
     # Each of nine values present, one absent: a layer is missing with 1/10, pushed to the end.
     for depth, expected in {1: 0.001, 2: 0.027, 3: 0.243, 4: 0.729}.items():
         assert share("uniform-genes", depth) == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_push_keeps_more_layers_than_fill(name, objectives_of):
+    objectives = objectives_of()
+    depths = {}
+    for repair in ("push", "fill"):
+        drawn = INITIALISATIONS[name](repair).draw(objectives, np.random.default_rng(0), 200)
+        depths[repair] = np.mean([architecture.depths for architecture in drawn])
+    assert depths["push"] > depths["fill"] + 0.1
+
+
+def test_strata_lie_over_every_cost_axis(objectives_of):
+    base = objectives_of()
+    objectives = Objectives(base.model, base.encoding, (), ("macs", "params"))
+
+    def filled(name, metric):
+        """How many of twenty even steps of a cost the archive touches."""
+        drawn = draw(name, objectives, 60)
+        costs = objectives.costs(objectives.encoding.encode_all(drawn))[metric]
+        return len(np.unique(np.digitize(costs, np.linspace(costs.min(), costs.max(), 20))))
+
+    assert filled("stratified", "params") >= filled("within-budgets", "params")
+    for metric in ("macs", "params"):
+        assert filled("stratified", metric) > filled("uniform-depth", metric)
+
+
+def test_one_axis_is_stratified_as_within_budgets_spreads(objectives_of):
+    assert draw("stratified", objectives_of(), 30) == draw("within-budgets", objectives_of(), 30)
+
+
+def test_accuracy_alone_still_spreads_over_what_budgets_limit(objectives_of, quarter):
+    base = objectives_of(f"macs<={quarter:.0f}")
+    alone = Objectives(base.model, base.encoding, base.budgets, accuracy_only=True)
+    assert draw("within-budgets", alone, 30) == draw("within-budgets", base, 30)

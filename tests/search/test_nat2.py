@@ -11,10 +11,10 @@ from small_searches import SETTINGS, Listener, lines, result
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
-from nat2deploy.search import nat2
 from nat2deploy.search.archive import ArchiveFile, Evaluation
 from nat2deploy.search.budget import feasible, parse_budgets
 from nat2deploy.search.costs import Objectives
+from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.nat2 import best_of, feasible_front
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.sampling import uniform_depth_genes
@@ -157,11 +157,11 @@ def test_every_round_and_step_and_seed_samples_anew(begin, tmp_path, monkeypatch
         def __init__(self, encoding, genes):
             pass
 
-        def sample(self, rng, count):
+        def sample(self, rng, count, repair):
             return rng.random()
 
     samplers = []
-    monkeypatch.setattr(nat2, "GeneDistribution", Numbers)
+    monkeypatch.setitem(DISTRIBUTIONS, "categorical", Numbers)
     monkeypatch.setattr(SearchWeights, "adapt", lambda self, sampler, report: samplers.append(sampler))
     monkeypatch.setattr(SearchWeights, "version", property(lambda self: len(samplers) % 3))
     for seed in (0, 1):

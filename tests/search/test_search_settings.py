@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.initialisation import INITIALISATIONS
+from nat2deploy.search.searchers import SEARCHERS
+from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import SURROGATES
 from nat2deploy.search.update import UPDATES
@@ -13,7 +16,13 @@ from nat2deploy.search.update import UPDATES
 
 @pytest.mark.parametrize(
     ("field", "names"),
-    [("initialisation", INITIALISATIONS), ("update", UPDATES)],
+    [
+        ("initialisation", INITIALISATIONS),
+        ("update", UPDATES),
+        ("distribution", DISTRIBUTIONS),
+        ("searcher", SEARCHERS),
+        ("subset", SUBSETS),
+    ],
 )
 def test_every_policy_can_be_named_and_no_other(field, names):
     for name in names:
@@ -42,6 +51,16 @@ def test_every_surrogate_can_be_named_and_no_other():
         {"surrogates": ()},
         {"speed": 1},
         {"objectives": ("top1",)},
+        {"objectives": ("macs",), "accuracy_only": True},
+        {"surrogate_folds": 1},
+        {"preprocessing_factor": 0},
+        {"crossover": 1.1},
+        {"mutation_eta": 0.0},
+        {"repair": "pull"},
+        {"exploration": 1.5},
+        {"exploration": 0.2, "surrogate_ensemble": False},
+        {"exploration": 0.2, "subset": "gap-variance"},
+        {"subset_population": 3},
     ],
 )
 def test_values_that_make_no_search_are_refused(wrong):

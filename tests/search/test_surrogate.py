@@ -29,7 +29,22 @@ def fitted(wide_encoding, task):
 
 
 # What each kind reaches on 80 networks, less a margin; chance is 0 ± 0.08.
-BARS = {"gradient-boosting": 0.5, "extra-trees": 0.5, "gaussian-process": 0.65, "bayesian-ridge": 0.65}
+BARS = {
+    "gradient-boosting": 0.5,
+    "extra-trees": 0.5,
+    "gaussian-process": 0.65,
+    "bayesian-ridge": 0.65,
+    "rbf": 0.8,
+    "rbf-ensemble": 0.75,
+    "mlp": 0.7,
+    "cart-forest": 0.6,
+    "decision-tree": 0.25,
+    "svr": 0.65,
+    "ridge": 0.75,
+    "k-nn": 0.55,
+    "lightgbm": 0.6,
+    "catboost": 0.65,
+}
 
 
 @pytest.mark.parametrize("name", BARS)
@@ -97,3 +112,25 @@ def test_a_tie_goes_to_the_first_kind(wide_encoding, task, monkeypatch):
     monkeypatch.setitem(module.SURROGATES, "twin", SURROGATES["bayesian-ridge"])
     for names in (("twin", "bayesian-ridge"), ("bayesian-ridge", "twin")):
         assert best_surrogate(names, *task[:2], wide_encoding, seed=0).name == names[0]
+
+
+def test_one_member_fitted_on_everything_can_vote_alone(wide_encoding, task, fitted):
+    genes, errors, unseen, _ = task
+    alone = fit_surrogate("ridge", genes, errors, wide_encoding, seed=1, folds=4, ensemble=False)
+    assert alone.votes(unseen).shape == (1, len(unseen))
+    assert alone.tau == fitted["ridge"].tau
+    assert (alone.predict(unseen) != fitted["ridge"].predict(unseen)).any()
+
+
+def test_the_spread_says_where_members_disagree(fitted, task):
+    genes, _, unseen, _ = task
+    spread, known = (fitted["rbf"].votes(rows).std(axis=0) for rows in (unseen, genes))
+    assert np.median(spread) > np.median(known)  # most members were shown these
+
+
+@pytest.mark.parametrize("features", ["integer", "one-hot"])
+def test_either_features_can_be_asked_for(wide_encoding, task, features):
+    found = best_surrogate(("ridge",), *task[:2], wide_encoding, seed=1, folds=5, features=features)
+    width = wide_encoding.one_hot(task[0]).shape[1] if features == "one-hot" else len(wide_encoding)
+    assert found.features == features
+    assert [member.n_features_in_ for member in found.members] == [width] * 5

@@ -88,6 +88,16 @@ def test_a_better_rank_never_leaves_before_a_worse_one(seed, width, count):
     assert max(rank[kept]) <= min(rank[gone], default=np.inf)
 
 
+@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(0, 20))
+def test_of_one_objective_none_that_leaves_is_better(seed, count, infeasible):
+    objectives, violations = sample(20, 1, seed, infeasible)
+    kept = survivors(objectives, violations, count, seed)
+    gone = np.setdiff1d(np.arange(20), kept)
+    rank = np.lexsort((objectives[:, 0], violations)).argsort()
+    assert len(kept) == count
+    assert max(rank[kept]) <= min(rank[gone], default=20)
+
+
 def test_two_objectives_keep_both_ends_and_thin_out_the_crowd():
     x = np.array([0.0, 0.5, 0.505, 0.51, 1.0])
     kept = survivors(np.stack([x, 1 - x], axis=1), np.zeros(5), 3, seed=0)

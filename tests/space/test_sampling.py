@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from nat2deploy.space.encoding import IntegerEncoding
-from nat2deploy.space.sampling import random_architectures, uniform_depth_genes, uniform_genes
+from nat2deploy.space.sampling import (
+    latin_hypercube_genes,
+    random_architectures,
+    uniform_depth_genes,
+    uniform_genes,
+)
 from nat2deploy.space.search_space import load_space
 
 OFA = IntegerEncoding(load_space("ofa-mbv3"))
@@ -65,3 +70,27 @@ def test_a_small_space_gives_all_it_has(tiny_space):
     # 2 resolutions × 2 expansions in each of 2 stages
     found = random_architectures(IntegerEncoding(few), np.random.default_rng(0), 100)
     assert len(found) == len(set(found)) == 8
+
+
+@pytest.mark.parametrize("repair", ["push", "fill"])
+def test_a_latin_hypercube_shows_every_value_of_a_gene_as_often(repair):
+    encoding = IntegerEncoding(load_space("ofa-mbv3"))
+    count = 3 * 5 * 10
+    genes = latin_hypercube_genes(encoding, np.random.default_rng(0), count, repair)
+    np.testing.assert_array_equal(genes, encoding.repair(genes, "fill"))
+    for column in (0, 1, 2):  # a stage's first layer is present and stays where it is
+        low = max(encoding.lower[column], encoding.required[column])
+        seen = np.bincount(genes[:, column] - low, minlength=encoding.upper[column] - low + 1)
+        assert seen.max() - seen.min() <= 2
+    np.testing.assert_array_equal(
+        genes, latin_hypercube_genes(encoding, np.random.default_rng(0), count, repair)
+    )
+
+
+def test_a_push_of_nat2s_draws_keeps_more_layers():
+    encoding = IntegerEncoding(load_space("ofa-mbv3"))
+    layers = [
+        (uniform_depth_genes(encoding, np.random.default_rng(0), 300, repair) > 0).mean()
+        for repair in ("push", "fill")
+    ]
+    assert layers[0] > layers[1]

@@ -1,0 +1,225 @@
+"""The kinds of regressors that a surrogate can be made of (NAT2 compares them all).
+
+Each is a scikit-learn estimator over features [N, F]. Inputs are scaled for those that measure distances or
+penalise weights, and targets for those with a tolerance or step in the target's unit: errors of a few per
+cent would else look all the same to them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import RBFInterpolator
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.linear_model import BayesianRidge, Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+from sklearn.tree import DecisionTreeRegressor
+
+from nat2deploy.errors import UserError
+
+Floats = NDArray[np.float64]
+Features = Literal["integer", "one-hot"]
+
+PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost"}
+"""Kinds that need a package of the extra ``surrogates``, and which."""
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Refuse kinds of surrogates whose package is not installed.
+
+    Raises:
+        UserError: names the package and how to install it.
+    """
+    for name in names:
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(
+                f"surrogate '{name}' needs the package {PACKAGES[name]}; "
+                "pip install 'nat2deploy[surrogates]', or choose another surrogate"
+            )
+
+
+class RbfRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Interpolation by radial basis functions with a linear tail.
+
+    Features are projected on the directions in which the fitted rows differ: the tail has one solution there
+    only, and any number of rows is enough.
+    """
+
+    def __init__(self, kernel: str = "cubic", smoothing: float = 1e-6) -> None:
+        self.kernel = kernel
+        self.smoothing = smoothing
+
+    def fit(self, x: Floats, y: Floats) -> RbfRegressor:
+        """Fit on features [N, F] and targets [N]."""
+        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        self.mean_, self.level_ = x.mean(axis=0), float(y.mean())
+        _, values, directions = np.linalg.svd(x - self.mean_, full_matrices=False)
+        self.directions_ = directions[values > 1e-9 * max(1.0, values.max(initial=0.0))].T
+        self.interpolator_ = None
+        if self.directions_.shape[1]:
+            self.interpolator_ = RBFInterpolator(
+                (x - self.mean_) @ self.directions_,
+                y - self.level_,
+                kernel=self.kernel,
+                smoothing=self.smoothing,
+                degree=1,
+            )
+        return self
+
+    def predict(self, x: Floats) -> Floats:
+        """Predict targets [N] of features [N, F]."""
+        x = np.asarray(x, dtype=np.float64)
+        if self.interpolator_ is None:
+            return np.full(len(x), self.level_)
+        found: Floats = self.level_ + self.interpolator_((x - self.mean_) @ self.directions_)
+        return found
+
+
+class NearestRegressor(KNeighborsRegressor):  # type: ignore[misc]
+    """The nearest neighbours' mean; all rows where there are fewer than neighbours asked for."""
+
+    def kneighbors(self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True) -> Any:
+        """Return what scikit-learn's own returns, of at most as many neighbours as rows were fitted."""
+        wanted = min(n_neighbors or self.n_neighbors, self.n_samples_fit_)
+        return super().kneighbors(X, wanted, return_distance)
+
+
+def _scaled(regressor: Any) -> Any:
+    return make_pipeline(StandardScaler(), regressor)
+
+
+def _both_scaled(regressor: Any) -> Any:
+    return TransformedTargetRegressor(_scaled(regressor), transformer=StandardScaler())
+
+
+def _boosting(seed: int) -> Any:
+    return HistGradientBoostingRegressor(
+        max_iter=150, learning_rate=0.08, max_leaf_nodes=12, min_samples_leaf=5, random_state=seed
+    )
+
+
+def _trees(seed: int) -> Any:
+    return ExtraTreesRegressor(n_estimators=100, min_samples_leaf=2, random_state=seed)
+
+
+def _process(seed: int) -> Any:
+    kernel = ConstantKernel(1.0) * RBF(8.0, (0.5, 1e3)) + WhiteKernel(0.1, (1e-4, 10.0))
+    return _scaled(GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed))
+
+
+def _bayesian_ridge(seed: int) -> Any:
+    return _scaled(BayesianRidge())
+
+
+def _rbf(seed: int) -> Any:
+    return _scaled(RbfRegressor())
+
+
+def _rbf_ensemble(seed: int) -> Any:
+    # Rows without replacement: the same row twice says nothing to an interpolation.
+    bag = BaggingRegressor(
+        RbfRegressor(),
+        n_estimators=20,
+        max_samples=0.7,
+        max_features=0.7,
+        bootstrap=False,
+        random_state=seed,
+    )
+    return _scaled(bag)
+
+
+def _mlp(seed: int) -> Any:
+    return _both_scaled(
+        MLPRegressor(
+            hidden_layer_sizes=(64, 64), solver="lbfgs", alpha=1.0, max_iter=500, tol=1e-5, random_state=seed
+        )
+    )
+
+
+def _cart_forest(seed: int) -> Any:
+    """Trees that each see a random part of the features (Sun et al., 2019, E2EPP)."""
+    return BaggingRegressor(
+        DecisionTreeRegressor(), n_estimators=200, max_features=0.7, bootstrap=True, random_state=seed
+    )
+
+
+def _tree(seed: int) -> Any:
+    return DecisionTreeRegressor(min_samples_leaf=3, random_state=seed)
+
+
+def _svr(seed: int) -> Any:
+    return _both_scaled(SVR(C=1.0, epsilon=0.1))
+
+
+def _ridge(seed: int) -> Any:
+    return _scaled(Ridge(alpha=10.0))
+
+
+def _nearest(seed: int) -> Any:
+    return _scaled(NearestRegressor(n_neighbors=5, weights="distance"))
+
+
+def _lightgbm(seed: int) -> Any:
+    """Huber loss, as NAT2 has it; scaled targets, for its threshold is in their unit."""
+    from lightgbm import LGBMRegressor
+
+    regressor = LGBMRegressor(
+        objective="huber",
+        n_estimators=300,
+        learning_rate=0.05,
+        num_leaves=12,
+        min_child_samples=5,
+        feature_fraction=0.8,
+        n_jobs=1,
+        random_state=seed,
+        deterministic=True,
+        force_row_wise=True,
+        verbosity=-1,
+    )
+    return TransformedTargetRegressor(regressor, transformer=StandardScaler())
+
+
+def _catboost(seed: int) -> Any:
+    from catboost import CatBoostRegressor
+
+    return CatBoostRegressor(
+        iterations=300,
+        learning_rate=0.05,
+        depth=5,
+        random_seed=seed,
+        thread_count=1,
+        allow_writing_files=False,
+        verbose=False,
+    )
+
+
+# Name -> (regressor for a seed, what it sees unless a setting says otherwise). Integers did better than
+# one-hots for nearly all kinds in NAT2's comparison.
+SURROGATES: dict[str, tuple[Callable[[int], Any], Features]] = {
+    "gradient-boosting": (_boosting, "integer"),
+    "extra-trees": (_trees, "integer"),
+    "gaussian-process": (_process, "one-hot"),
+    "bayesian-ridge": (_bayesian_ridge, "one-hot"),
+    "rbf": (_rbf, "integer"),
+    "rbf-ensemble": (_rbf_ensemble, "integer"),
+    "mlp": (_mlp, "integer"),
+    "cart-forest": (_cart_forest, "integer"),
+    "decision-tree": (_tree, "integer"),
+    "svr": (_svr, "integer"),
+    "ridge": (_ridge, "integer"),
+    "k-nn": (_nearest, "integer"),
+    "lightgbm": (_lightgbm, "integer"),
+    "catboost": (_catboost, "integer"),
+}

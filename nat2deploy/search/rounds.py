@@ -1,0 +1,85 @@
+"""Which evaluations a search's archive holds at each version of the weights, from what is on disk."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from nat2deploy.errors import UserError
+from nat2deploy.search.archive import ArchiveFile, Evaluation
+from nat2deploy.search.costs import Objectives
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.survival import Floats, reference_directions
+from nat2deploy.search.update import UPDATES, best
+
+
+class Rounds:
+    """The archive of every round, replayed from ``archive.jsonl``: a search that goes on finds the same.
+
+    A round's archive may be asked for once it was judged whole.
+    """
+
+    def __init__(self, file: ArchiveFile, objectives: Objectives, settings: SearchSettings) -> None:
+        self.file = file
+        self.objectives = objectives
+        self.settings = settings
+        self._first: list[Evaluation] | None = None
+        self._merged: dict[int, list[Evaluation]] = {}
+
+    @cached_property
+    def directions(self) -> Floats:
+        """Reference directions of the inner search and of survival."""
+        return reference_directions(len(self.objectives), self.settings.population)
+
+    def archive(self, version: int) -> list[Evaluation]:
+        """The archive that a version of the weights begins with.
+
+        Raises:
+            UserError: the file lacks a round before.
+        """
+        if version > 0 and not self.settings.reevaluate:
+            return self.merged(version - 1)
+        if version == 0 and self.settings.preprocessing_factor > 1:
+            if self._first is None:
+                self._first = self._preprocessed()
+            return self._first
+        return self._with_role(version, "archive")
+
+    def merged(self, version: int) -> list[Evaluation]:
+        """The archive after the round's candidates.
+
+        Raises:
+            UserError: the file lacks a round before.
+        """
+        if version not in self._merged:
+            archive = self.archive(version)
+            if not archive:
+                raise UserError(
+                    f"run {self.file.path.parent} lost round {version} of its archive; start a new run"
+                )
+            self._merged[version] = UPDATES[self.settings.update]().merge(
+                archive,
+                self._with_role(version, "candidate"),
+                self.objectives,
+                size=self.settings.archive_size,
+                seed=self.settings.seed + version,
+                directions=self.directions,
+            )
+        return self._merged[version]
+
+    def seen(self, version: int) -> list[Evaluation]:
+        """The archive of a version, and those of its candidates that are judged so far."""
+        return [*self.archive(version), *self._with_role(version, "candidate")]
+
+    def _preprocessed(self) -> list[Evaluation]:
+        """The best of the first draws by survival (NAT2), the smallest and the largest in any case."""
+        drawn = self._with_role(0, "drawn")
+        space = self.objectives.encoding.space
+        always = {space.smallest(), space.largest()}
+        extremes = [e for e in drawn if e.architecture in always]
+        others = [e for e in drawn if e.architecture not in always]
+        room = self.settings.archive_size - len(extremes)
+        seed = self.settings.seed
+        return extremes + best(others, self.objectives, room, seed=seed, directions=self.directions)
+
+    def _with_role(self, version: int, role: str) -> list[Evaluation]:
+        return [e for e in self.file.of_version(version) if e.role == role]

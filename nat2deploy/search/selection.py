@@ -1,0 +1,92 @@
+"""The policies that choose a round's candidates from what was evolved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nat2deploy.search.gap_variance import select_even
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.subset import select_diverse
+from nat2deploy.search.survival import Floats
+
+Indices = NDArray[np.int64]
+
+
+class SubsetSelection(ABC):
+    """Chooses up to ``count`` rows that are worth an evaluation."""
+
+    def choose(
+        self,
+        objectives: Floats,
+        violations: Floats,
+        known: Floats,
+        spread: Floats,
+        count: int,
+        *,
+        seed: int,
+    ) -> Indices:
+        """Return distinct indices of rows of predicted ``objectives`` [N, M].
+
+        ``violations`` [N]: summed violations of budgets, 0 is feasible. ``known`` [K, M]: the archive's
+        front. ``spread`` [N]: how far the surrogate's members disagree.
+        """
+        if len(objectives) == 0:
+            return np.empty(0, dtype=np.int64)
+        return self._choose(objectives, violations, known, spread, count, seed)
+
+    @abstractmethod
+    def _choose(
+        self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
+    ) -> Indices:
+        """Return the indices, of one row at least."""
+
+
+class Greedy(SubsetSelection):
+    """The farthest in cost from all chosen before, again and again.
+
+    A share ``exploration`` of the candidates goes to where the surrogate's members disagree most, feasible
+    rows first: what is learnt there mends the surrogate.
+    """
+
+    def __init__(self, exploration: float = 0.0) -> None:
+        self.exploration = exploration
+
+    def _choose(
+        self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
+    ) -> Indices:
+        exploring = round(self.exploration * count)
+        chosen = select_diverse(objectives, violations, known, count - exploring)
+        left = np.setdiff1d(np.arange(len(objectives)), chosen)
+        unsure = left[np.lexsort((objectives[left, 0], -spread[left], np.maximum(violations[left], 0.0)))]
+        return np.concatenate([chosen, unsure[:exploring]])
+
+
+class Even(SubsetSelection):
+    """The authors' binary genetic algorithm over subsets: see ``gap_variance``."""
+
+    def __init__(self, population: int = 500, generations: int = 200) -> None:
+        self.population = population
+        self.generations = generations
+
+    def _choose(
+        self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
+    ) -> Indices:
+        return select_even(
+            objectives,
+            violations,
+            known,
+            count,
+            seed=seed,
+            population=self.population,
+            generations=self.generations,
+        )
+
+
+SUBSETS: dict[str, Callable[[SearchSettings], SubsetSelection]] = {
+    "greedy": lambda settings: Greedy(settings.exploration),
+    "gap-variance": lambda settings: Even(settings.subset_population, settings.subset_generations),
+}

@@ -1,0 +1,67 @@
+"""The regressors behind the surrogates, where they are our own."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nat2deploy.errors import UserError
+from nat2deploy.search.regressors import (
+    PACKAGES,
+    SURROGATES,
+    NearestRegressor,
+    RbfRegressor,
+    check_installed,
+)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 12))
+def test_rbf_goes_through_what_it_was_shown(seed, rows, width):
+    rng = np.random.default_rng(seed)
+    x = np.unique(rng.integers(0, 4, (rows, width)), axis=0).astype(float)
+    y = rng.random(len(x))
+    np.testing.assert_allclose(RbfRegressor().fit(x, y).predict(x), y, atol=1e-3)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_rbf_knows_a_plane_even_where_columns_say_the_same(seed, width):
+    rng = np.random.default_rng(seed)
+    plane = rng.normal(size=width)
+    x, new = rng.random((30, width)), rng.random((10, width))
+    fitted = RbfRegressor().fit(np.hstack([x, 1 - x, np.ones((30, 1))]), x @ plane)
+    np.testing.assert_allclose(
+        fitted.predict(np.hstack([new, 1 - new, np.ones((10, 1))])), new @ plane, atol=1e-6
+    )
+
+
+def test_rbf_of_one_and_the_same_row_is_their_mean():
+    fitted = RbfRegressor().fit(np.ones((4, 3)), np.array([1.0, 2.0, 3.0, 6.0]))
+    assert fitted.predict(np.zeros((2, 3))).tolist() == [3.0, 3.0]
+
+
+def test_rbf_bears_the_same_row_twice():
+    x = np.array([[0.0], [0.0], [1.0], [2.0]])
+    found = RbfRegressor().fit(x, np.array([0.0, 2.0, 5.0, 5.0])).predict(x[:1])
+    assert found[0] == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(2, 2), (3, 3), (9, 5)])
+def test_as_many_neighbours_as_there_are(rows, count):
+    x, y = np.arange(rows, dtype=float)[:, None], np.arange(rows) ** 2.0
+    found = NearestRegressor(n_neighbors=5).fit(x, y).predict(np.array([[-1.0]]))
+    assert found[0] == pytest.approx(y[:count].mean())
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_kind_whose_package_is_missing_is_named(name, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda package: None if package == PACKAGES[name] else find(package)
+    )
+    check_installed(kind for kind in SURROGATES if kind != name)
+    with pytest.raises(UserError, match=rf"'{name}' needs the package .*nat2deploy\[surrogates\]"):
+        check_installed(["ridge", name])
