@@ -6,15 +6,18 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 
 Backend = Literal["onnxruntime", "torch"]
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "int8"]
+
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {"onnxruntime": ("fp32", "int8"), "torch": ("fp32",)}
+"""The number formats that each backend runs networks in."""
 
 
 class Target(BaseModel):
@@ -27,6 +30,13 @@ class Target(BaseModel):
     precision: Precision = "fp32"
     threads: int = Field(default=1, ge=1, le=1024)
     batch: int = Field(default=1, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _runs(self) -> Self:
+        if self.precision not in PRECISIONS[self.backend]:
+            have = " and ".join(PRECISIONS[self.backend])
+            raise ValueError(f"backend {self.backend} runs {have}, not {self.precision}")
+        return self
 
     def __str__(self) -> str:
         """One readable line, such as ``cpu onnxruntime fp32, 1 thread, batch 1``."""

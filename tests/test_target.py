@@ -46,6 +46,7 @@ def test_a_profile_fills_in_what_it_leaves_out(tmp_path):
         ("threads = 2", 'device = "toaster"', "target.device: Input should be 'cpu'"),
         ("threads = 2", 'backend = "tflite"', "target.backend: "),
         ("threads = 2", 'precision = "int3"', "target.precision: "),
+        ("threads = 2", 'backend = "torch"\nprecision = "int8"', "backend torch runs fp32, not int8"),
         ("warmup_ms = 5.0", "warmup_ms = -1", "warmup_ms: "),
         ('name = "mine"', "", "name: Field required"),
         ("[target]", "[goal]", "target: Field required"),
@@ -69,6 +70,7 @@ def test_a_missing_profile_is_a_user_error(tmp_path):
 
 def test_words_make_a_target():
     assert make(backend="torch", batch=4) == Target(backend="torch", batch=4)
+    assert make(precision="int8") == Target(precision="int8")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,7 @@ def test_words_make_a_target():
         ({"device": ""}, "device '' cannot be measured"),
         ({"backend": "tflite"}, "target: backend: Input should be 'onnxruntime' or 'torch'"),
         ({"precision": "fp64"}, "target: precision: "),
+        ({"backend": "torch", "precision": "int8"}, "backend torch runs fp32, not int8"),
         ({"threads": 0}, "target: threads: "),
         ({"threads": -1}, "target: threads: "),
         ({"threads": 10_000}, "threads: 10000 asked for, this machine has"),

@@ -30,7 +30,7 @@ def profile(
     ] = None,
     device: Annotated[str, typer.Option(help="What to measure on; `nat2deploy devices` lists them.")] = "cpu",
     backend: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="Number format of the networks: fp32.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Number format of the networks: fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,

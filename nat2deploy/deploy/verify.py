@@ -14,7 +14,7 @@ from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
 from nat2deploy.engines.registry import load_engine
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
-from nat2deploy.target import fingerprint
+from nat2deploy.target import Precision, fingerprint
 
 LATENCY = "latency_ms"
 
@@ -86,15 +86,15 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
         same_machine=same_machine,
         checks=(
             Check("files", True, f"{len(manifest.files)} files as they were exported"),
-            _parity(parity),
+            _parity(parity, manifest.target.precision),
             Check("latency", True, _latency(latency, settled, evidence, same_machine)),
             *_budgets(manifest, latency, same_machine),
         ),
     )
 
 
-def _parity(parity: Parity) -> Check:
-    return Check("parity", agrees(parity), describe(parity))
+def _parity(parity: Parity, precision: Precision) -> Check:
+    return Check("parity", agrees(parity, precision), describe(parity))
 
 
 def _latency(latency: Summary, settled: bool, evidence: LatencyEvidence | None, same_machine: bool) -> str:

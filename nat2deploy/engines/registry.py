@@ -14,7 +14,7 @@ from nat2deploy.target import Target
 if TYPE_CHECKING:
     from torch import nn
 
-    from nat2deploy.engines.base import Engine
+    from nat2deploy.engines.base import Borders, Engine, Images
 
 # Everything heavy is imported inside the functions: listing the backends must not need them.
 
@@ -33,24 +33,38 @@ class BackendStatus:
     reason: str
 
 
-def compile_model(module: nn.Module, target: Target, input_shape: tuple[int, ...]) -> Engine:
+def compile_model(
+    module: nn.Module,
+    target: Target,
+    input_shape: tuple[int, ...],
+    *,
+    calibration: Images | None = None,
+    borders: Borders | None = None,
+) -> Engine:
     """Compile a plain module for a target.
 
     Args:
         module: takes one float32 tensor of ``input_shape`` and returns one tensor; left as it was.
-        target: chooses the backend, threads and batch.
+        target: chooses the backend, precision, threads and batch.
         input_shape: the input with the target's batch first.
+        calibration: float32 [N, ...], network input that shows how large activations get, for int8. Where
+            only latency is asked for, ``random_calibration`` is good enough.
+        borders: which ends lie inside a network, when ``module`` is a part of one. An int8 part takes and
+            gives uint8 there, as ``Engine.input_shape`` and ``input_type`` say.
 
     Raises:
-        UserError: the module does not export, or the batch is not the target's.
+        UserError: the module does not export, the batch is not the target's, or int8 without calibration.
     """
     if target.backend == "torch":
         from nat2deploy.engines.torch_eager import TorchEngine
 
         return TorchEngine(module, target, input_shape)
+    from nat2deploy.engines.base import Borders
     from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine.from_module(module, target, input_shape)
+    return OnnxRuntimeEngine.from_module(
+        module, target, input_shape, calibration=calibration, borders=borders or Borders()
+    )
 
 
 def load_engine(path: Path, target: Target) -> Engine:

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from nat2deploy.engines.base import Engine
+from nat2deploy.engines.quantise import random_calibration
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
+from nat2deploy.measure.workloads import random_input
 from nat2deploy.target import Target
 
 _REFERENCE_CHANNELS, _REFERENCE_SIDE = 40, 16
@@ -51,10 +53,7 @@ def measure_engines(
     target = max(targets, key=lambda target: target.backend == "torch")
     rng = np.random.default_rng(seed)
     with pinned_threads(target):
-        runs = {
-            name: engine.prepare(rng.standard_normal(engine.input_shape, dtype=np.float32))
-            for name, engine in engines.items()
-        }
+        runs = {name: engine.prepare(random_input(engine, rng)) for name, engine in engines.items()}
         return measure_interleaved(
             runs,
             seed=seed,
@@ -83,4 +82,5 @@ def reference_workload(target: Target) -> Run:
         for parameter in block.parameters():
             parameter.fill_(0.01)
     shape = (target.batch, narrow, side, side)
-    return compile_model(block.eval(), target, shape).prepare(np.full(shape, 0.5, dtype=np.float32))
+    engine = compile_model(block.eval(), target, shape, calibration=random_calibration(target, shape, 0))
+    return engine.prepare(np.full(shape, 0.5, dtype=np.float32))

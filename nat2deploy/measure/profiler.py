@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from nat2deploy.blocks import SubNetwork, build_block, reset_seeded
 from nat2deploy.cost.activations import activation_bytes
 from nat2deploy.cost.calibration import MeasuredNetwork, calibrate
 from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate, certify
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.cost.table import Entry, LatencyTable
-from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
-from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import load_warning, pinned_threads
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
 from nat2deploy.measure.networks import reference_workload
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
 from nat2deploy.measure.statistics import Summary
+from nat2deploy.measure.workloads import prepare_block, prepare_network, prepare_nothing
 from nat2deploy.space.lowering import every_signature
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
@@ -238,9 +235,7 @@ def _measure_blocks(
         return
     with pinned_threads(target):
         reference = reference_workload(target)
-        overhead = compile_model(nn.ReLU(), target, (target.batch, 8)).prepare(
-            np.zeros((target.batch, 8), np.float32)
-        )
+        overhead = prepare_nothing(target)
     for start in range(0, len(left), _BLOCKS_AT_ONCE):
         chunk = left[start : start + _BLOCKS_AT_ONCE]
         begun = (len(signatures) - len(left) + start) / len(signatures)
@@ -248,7 +243,7 @@ def _measure_blocks(
         inner(0.0, f"compiling {len(chunk)} blocks of {len(signatures)}")
         remaining_s = max(time_limit_s - done.elapsed_s, 0.0) * len(chunk) / (len(left) - start)
         with pinned_threads(target):
-            runs = {_OVERHEAD: overhead, **{s.key: _prepare_block(s, target, rng) for s in chunk}}
+            runs = {_OVERHEAD: overhead, **{s.key: prepare_block(s, target, rng) for s in chunk}}
             found = measure_interleaved(
                 runs,
                 seed=seed + start,
@@ -259,12 +254,6 @@ def _measure_blocks(
             )
         done.chunks.append(_chunk(chunk, found))
         done.save(partial)
-
-
-def _prepare_block(signature: BlockSignature, target: Target, rng: np.random.Generator) -> Run:
-    shape = (target.batch, *signature.input_shape)
-    engine = compile_model(build_block(signature).eval(), target, shape)
-    return engine.prepare(rng.standard_normal(shape, dtype=np.float32))
 
 
 def _chunk(signatures: Sequence[BlockSignature], found: Measurement) -> BlockChunk:
@@ -334,7 +323,7 @@ def _measure_networks(
         with pinned_threads(target):
             for position, index in enumerate(indices):
                 inner(0.5 * position / len(indices), f"compiling network {index + 1} of {len(networks)}")
-                runs[str(index)] = _prepare_network(networks[index], target, seed + index)
+                runs[str(index)] = prepare_network(networks[index], target, seed + index)
             found = measure_interleaved(
                 runs,
                 seed=seed + part,
@@ -347,15 +336,6 @@ def _measure_networks(
         noise.append(found.noise_floor)
         elapsed_s += found.elapsed_s
     return _Whole([summaries[i] for i in range(len(networks))], float(np.median(noise)), elapsed_s)
-
-
-def _prepare_network(network: Network, target: Target, seed: int) -> Run:
-    side = network.architecture.resolution
-    shape = (target.batch, 3, side, side)
-    module = SubNetwork(network.plan)
-    reset_seeded(module, seed)
-    rng = np.random.default_rng(seed)
-    return compile_model(module.eval(), target, shape).prepare(rng.standard_normal(shape, dtype=np.float32))
 
 
 def _certify(

@@ -69,6 +69,8 @@ def test_what_cannot_be_compared_is_refused():
         measure_engines(engines, seed=0, time_limit_s=1)
 
 
-@pytest.mark.parametrize("target", [Target(), Target(backend="torch"), Target(batch=2)])
+@pytest.mark.parametrize(
+    "target", [Target(), Target(backend="torch"), Target(batch=2), Target(precision="int8")]
+)
 def test_reference_runs_on_every_target(target):
     assert reference_workload(target)() is None

@@ -96,8 +96,8 @@ class Machine:
 def machine(monkeypatch):
     machine = Machine()
     monkeypatch.setattr(profiler, "measure_interleaved", machine.measure)
-    monkeypatch.setattr(profiler, "_prepare_block", machine.prepare_block)
-    monkeypatch.setattr(profiler, "_prepare_network", machine.prepare_network)
+    monkeypatch.setattr(profiler, "prepare_block", machine.prepare_block)
+    monkeypatch.setattr(profiler, "prepare_network", machine.prepare_network)
     monkeypatch.setattr(profiler, "_BLOCKS_AT_ONCE", 10)
     return machine
 
