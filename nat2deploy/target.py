@@ -13,10 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 
-Backend = Literal["onnxruntime", "torch"]
-Precision = Literal["fp32", "int8"]
+Backend = Literal["onnxruntime", "openvino", "torch"]
+Precision = Literal["fp32", "bf16", "int8"]
 
-PRECISIONS: dict[Backend, tuple[Precision, ...]] = {"onnxruntime": ("fp32", "int8"), "torch": ("fp32",)}
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch": ("fp32",),
+}
 """The number formats that each backend runs networks in."""
 
 
@@ -78,6 +82,8 @@ _TELLING_FLAGS = (  # noqa: SIM905
     "sse4_2 avx avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16 "
     "asimd asimddp asimdhp bf16 i8mm sve sve2"
 ).split()
+_OPTIONAL = ("openvino",)
+_MISSING = "not installed"
 
 
 def load_profile(path: Path) -> Profile:
@@ -118,7 +124,10 @@ def fingerprint() -> Fingerprint:
         cores=os.cpu_count() or 1,
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
         system=f"{platform.system()} {platform.machine()}",
-        libraries={name: _version(name) for name in ("onnxruntime", "torch", "numpy")},
+        libraries={
+            **{name: _version(name) for name in ("onnxruntime", "torch", "numpy")},
+            **{name: _version(name) for name in _OPTIONAL if _version(name) != _MISSING},
+        },
     )
 
 
@@ -145,4 +154,4 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return _MISSING

@@ -1,4 +1,5 @@
 import os
+from importlib.util import find_spec
 
 import pytest
 
@@ -71,6 +72,7 @@ def test_a_missing_profile_is_a_user_error(tmp_path):
 def test_words_make_a_target():
     assert make(backend="torch", batch=4) == Target(backend="torch", batch=4)
     assert make(precision="int8") == Target(precision="int8")
+    assert make(backend="openvino", precision="bf16") == Target(backend="openvino", precision="bf16")
 
 
 @pytest.mark.parametrize(
@@ -79,9 +81,10 @@ def test_words_make_a_target():
         ({"device": "tpu"}, "device 'tpu' cannot be measured"),
         ({"device": "cuda:0"}, "device 'cuda:0' cannot be measured"),
         ({"device": ""}, "device '' cannot be measured"),
-        ({"backend": "tflite"}, "target: backend: Input should be 'onnxruntime' or 'torch'"),
+        ({"backend": "tflite"}, "target: backend: Input should be 'onnxruntime', 'openvino' or 'torch'"),
         ({"precision": "fp64"}, "target: precision: "),
         ({"backend": "torch", "precision": "int8"}, "backend torch runs fp32, not int8"),
+        ({"precision": "bf16"}, "backend onnxruntime runs fp32 and int8, not bf16"),
         ({"threads": 0}, "target: threads: "),
         ({"threads": -1}, "target: threads: "),
         ({"threads": 10_000}, "threads: 10000 asked for, this machine has"),
@@ -105,7 +108,8 @@ def test_the_fingerprint_describes_this_machine():
     assert here == fingerprint()
     assert here.cpu
     assert here.cores == os.cpu_count()
-    assert set(here.libraries) == {"onnxruntime", "torch", "numpy"}
+    optional = {"openvino"} if find_spec("openvino") else set()
+    assert set(here.libraries) == {"onnxruntime", "torch", "numpy"} | optional
     assert all(version[0].isdigit() for version in here.libraries.values())
     assert Fingerprint.model_validate_json(here.model_dump_json()) == here
 

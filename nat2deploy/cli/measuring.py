@@ -29,8 +29,10 @@ def profile(
         Path | None, typer.Option("--profile", help="A file of profiles/ instead of the options below.")
     ] = None,
     device: Annotated[str, typer.Option(help="What to measure on; `nat2deploy devices` lists them.")] = "cpu",
-    backend: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="Number format of the networks: fp32 or int8.")] = "fp32",
+    backend: Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")] = "onnxruntime",
+    precision: Annotated[
+        str, typer.Option(help="Number format of the networks: fp32, int8, or bf16 (openvino).")
+    ] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,

@@ -17,6 +17,7 @@ from nat2deploy.target import Target
 
 Images = NDArray[np.float32]
 Array = NDArray[Any]
+InputType = type[np.float32] | type[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Engine(ABC):
         input_shape: tuple[int, ...],
         *,
         any_batch: bool = False,
-        input_type: type[np.float32] | type[np.uint8] = np.float32,
+        input_type: InputType = np.float32,
     ) -> None:
         check_shape(target, input_shape)
         self.target = target

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from torch import nn
 
-from nat2deploy.engines.base import WHOLE, Array, Borders, Engine, Images, check_shape
+from nat2deploy.engines.base import Array
 from nat2deploy.engines.cores import cores_for
-from nat2deploy.engines.quantise import target_onnx
+from nat2deploy.engines.onnx_engine import Ends, OnnxEngine, check_ends
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -23,66 +21,20 @@ from nat2deploy.target import Target
 _SPIN_US = 1000
 
 
-class OnnxRuntimeEngine(Engine):
+class OnnxRuntimeEngine(OnnxEngine):
     """An ONNX model in an ONNX Runtime session on the CPU, all graph optimisations on.
 
-    Args:
-        model: the bytes of an ONNX file with one float32 input and one output, weights inside; for an int8
-            target both may be uint8.
-        target: its threads and batch are what the session uses.
-        source: where the model came from, for errors.
-
     Raises:
-        UserError: not an ONNX model, or one with other inputs, outputs or batch.
+        UserError: as ``OnnxEngine``.
     """
 
-    def __init__(self, model: bytes, target: Target, *, source: str = "the ONNX model") -> None:
-        session = _session(model, target, source)
-        self.model = model
-        self._session = session
-        self._input, shape, any_batch, input_type = _input(session, target, source)
-        outputs = session.get_outputs()
-        if len(outputs) != 1:
-            raise UserError(f"{source} has {len(outputs)} outputs; nat2deploy runs models with one")
-        self._output = outputs[0].name
-        super().__init__(target, shape, any_batch=any_batch, input_type=input_type)
-
-    @classmethod
-    def from_module(
-        cls,
-        module: nn.Module,
-        target: Target,
-        input_shape: tuple[int, ...],
-        *,
-        calibration: Images | None = None,
-        borders: Borders = WHOLE,
-    ) -> OnnxRuntimeEngine:
-        """Export ``module`` (evaluation mode) with a fixed ``input_shape`` and compile it.
-
-        ``calibration`` and ``borders`` are as in ``target_onnx``.
-
-        Raises:
-            UserError: the module cannot be exported or quantised, or the shape has another batch than the
-                target.
-        """
-        check_shape(target, input_shape)
-        model = target_onnx(module, target, input_shape, calibration, borders)
-        return cls(model, target, source="the exported network")
-
-    @classmethod
-    def from_file(cls, path: Path, target: Target) -> OnnxRuntimeEngine:
-        """Compile the ONNX file ``path``.
-
-        Raises:
-            UserError: missing, unreadable, not ONNX, or not one input and one output.
-        """
-        try:
-            model = path.read_bytes()
-        except FileNotFoundError as error:
-            raise UserError(f"no ONNX model at {path}; check the path") from error
-        except OSError as error:
-            raise UserError(f"cannot read the ONNX model {path}: {error.strerror}") from error
-        return cls(model, target, source=str(path))
+    def _load(self, model: bytes, target: Target, source: str) -> Ends:
+        self._session = _session(model, target, source)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        described = [(value.name, _type_name(value.type), _sizes(value.shape)) for value in inputs]
+        ends = check_ends(described, len(outputs), target, source)
+        self._input, self._output = inputs[0].name, outputs[0].name
+        return ends
 
     def _run(self, images: Array) -> Array:
         (output,) = self._session.run([self._output], {self._input: images})
@@ -100,9 +52,6 @@ class OnnxRuntimeEngine(Engine):
             buffer.update_inplace(array)
             bind(name, buffer)
         return partial(self._session.run_with_iobinding, binding)
-
-    def _save(self, path: Path) -> None:
-        path.write_bytes(self.model)
 
 
 def _session(model: bytes, target: Target, source: str) -> ort.InferenceSession:
@@ -125,26 +74,11 @@ def _session(model: bytes, target: Target, source: str) -> ort.InferenceSession:
         raise UserError(f"{source} does not load in ONNX Runtime {ort.__version__}: {line}") from error
 
 
-def _input(
-    session: ort.InferenceSession, target: Target, source: str
-) -> tuple[str, tuple[int, ...], bool, type[np.float32] | type[np.uint8]]:
-    """Return the input's name, its shape with the target's batch, whether the batch is free, and its type."""
-    inputs = session.get_inputs()
-    types: dict[str, type[np.float32] | type[np.uint8]] = {"tensor(float)": np.float32}
-    if target.precision == "int8":
-        types["tensor(uint8)"] = np.uint8  # a part of a network
-    if len(inputs) != 1 or inputs[0].type not in types:
-        given = ", ".join(f"{value.name}: {value.type}" for value in inputs) or "none"
-        raise UserError(f"{source} has the inputs ({given}); nat2deploy runs models with one float32 input")
-    shape = list(inputs[0].shape)
-    any_batch = bool(shape) and not isinstance(shape[0], int)
-    if any_batch:
-        shape[0] = target.batch
-    if not all(isinstance(size, int) for size in shape):
-        raise UserError(f"{source} has an input of free size {inputs[0].shape}; export it with fixed sizes")
-    if shape and shape[0] != target.batch:
-        raise UserError(
-            f"{source} has a batch of {shape[0]}, the target ({target}) one of {target.batch}; "
-            "export it again or set the target's batch"
-        )
-    return inputs[0].name, tuple(shape), any_batch, types[inputs[0].type]
+def _type_name(kind: str) -> str:
+    """Such as ``float32`` of ``tensor(float)``."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return "float32" if name == "float" else name
+
+
+def _sizes(shape: list[int | str | None]) -> list[int | None]:
+    return [size if isinstance(size, int) else None for size in shape]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nat2deploy.engines.base import Borders, Engine, Images
+    from nat2deploy.engines.onnx_engine import OnnxEngine
 
 # Everything heavy is imported inside the functions: listing the backends must not need them.
 
@@ -59,11 +60,10 @@ def compile_model(
         from nat2deploy.engines.torch_eager import TorchEngine
 
         return TorchEngine(module, target, input_shape)
-    from nat2deploy.engines.base import Borders
-    from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
+    from nat2deploy.engines.base import WHOLE
 
-    return OnnxRuntimeEngine.from_module(
-        module, target, input_shape, calibration=calibration, borders=borders or Borders()
+    return _onnx_engine(target).from_module(
+        module, target, input_shape, calibration=calibration, borders=borders or WHOLE
     )
 
 
@@ -75,19 +75,30 @@ def load_engine(path: Path, target: Target) -> Engine:
     """
     if target.backend == "torch":
         raise UserError(f"cannot load {path} with backend torch; load it with backend onnxruntime")
+    return _onnx_engine(target).from_file(path, target)
+
+
+def _onnx_engine(target: Target) -> type[OnnxEngine]:
+    if target.backend == "openvino":
+        try:
+            from nat2deploy.engines.openvino import OpenVinoEngine
+        except (ImportError, OSError) as error:
+            reason = _missing("openvino", _version("openvino"), error)
+            raise UserError(f"backend openvino cannot be used: {reason}") from error
+        return OpenVinoEngine
     from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine.from_file(path, target)
+    return OnnxRuntimeEngine
 
 
 def available_backends() -> list[BackendStatus]:
     """List the backends and devices that people look for, each with an honest word on its state here."""
     return [
         _importable("onnxruntime", "onnxruntime", "ONNX Runtime on the CPU, the default"),
+        _importable("openvino", "openvino", "OpenVINO on the CPU: fp32, int8, and bf16 where the CPU has it"),
         _importable("torch", "torch", "eager PyTorch on the CPU, a baseline"),
         _unsupported("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
         _unsupported("tensorrt-rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")),
-        _unsupported("openvino", ("openvino",)),
         BackendStatus("cuda", False, "", _cuda_reason()),
         BackendStatus("ssh", False, "", "this version measures on the machine it runs on only"),
     ]
@@ -98,8 +109,14 @@ def _importable(name: str, module: str, purpose: str) -> BackendStatus:
     try:
         importlib.import_module(module)
     except (ImportError, OSError) as error:
-        return BackendStatus(name, False, version, f"cannot be imported: {str(error).splitlines()[0]}")
+        return BackendStatus(name, False, version, _missing(name, version, error))
     return BackendStatus(name, True, version, purpose)
+
+
+def _missing(name: str, version: str, error: Exception) -> str:
+    if not version and name == "openvino":
+        return "not installed; run `pip install 'nat2deploy[openvino]'`"
+    return f"cannot be imported: {str(error).splitlines()[0]}"
 
 
 def _unsupported(name: str, packages: tuple[str, ...]) -> BackendStatus:

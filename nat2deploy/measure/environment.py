@@ -18,8 +18,10 @@ def pinned_threads(target: Target) -> Iterator[None]:
 
     ONNX Runtime computes on the calling thread, which gets the first core to itself, and on workers that each
     engine bound to the other cores when it was compiled. Left to the scheduler, two threads of one engine
-    shared a core in a tenth of the visits and took twice as long there. PyTorch's workers inherit the calling
-    thread's cores, so there it may use all of the target's. Where the system cannot pin, nothing is pinned.
+    shared a core in a tenth of the visits and took twice as long there. OpenVINO computes on the calling
+    thread too; its workers, one pool a process, run where the system puts them. PyTorch's workers inherit the
+    calling thread's cores, so there it may use all of the target's. Where the system cannot pin, nothing is
+    pinned.
 
     Raises:
         UserError: the target has more threads than this process may use cores.

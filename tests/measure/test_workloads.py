@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,19 @@ from nat2deploy.measure.workloads import prepare_block, prepare_network, prepare
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.target import Target
 
-TARGETS = [Target(), Target(precision="int8"), Target(backend="torch"), Target(precision="int8", batch=2)]
+TARGETS = [
+    Target(),
+    Target(precision="int8"),
+    Target(backend="torch"),
+    Target(precision="int8", batch=2),
+    *(
+        pytest.param(
+            Target(backend="openvino", precision=precision, batch=2),
+            marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed"),
+        )
+        for precision in ("fp32", "int8")
+    ),
+]
 
 
 @pytest.fixture

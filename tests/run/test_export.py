@@ -42,7 +42,7 @@ def test_another_engines_table_predicts_nothing(outcome, measured_as, tmp_path):
 
 
 def test_a_precision_that_no_bundle_holds_is_one_line(outcome, measured_as, tmp_path):
-    measured_as(Target().model_copy(update={"precision": "bf16"}))
+    measured_as(Target(backend="openvino", precision="bf16"))
     with pytest.raises(UserError, match="holds fp32 and int8, not bf16"):
         exporting.export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
