@@ -115,6 +115,23 @@ def make_target(device: str, backend: str, precision: str, threads: int, batch: 
     return parse(Target, fields, "target")
 
 
+def make_targets(device: str, precision: str, threads: int, batch: int) -> list[Target]:
+    """Build one target for each backend that runs a precision, from the words of a command line.
+
+    Raises:
+        UserError: as ``make_target``, or a precision that no backend runs.
+    """
+    found = [
+        make_target(device, backend, precision, threads, batch)
+        for backend, precisions in PRECISIONS.items()
+        if precision in precisions
+    ]
+    if not found:
+        every = ", ".join(dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions))
+        raise UserError(f"precision: no backend runs '{precision}'; choose from {every}")
+    return found
+
+
 def fingerprint() -> Fingerprint:
     """Describe the machine that this process runs on."""
     cpu, flags = _cpu()

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 import pytest
 
 from nat2deploy.errors import UserError
-from nat2deploy.target import Fingerprint, Target, fingerprint, load_profile, make_target
+from nat2deploy.target import Fingerprint, Target, fingerprint, load_profile, make_target, make_targets
 
 PROFILE = """
 name = "mine"
@@ -96,6 +96,21 @@ def test_words_that_make_no_target_are_user_errors(change, message):
     with pytest.raises(UserError) as caught:
         make(**change)
     assert message in str(caught.value)
+
+
+def test_one_target_for_each_backend_that_runs_a_precision():
+    def backends(precision):
+        targets = make_targets("cpu", precision, 1, 4)
+        assert {(t.device, t.precision, t.threads, t.batch) for t in targets} == {("cpu", precision, 1, 4)}
+        return {target.backend for target in targets}
+
+    assert backends("fp32") == {"onnxruntime", "openvino", "torch"}
+    assert backends("int8") == {"onnxruntime", "openvino"}
+    assert backends("bf16") == {"openvino"}
+    with pytest.raises(UserError, match="no backend runs 'int4'; choose from fp32"):
+        make_targets("cpu", "int4", 1, 1)
+    with pytest.raises(UserError, match="device 'tpu'"):
+        make_targets("tpu", "fp32", 1, 1)
 
 
 def test_a_target_reads_as_one_line():

@@ -29,7 +29,9 @@ def profile(
         Path | None, typer.Option("--profile", help="A file of profiles/ instead of the options below.")
     ] = None,
     device: Annotated[str, typer.Option(help="What to measure on; `nat2deploy devices` lists them.")] = "cpu",
-    backend: Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")] = "onnxruntime",
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, torch, or auto: the fastest of them.")
+    ] = "onnxruntime",
     precision: Annotated[
         str, typer.Option(help="Number format of the networks: fp32, int8, or bf16 (openvino).")
     ] = "fp32",
@@ -47,29 +49,38 @@ def profile(
 ) -> None:
     """Measure every block of a search space on this machine into a certified latency table.
 
-    An interrupted profile goes on where it was.
+    An interrupted profile goes on where it was. With --backend auto, a few networks are first measured on
+    each installed backend that runs the precision, and the fastest one is profiled.
 
     Example: nat2deploy profile --device cpu --threads 1 --space nano --out table.json
     """
-    from nat2deploy.cli.render import print_table
+    from nat2deploy.cli.render import print_backends, print_table
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
+    from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
-    from nat2deploy.target import load_profile, make_target
+    from nat2deploy.target import load_profile, make_target, make_targets
 
-    if profile_file is not None:
-        target = load_profile(profile_file).target
-        target = make_target(target.device, target.backend, target.precision, target.threads, target.batch)
-    else:
-        target = make_target(device, backend, precision, threads, batch)
+    space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
     config = ProfileConfig(
         precision=interval,
         time_limit_s=time_limit,
         calibration_networks=calibration,
         held_out_networks=held_out,
     )
+    if profile_file is not None:
+        target = load_profile(profile_file).target
+        target = make_target(target.device, target.backend, target.precision, target.threads, target.batch)
+    elif backend == "auto":
+        targets = make_targets(device, precision, threads, batch)
+        with progress() as report:
+            choice = fastest_backend(space_config, targets, config, out, seed=seed, report=report)
+        print_backends(choice, as_json=as_json)
+        target = choice.fastest
+    else:
+        target = make_target(device, backend, precision, threads, batch)
     with progress() as report:
         table = run_profile(
-            SpaceConfig(name=space, resolutions=resolutions(resolution_list)),
+            space_config,
             target,
             config,
             out,

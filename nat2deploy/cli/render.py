@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.deploy.manifest import Manifest
     from nat2deploy.deploy.verify import Verification
     from nat2deploy.engines.registry import BackendStatus
+    from nat2deploy.measure.backends import BackendChoice
     from nat2deploy.run.evaluate import EvaluatedNetwork
     from nat2deploy.run.front import Front
     from nat2deploy.run.networks import FinetuneReport, Judged
@@ -47,6 +48,19 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
     for backend in backends:
         table.add_row(backend.name, "yes" if backend.available else "no", backend.version, backend.reason)
     console.print(table)
+
+
+def print_backends(choice: BackendChoice, *, as_json: bool) -> None:
+    """Which backend is profiled and how much slower the others are; beside JSON on standard error."""
+    where = Console(highlight=False, stderr=True) if as_json else console
+    words = f"backend      {choice.fastest.backend}: {choice.reason}"
+    if len(choice.measured) > 1:
+        words += "; geometric means of latencies, relative to it:"
+    where.print(words, soft_wrap=True)
+    for one in choice.measured if len(choice.measured) > 1 else ():
+        where.print(f"             {one.target.backend:<12} {one.ratio:.2f}")
+    for backend, reason in choice.left_out.items():
+        where.print(f"             {backend:<12} not measured: {reason}", soft_wrap=True, markup=False)
 
 
 def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written: Path | None = None) -> None:

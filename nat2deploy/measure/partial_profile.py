@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from nat2deploy.cost.table import Entry, Milliseconds, Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.space.search_space import SearchSpace
+from nat2deploy.target import Target
 
 
 class BlockChunk(BaseModel):
@@ -60,6 +63,18 @@ class PartialProfile(BaseModel):
         """Write atomically; with None nothing is kept."""
         if path is not None:
             write_json(path, self.model_dump(mode="json"))
+
+
+def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) -> Target | None:
+    """Return which of ``targets`` the partial profile at ``path`` was measuring ``space`` on, if any."""
+    try:
+        found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
+    except UserError:
+        return None
+    if found.settings.get("space") != space.model_dump(mode="json"):
+        return None
+    measuring = found.settings.get("target")
+    return next((target for target in targets if target.model_dump(mode="json") == measuring), None)
 
 
 def open_partial(path: Path | None, settings: dict[str, Any]) -> tuple[PartialProfile, str]:

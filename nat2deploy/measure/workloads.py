@@ -35,14 +35,23 @@ def prepare_block(signature: BlockSignature, target: Target, rng: np.random.Gene
     return engine.prepare(random_input(engine, rng))
 
 
-def prepare_network(network: Network, target: Target, seed: int) -> Run:
-    """Compile a whole network with weights and input of ``seed``."""
+def compile_network(network: Network, target: Target, seed: int) -> Engine:
+    """Compile a whole network with weights of ``seed``.
+
+    Raises:
+        UserError: the target's backend is missing, or cannot run the network here.
+    """
     side = network.architecture.resolution
     shape = (target.batch, 3, side, side)
     module = SubNetwork(network.plan)
     reset_seeded(module, seed)
     calibration = random_calibration(target, shape, seed)
-    engine = compile_model(module.eval(), target, shape, calibration=calibration)
+    return compile_model(module.eval(), target, shape, calibration=calibration)
+
+
+def prepare_network(network: Network, target: Target, seed: int) -> Run:
+    """Compile a whole network with weights and input of ``seed``."""
+    engine = compile_network(network, target, seed)
     return engine.prepare(random_input(engine, np.random.default_rng(seed)))
 
 

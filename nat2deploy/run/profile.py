@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure.backends import BackendChoice, BackendLatency, choose_backend
+from nat2deploy.measure.partial_profile import partial_target
 from nat2deploy.measure.profiler import profile_space
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
-from nat2deploy.space.search_space import load_space
+from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.target import Target
+
+_SHARE_FOR_CHOICE = 0.1
+
+
+def fastest_backend(
+    space_config: SpaceConfig,
+    targets: Sequence[Target],
+    config: ProfileConfig,
+    out: Path,
+    *,
+    seed: int = 0,
+    report: Report = silent,
+) -> BackendChoice:
+    """Measure a few networks of a space on each target, to profile the fastest one into ``out``.
+
+    A tenth of the profile's time limit is measured for. Where a killed profile left finished blocks, the
+    choice is the one that it made.
+
+    Raises:
+        UserError: an input that cannot be used, or no backend that runs the networks here.
+    """
+    space = _space(space_config)
+    _check_out(out)
+    before = partial_target(_partial(out), space, targets)
+    if before is not None:
+        return BackendChoice((BackendLatency(before, 1.0),), "chosen before the interruption", {})
+    return choose_backend(
+        space,
+        targets,
+        seed=seed,
+        time_limit_s=_SHARE_FOR_CHOICE * config.time_limit_s,
+        progress=lambda share, text: report("choose a backend", share, 1.0, text),
+    )
 
 
 def profile(
@@ -29,11 +65,8 @@ def profile(
     Raises:
         UserError: an input that cannot be used, or a machine too noisy to measure on.
     """
-    space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
-    if out.suffix != ".json":
-        raise UserError(f"--out {out}: a latency table is a .json file; add that ending")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a .json file")
+    space = _space(space_config)
+    _check_out(out)
     table = profile_space(
         space,
         target,
@@ -42,7 +75,7 @@ def profile(
         time_limit_s=config.time_limit_s,
         calibration_networks=config.calibration_networks,
         held_out_networks=config.held_out_networks,
-        partial=out.with_name(f".{out.name}.partial"),
+        partial=_partial(out),
         progress=lambda share, text: report("profile", share, 1.0, text),
     )
     save_table(table, out)
@@ -61,7 +94,22 @@ def profile_once(
     if config.table is None and not out.exists():
         return profile(space_config, target, config, out, seed=seed, report=report)
     table = load_table(path)
-    table.check_space(load_space(space_config.name).restrict(resolutions=space_config.resolutions))
+    table.check_space(_space(space_config))
     if table.target != target:
         raise UserError(f"table {path} is of target {table.target}, not {target}; profile that target")
     return table
+
+
+def _space(config: SpaceConfig) -> SearchSpace:
+    return load_space(config.name).restrict(resolutions=config.resolutions)
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".json":
+        raise UserError(f"--out {out}: a latency table is a .json file; add that ending")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a .json file")
