@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nat2deploy.search.budget import format_cost
@@ -46,7 +47,8 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
     console.print(f"{here.cpu}, {here.cores} cores, governor {here.governor}, {here.system}")
     table = Table("what", "usable", "version", "why", box=None, header_style="bold")
     for backend in backends:
-        table.add_row(backend.name, "yes" if backend.available else "no", backend.version, backend.reason)
+        usable = "yes" if backend.available else "no"
+        table.add_row(backend.name, usable, backend.version, escape(backend.reason))
     console.print(table)
 
 

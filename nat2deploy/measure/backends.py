@@ -89,8 +89,7 @@ def choose_backend(
             except UserError as error:
                 left_out[target.backend] = str(error)
     if not engines:
-        words = "; ".join(f"{backend}: {reason}" for backend, reason in left_out.items())
-        raise UserError(f"no backend can run this space's networks here ({words})")
+        raise UserError(f"no backend can run this space's networks here: {'; '.join(left_out.values())}")
     if len(engines) == 1:
         (only,) = engines
         return BackendChoice(
