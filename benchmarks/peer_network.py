@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from nat2deploy.data.load import load_data
+from nat2deploy.engines.quantise import random_calibration
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.files import read_json, write_json
 from nat2deploy.measure.environment import pinned_threads
@@ -76,7 +77,9 @@ def main() -> None:
         took = time.monotonic() - began
         peer.eval()
         rows.append(_row(name, judge(peer, data, data.test, resolution), _params(peer), took / 60, epochs))
-        engines[name] = compile_model(peer, config.target, (config.target.batch, 3, resolution, resolution))
+        shape = (config.target.batch, 3, resolution, resolution)
+        noise = random_calibration(config.target, shape, config.seed)
+        engines[name] = compile_model(peer, config.target, shape, calibration=noise)
     for network in front["networks"]:
         chosen, _ = open_network(arguments.run / "search", network["id"])
         resolution = chosen.info.choice.resolution
@@ -84,7 +87,8 @@ def main() -> None:
         test = judge(chosen.network, data, data.test, resolution)
         rows.append(_row(name, test, _params(chosen.network), spent_s / 60, None))
         shape = (config.target.batch, 3, resolution, resolution)
-        engines[name] = compile_model(chosen.network, config.target, shape)
+        noise = random_calibration(config.target, shape, config.seed)
+        engines[name] = compile_model(chosen.network, config.target, shape, calibration=noise)
     with pinned_threads(config.target):
         measured = measure_engines(engines, seed=config.seed, precision=0.005, time_limit_s=60)
     for row in rows:

@@ -109,7 +109,8 @@ def parse(model: type[Model], value: Any, what: str) -> Model:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise UserError(f"{what}: {place}: {first['msg']}{more}") from error
+        text = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{what}: {place}: {text}{more}") from error
 
 
 def sha256(path: Path) -> str:

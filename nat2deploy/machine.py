@@ -14,6 +14,8 @@ _TELLING_FLAGS = (  # noqa: SIM905
     "asimd asimddp asimdhp bf16 i8mm sve sve2"
 ).split()
 _LIBRARIES = ("onnxruntime", "torch", "numpy")
+_OPTIONAL_LIBRARIES = ("openvino",)
+_MISSING = "not installed"
 _CPU_INFO = Path("/proc/cpuinfo")
 _BOARD = Path("/proc/device-tree/model")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -28,7 +30,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "governor": _read(_GOVERNOR) or "unknown",
         "system": f"{platform.system()} {platform.machine()}",
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "libraries": _libraries(),
     }
 
 
@@ -62,6 +64,12 @@ def _cpu() -> tuple[str, list[str]]:
     return model or platform.processor() or platform.machine(), [f for f in _TELLING_FLAGS if f in flags]
 
 
+def _libraries() -> dict[str, str]:
+    """Versions by name; an optional library that is not installed is left out."""
+    found = {name: _version(name) for name in (*_LIBRARIES, *_OPTIONAL_LIBRARIES)}
+    return {name: v for name, v in found.items() if v != _MISSING or name not in _OPTIONAL_LIBRARIES}
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
@@ -73,4 +81,4 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return _MISSING

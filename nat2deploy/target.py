@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.machine import machine_facts
 
-Backend = Literal["onnxruntime", "torch"]
-Precision = Literal["fp32"]
+Backend = Literal["onnxruntime", "openvino", "torch"]
+Precision = Literal["fp32", "bf16", "int8"]
+
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch": ("fp32",),
+}
+"""The number formats that each backend runs networks in."""
 
 
 class Target(BaseModel):
@@ -26,6 +33,13 @@ class Target(BaseModel):
     precision: Precision = "fp32"
     threads: int = Field(default=1, ge=1, le=1024)
     batch: int = Field(default=1, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _runs(self) -> Self:
+        if self.precision not in PRECISIONS[self.backend]:
+            have = " and ".join(PRECISIONS[self.backend])
+            raise ValueError(f"backend {self.backend} runs {have}, not {self.precision}")
+        return self
 
     def __str__(self) -> str:
         """One readable line, such as ``cpu onnxruntime fp32, 1 thread, batch 1``."""
@@ -99,6 +113,23 @@ def make_target(
         "batch": batch,
     }
     return parse(Target, fields, "target")
+
+
+def make_targets(device: str, precision: str, threads: int, batch: int) -> list[Target]:
+    """Build one target for each backend that runs a precision, from the words of a command line.
+
+    Raises:
+        UserError: as ``make_target``, or a precision that no backend runs.
+    """
+    found = [
+        make_target(device, backend, precision, threads, batch)
+        for backend, precisions in PRECISIONS.items()
+        if precision in precisions
+    ]
+    if not found:
+        every = ", ".join(dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions))
+        raise UserError(f"precision: no backend runs '{precision}'; choose from {every}")
+    return found
 
 
 def fingerprint() -> Fingerprint:

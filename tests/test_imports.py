@@ -58,7 +58,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "__init__": ("version",),
 }
 
-HEAVY = ("torch", "torchvision", "sklearn", "pymoo", "onnxruntime", "onnx", "scipy", "fvcore")
+HEAVY = ("torch", "torchvision", "sklearn", "pymoo", "onnxruntime", "openvino", "onnx", "scipy", "fvcore")
 
 
 def part_of(module: str) -> str | None:

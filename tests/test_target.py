@@ -1,9 +1,10 @@
 import os
+from importlib.util import find_spec
 
 import pytest
 
 from nat2deploy.errors import UserError
-from nat2deploy.target import Fingerprint, Target, fingerprint, load_profile, make_target
+from nat2deploy.target import Fingerprint, Target, fingerprint, load_profile, make_target, make_targets
 
 PROFILE = """
 name = "mine"
@@ -46,6 +47,7 @@ def test_a_profile_fills_in_what_it_leaves_out(tmp_path):
         ("threads = 2", 'device = "toaster"', "target.device: Input should be 'cpu'"),
         ("threads = 2", 'backend = "tflite"', "target.backend: "),
         ("threads = 2", 'precision = "int3"', "target.precision: "),
+        ("threads = 2", 'backend = "torch"\nprecision = "int8"', "backend torch runs fp32, not int8"),
         ("warmup_ms = 5.0", "warmup_ms = -1", "warmup_ms: "),
         ('name = "mine"', "", "name: Field required"),
         ("[target]", "[goal]", "target: Field required"),
@@ -69,6 +71,8 @@ def test_a_missing_profile_is_a_user_error(tmp_path):
 
 def test_words_make_a_target():
     assert make(backend="torch", batch=4) == Target(backend="torch", batch=4)
+    assert make(precision="int8") == Target(precision="int8")
+    assert make(backend="openvino", precision="bf16") == Target(backend="openvino", precision="bf16")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +81,10 @@ def test_words_make_a_target():
         ({"device": "tpu"}, "device 'tpu' cannot be measured"),
         ({"device": "cuda:0"}, "device 'cuda:0' cannot be measured"),
         ({"device": ""}, "device '' cannot be measured"),
-        ({"backend": "tflite"}, "target: backend: Input should be 'onnxruntime' or 'torch'"),
+        ({"backend": "tflite"}, "target: backend: Input should be 'onnxruntime', 'openvino' or 'torch'"),
         ({"precision": "fp64"}, "target: precision: "),
+        ({"backend": "torch", "precision": "int8"}, "backend torch runs fp32, not int8"),
+        ({"precision": "bf16"}, "backend onnxruntime runs fp32 and int8, not bf16"),
         ({"threads": 0}, "target: threads: "),
         ({"threads": -1}, "target: threads: "),
         ({"threads": 10_000}, "threads: 10000 asked for, this machine has"),
@@ -92,6 +98,21 @@ def test_words_that_make_no_target_are_user_errors(change, message):
     assert message in str(caught.value)
 
 
+def test_one_target_for_each_backend_that_runs_a_precision():
+    def backends(precision):
+        targets = make_targets("cpu", precision, 1, 4)
+        assert {(t.device, t.precision, t.threads, t.batch) for t in targets} == {("cpu", precision, 1, 4)}
+        return {target.backend for target in targets}
+
+    assert backends("fp32") == {"onnxruntime", "openvino", "torch"}
+    assert backends("int8") == {"onnxruntime", "openvino"}
+    assert backends("bf16") == {"openvino"}
+    with pytest.raises(UserError, match="no backend runs 'int4'; choose from fp32"):
+        make_targets("cpu", "int4", 1, 1)
+    with pytest.raises(UserError, match="device 'tpu'"):
+        make_targets("tpu", "fp32", 1, 1)
+
+
 def test_a_target_reads_as_one_line():
     assert str(Target()) == "cpu onnxruntime fp32, 1 thread, batch 1"
     assert str(Target(backend="torch", threads=4, batch=8)) == "cpu torch fp32, 4 threads, batch 8"
@@ -102,7 +123,8 @@ def test_the_fingerprint_describes_this_machine():
     assert here == fingerprint()
     assert here.cpu
     assert here.cores == os.cpu_count()
-    assert set(here.libraries) == {"onnxruntime", "torch", "numpy"}
+    optional = {"openvino"} if find_spec("openvino") else set()
+    assert set(here.libraries) == {"onnxruntime", "torch", "numpy"} | optional
     assert all(version[0].isdigit() for version in here.libraries.values())
     assert Fingerprint.model_validate_json(here.model_dump_json()) == here
 

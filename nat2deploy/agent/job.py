@@ -29,8 +29,8 @@ _MEMBER = re.compile(rf"{re.escape(JOB_FILE)}|{MODELS}/[0-9a-f]{{64}}\.onnx")
 class Job:
     """A job's folder.
 
-    ``job.json`` holds the form, threads, batch, the reference model, and groups of candidates, each with a
-    name, its model's SHA-256 and its input's shape. The job's identity is the SHA-256 of that file.
+    ``job.json`` holds the form, threads, batch, precision, the reference model, and groups of candidates,
+    each with a name and its model's SHA-256. The job's identity is the SHA-256 of that file.
 
     Args:
         folder: holds ``job.json`` and ``models/``.

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from nat2deploy.agent.job import Job
-from nat2deploy.engines.onnx_session import Floats, OnnxSession
+from nat2deploy.engines.onnx_session import OnnxSession
 from nat2deploy.machine import machine_facts
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.pinning import pinned_cores
-from nat2deploy.measure.prepared import prepare_and_measure
+from nat2deploy.measure.prepared import prepare_and_measure, random_input
 from nat2deploy.measure.reference import REFERENCE_INPUT
 
 Tell = Callable[[float, str], None]
-_PREPARING = 0.3
 
 
 def measure_job(folder: Path, tell: Tell, *, lock: Path) -> dict[str, Any]:
@@ -54,12 +53,11 @@ def measure_job(folder: Path, tell: Tell, *, lock: Path) -> dict[str, Any]:
 def _measure(job: Job, group: dict[str, Any], tell: Tell) -> dict[str, Any]:
     threads = job.fields["threads"]
     with pinned_cores(threads):
-        reference = job.fields["reference"]
-        image = np.full(reference["shape"], REFERENCE_INPUT, dtype=np.float32)
+        reference = _session(job, job.fields["reference"])
         found = prepare_and_measure(
             group["name"],
-            {one["name"]: partial(_prepare_random, job, one) for one in group["candidates"]},
-            _prepare(job, reference, image),
+            {one["name"]: partial(_prepare, job, one) for one in group["candidates"]},
+            reference.prepare(np.full(reference.ends.input_shape, REFERENCE_INPUT, dtype=np.float32)),
             seed=group["seed"],
             precision=group["precision"],
             time_limit_s=group["time_limit_s"],
@@ -68,18 +66,19 @@ def _measure(job: Job, group: dict[str, Any], tell: Tell) -> dict[str, Any]:
     return dataclasses.asdict(found)
 
 
-def _prepare_random(job: Job, candidate: dict[str, Any], rng: np.random.Generator) -> Run:
-    return _prepare(job, candidate, rng.standard_normal(candidate["shape"], dtype=np.float32))
+def _prepare(job: Job, candidate: dict[str, Any], rng: np.random.Generator) -> Run:
+    session = _session(job, candidate)
+    return session.prepare(random_input(session.ends, rng))
 
 
-def _prepare(job: Job, candidate: dict[str, Any], images: Floats) -> Run:
-    session = OnnxSession(
+def _session(job: Job, candidate: dict[str, Any]) -> OnnxSession:
+    return OnnxSession(
         job.model(candidate["model"]),
         threads=job.fields["threads"],
         batch=job.fields["batch"],
+        parts=job.fields["precision"] == "int8",
         source=candidate["name"],
     )
-    return session.prepare(images)
 
 
 def _part(tell: Tell, start: float, end: float) -> Tell:

@@ -36,7 +36,7 @@ def kit(
         Path | None,
         typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="Number format of the networks, as of profile.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Number format of the networks: fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,

@@ -21,6 +21,7 @@ from nat2deploy.cli.options import (
     resolutions,
 )
 from nat2deploy.cli.progress import progress
+from nat2deploy.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +42,12 @@ def profile(
         str,
         typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime."),
     ] = "cpu",
-    backend: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="Number format of the networks: fp32.")] = "fp32",
+    backend: Annotated[
+        str, typer.Option(help="onnxruntime, openvino, torch, or auto: the fastest of them, on this machine.")
+    ] = "onnxruntime",
+    precision: Annotated[
+        str, typer.Option(help="Number format of the networks: fp32, int8, or bf16 (openvino).")
+    ] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,
@@ -60,25 +65,25 @@ def profile(
 ) -> None:
     """Measure every block of a search space on a machine into a certified latency table.
 
-    An interrupted profile goes on where it was. `nat2deploy table kit` is for devices without ssh.
+    An interrupted profile goes on where it was. With --backend auto, a few networks are first measured on
+    each installed backend that runs the precision, and the fastest one is profiled. `nat2deploy table kit` is
+    for devices without ssh.
 
     Example: nat2deploy profile --device cpu --threads 1 --space nano --out table.json
     """
+    from nat2deploy.cli.render import print_backends
     from nat2deploy.cli.render_table import print_table
     from nat2deploy.remote.ssh import SshAddress, SshSettings
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
+    from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
-    from nat2deploy.target import load_profile, make_target
+    from nat2deploy.target import load_profile, make_target, make_targets
 
+    space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
     ssh = None
     if device.startswith("ssh:"):
         ssh = SshSettings(SshAddress.parse(device), python, tuple(ssh_option or ()))
         device = "cpu"
-    if profile_file is not None:
-        target = load_profile(profile_file).target
-        device, backend, precision = target.device, target.backend, target.precision
-        threads, batch = target.threads, target.batch
-    target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
     config = ProfileConfig(
         precision=interval,
         time_limit_s=time_limit,
@@ -86,9 +91,23 @@ def profile(
         held_out_networks=held_out,
         every_size=every_size,
     )
+    if profile_file is None and backend == "auto":
+        if ssh is not None:
+            raise UserError("--backend auto is for this machine; an ssh device has onnxruntime only")
+        targets = make_targets(device, precision, threads, batch)
+        with progress() as report:
+            choice = fastest_backend(space_config, targets, config, out, seed=seed, report=report)
+        print_backends(choice, as_json=as_json)
+        target = choice.fastest
+    else:
+        if profile_file is not None:
+            target = load_profile(profile_file).target
+            device, backend, precision = target.device, target.backend, target.precision
+            threads, batch = target.threads, target.batch
+        target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
     with progress() as report:
         table = run_profile(
-            SpaceConfig(name=space, resolutions=resolutions(resolution_list)),
+            space_config,
             target,
             config,
             out,

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nat2deploy.cli.console import console, percent, print_json
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.deploy.manifest import Manifest
     from nat2deploy.deploy.verify import Verification
     from nat2deploy.engines.registry import BackendStatus
+    from nat2deploy.measure.backends import BackendChoice
     from nat2deploy.run.evaluate import EvaluatedNetwork
     from nat2deploy.run.front import Front
     from nat2deploy.run.networks import FinetuneReport, Judged
@@ -34,8 +37,22 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
     console.print(f"{here.cpu}, {here.cores} cores, governor {here.governor}, {here.system}")
     table = Table("what", "usable", "version", "why", box=None, header_style="bold")
     for backend in backends:
-        table.add_row(backend.name, "yes" if backend.available else "no", backend.version, backend.reason)
+        usable = "yes" if backend.available else "no"
+        table.add_row(backend.name, usable, backend.version, escape(backend.reason))
     console.print(table)
+
+
+def print_backends(choice: BackendChoice, *, as_json: bool) -> None:
+    """Which backend is profiled and how much slower the others are; beside JSON on standard error."""
+    where = Console(highlight=False, stderr=True) if as_json else console
+    words = f"backend      {choice.fastest.backend}: {choice.reason}"
+    if len(choice.measured) > 1:
+        words += "; geometric means of latencies, relative to it:"
+    where.print(words, soft_wrap=True)
+    for one in choice.measured if len(choice.measured) > 1 else ():
+        where.print(f"             {one.target.backend:<12} {one.ratio:.2f}")
+    for backend, reason in choice.left_out.items():
+        where.print(f"             {backend:<12} not measured: {reason}", soft_wrap=True, markup=False)
 
 
 def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None:

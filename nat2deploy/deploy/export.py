@@ -22,7 +22,7 @@ from nat2deploy.deploy.manifest import (
     Manifest,
     OutputSpec,
 )
-from nat2deploy.deploy.parity import agrees, compare, describe, run_all
+from nat2deploy.deploy.parity import Floats, agrees, compare, describe, run_all
 from nat2deploy.deploy.readme import readme
 from nat2deploy.deploy.reference import REFERENCE_NAME, save_reference
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
@@ -84,6 +84,7 @@ def export_bundle(
     costs: CostsLike,
     accuracy: tuple[str, float, int] | None = None,
     reference_images: Tensor,
+    calibration_images: Tensor | None = None,
     seed: int,
     time_limit_s: float | None = 5.0,
 ) -> Manifest:
@@ -102,6 +103,7 @@ def export_bundle(
         costs: of the network.
         accuracy: data set, top-1 share and number of images of the test split.
         reference_images: uint8 [N, C, H, W] to compare the engine with PyTorch on; they travel along.
+        calibration_images: uint8 [N, C, H, W] of the training split, for int8.
         seed: of the measurement.
         time_limit_s: for the measurement; None leaves it out, where the target is another machine.
 
@@ -115,17 +117,20 @@ def export_bundle(
     _check(target, labels, reference_images)
     check_replaceable(out)
     shape = (target.batch, _CHANNELS, preprocessing.resolution, preprocessing.resolution)
-    engine = compile_model(module, target, shape)
-    inputs = np.ascontiguousarray(preprocessing.apply(reference_images.cpu()).numpy(), dtype=np.float32)
-    expected = run_all(compile_model(module, target.model_copy(update={"backend": "torch"}), shape), inputs)
+    engine = compile_engine(module, target, preprocessing, calibration_images)
+    inputs = _inputs(preprocessing, reference_images)
+    eager = target.model_copy(update={"backend": "torch", "precision": "fp32"})
+    expected = run_all(compile_model(module, eager, shape), inputs)
     if expected.ndim != 2 or expected.shape[1] != len(labels):
         raise UserError(f"{len(labels)} labels for an output of {expected.shape[1:]}; give one a class")
     parity = compare(run_all(engine, inputs), expected)
-    if not agrees(parity):
-        raise UserError(
-            f"the engine does not agree with PyTorch ({describe(parity)}); look for an operator that ONNX "
-            "Runtime computes otherwise"
+    if not agrees(parity, target.precision):
+        hint = (
+            "look for an operator that ONNX Runtime computes otherwise"
+            if target.precision == "fp32"
+            else "8 bits are too few for this network; search and export in fp32"
         )
+        raise UserError(f"the engine does not agree with PyTorch ({describe(parity)}); {hint}")
     manifest = Manifest(
         version=__version__,
         network=network_id,
@@ -156,6 +161,24 @@ def export_bundle(
         (folder / "run.py").write_bytes(runner.read_bytes())
 
     return write_bundle(out, manifest, fill)
+
+
+def compile_engine(
+    module: nn.Module, target: Target, preprocessing: Preprocessing, calibration_images: Tensor | None
+) -> Engine:
+    """Compile ``module`` as ``export_bundle`` does; ``calibration_images`` are uint8 [N, C, H, W], for int8.
+
+    Raises:
+        UserError: the module does not export, or int8 without calibration images.
+    """
+    shape = (target.batch, _CHANNELS, preprocessing.resolution, preprocessing.resolution)
+    calibration = None if calibration_images is None else _inputs(preprocessing, calibration_images)
+    return compile_model(module, target, shape, calibration=calibration)
+
+
+def _inputs(preprocessing: Preprocessing, images: Tensor) -> Floats:
+    """uint8 [N, C, H, W] to network input."""
+    return np.ascontiguousarray(preprocessing.apply(images.cpu()).numpy(), dtype=np.float32)
 
 
 def _check(target: Target, labels: Sequence[str], images: Tensor) -> None:

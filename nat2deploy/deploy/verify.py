@@ -15,7 +15,7 @@ from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.registry import load_engine
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
-from nat2deploy.target import fingerprint
+from nat2deploy.target import Precision, fingerprint
 
 LATENCIES = ("latency_ms", "latency_p95_ms", "latency_p99_ms")
 
@@ -95,15 +95,15 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
         same_machine=same_machine,
         checks=(
             Check("files", True, f"{len(manifest.files)} files as they were exported"),
-            _parity(parity),
+            _parity(parity, manifest.target.precision),
             Check("latency", True, seen),
             *budgets,
         ),
     )
 
 
-def _parity(parity: Parity) -> Check:
-    return Check("parity", agrees(parity), describe(parity))
+def _parity(parity: Parity, precision: Precision) -> Check:
+    return Check("parity", agrees(parity, precision), describe(parity))
 
 
 def _latency(latency: Summary, settled: bool, evidence: LatencyEvidence | None, same_machine: bool) -> str:

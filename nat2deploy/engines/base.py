@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,20 @@ from nat2deploy.files import write_atomic
 from nat2deploy.target import Target
 
 Images = NDArray[np.float32]
+Array = NDArray[Any]
+InputType = type[np.float32] | type[np.uint8]
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Which ends of a module lie inside a network, whose parts hand over an own format there."""
+
+    input: bool = False
+    output: bool = False
+
+
+WHOLE = Borders()
+"""A whole network: its ends face the user."""
 
 
 class Engine(ABC):
@@ -25,32 +41,41 @@ class Engine(ABC):
         target: what the engine was compiled for.
         input_shape: the input with its batch first, usually ``(B, 3, H, W)``.
         any_batch: whether ``run`` may be given another batch than ``input_shape[0]``.
+        input_type: float32 but for a part of an int8 network (see ``Borders``), which takes uint8.
 
     Raises:
         UserError: ``input_shape`` holds something else than positive sizes, or another batch than the target.
     """
 
-    def __init__(self, target: Target, input_shape: tuple[int, ...], *, any_batch: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target,
+        input_shape: tuple[int, ...],
+        *,
+        any_batch: bool = False,
+        input_type: InputType = np.float32,
+    ) -> None:
         check_shape(target, input_shape)
         self.target = target
         self.input_shape = input_shape
         self.any_batch = any_batch
+        self.input_type = input_type
 
-    def run(self, images: Images) -> Images:
+    def run(self, images: Array) -> Array:
         """Run the network once.
 
         Args:
-            images: float32 of ``input_shape`` (any batch where ``any_batch``).
+            images: ``input_type`` of ``input_shape`` (any batch where ``any_batch``).
 
         Returns:
-            The network's output, float32, a fresh array.
+            The network's output, a fresh array; float32 but for a part of an int8 network.
 
         Raises:
             UserError: wrong type, rank, sizes or batch.
         """
         return self._run(self._checked(images))
 
-    def prepare(self, images: Images) -> Callable[[], None]:
+    def prepare(self, images: Array) -> Callable[[], None]:
         """Bind ``images`` once and return the leanest callable that runs the network on them.
 
         For timing: call it within ``measure.environment.pinned_threads``. The output is thrown away, and the
@@ -70,22 +95,24 @@ class Engine(ABC):
         write_atomic(path, self._save)
 
     @abstractmethod
-    def _run(self, images: Images) -> Images:
+    def _run(self, images: Array) -> Array:
         """Run on checked, contiguous input."""
 
     @abstractmethod
-    def _prepare(self, images: Images) -> Callable[[], None]:
+    def _prepare(self, images: Array) -> Callable[[], None]:
         """Return the callable for checked, contiguous input that nothing else writes to."""
 
     @abstractmethod
     def _save(self, path: Path) -> None:
         """Write the engine's file to ``path``."""
 
-    def _checked(self, images: Images) -> Images:
+    def _checked(self, images: Array) -> Array:
         wanted = " x ".join(map(str, self.input_shape))
-        if not isinstance(images, np.ndarray) or images.dtype != np.float32:
+        if not isinstance(images, np.ndarray) or images.dtype != self.input_type:
             kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
-            raise UserError(f"engine input is {kind}; give a numpy array of float32, {wanted}")
+            raise UserError(
+                f"engine input is {kind}; give a numpy array of {self.input_type.__name__}, {wanted}"
+            )
         if images.ndim != len(self.input_shape) or images.shape[1:] != self.input_shape[1:]:
             given = " x ".join(map(str, images.shape)) or "a single number"
             raise UserError(f"engine input is {given}; this network takes {wanted}")

@@ -47,7 +47,7 @@ def to_onnx(module: nn.Module, input_shape: tuple[int, ...], *, dynamic_batch: b
             raw = _export_torchscript(module, sample, dynamic_batch)
         else:
             raw = _export_dynamo(module, sample, dynamic_batch)
-    return _normalise(raw)
+    return normalise(onnx.load_model_from_string(raw))
 
 
 @contextmanager
@@ -135,9 +135,12 @@ def _newest_only() -> bool:
     return "dynamo" not in inspect.signature(torch.onnx.export).parameters
 
 
-def _normalise(raw: bytes) -> bytes:
-    """Strip what is not the network, check the graph and serialise it with a fixed field order."""
-    model = onnx.load_model_from_string(raw)
+def normalise(model: onnx.ModelProto) -> bytes:
+    """Strip what is not the network, check the graph and serialise it with a fixed field order.
+
+    Raises:
+        UserError: the graph is not valid.
+    """
     model.producer_name = "nat2deploy"
     model.producer_version = ""
     model.ClearField("doc_string")
@@ -170,7 +173,7 @@ def _normalise(raw: bytes) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserError(f"the exported ONNX graph is not valid: {_first_line(error)}") from error
+        raise UserError(f"the ONNX graph is not valid: {_first_line(error)}") from error
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nat2deploy.engines.base import Engine, Images, check_shape
+from nat2deploy.engines.base import Array, Engine, check_shape
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -33,12 +33,12 @@ class TorchEngine(Engine):
         super().__init__(target, input_shape, any_batch=True)
         self._module = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
 
-    def _run(self, images: Images) -> Images:
+    def _run(self, images: Array) -> Array:
         with torch_threads(self.target.threads), torch.inference_mode():
             output = self._module(torch.from_numpy(images.copy()))
         return np.ascontiguousarray(output.numpy(), dtype=np.float32)
 
-    def _prepare(self, images: Images) -> Callable[[], None]:
+    def _prepare(self, images: Array) -> Callable[[], None]:
         module, tensor, threads = self._module, torch.from_numpy(images), self.target.threads
 
         # Setting and restoring the count in every call would be timed, so only a wrong count is mended here;

@@ -5,18 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import partial
 
-import numpy as np
-
-from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.machine import memory_bytes
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
-from nat2deploy.measure.groups import Candidate, Group
+from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
-from nat2deploy.measure.networks import reference_workload
 from nat2deploy.measure.pinning import load_warning
 from nat2deploy.measure.prepared import prepare_and_measure
+from nat2deploy.measure.workloads import prepare_candidate, reference_workload
 from nat2deploy.target import Fingerprint, Target, fingerprint
 
 
@@ -96,15 +93,13 @@ class LocalDevice(Device):
                 self._reference = reference_workload(self.target)
             return prepare_and_measure(
                 group.name,
-                {name: partial(self._prepare, candidate) for name, candidate in group.candidates.items()},
+                {
+                    name: partial(prepare_candidate, candidate, self.target)
+                    for name, candidate in group.candidates.items()
+                },
                 self._reference,
                 seed=group.seed,
                 precision=group.precision,
                 time_limit_s=group.time_limit_s,
                 progress=progress,
             )
-
-    def _prepare(self, candidate: Candidate, rng: np.random.Generator) -> Run:
-        shape = (self.target.batch, *candidate.input_shape)
-        engine = compile_model(candidate.build(), self.target, shape)
-        return engine.prepare(rng.standard_normal(shape, dtype=np.float32))

@@ -15,8 +15,9 @@ def pinned_threads(target: Target) -> Iterator[None]:
     """Hold the calling thread on the target's cores, and PyTorch on its thread count; restore both.
 
     ONNX Runtime computes on the calling thread, which gets the first core to itself, and on workers that each
-    engine bound to the other cores when it was compiled. PyTorch's workers inherit the calling thread's
-    cores, so there it may use all of the target's.
+    engine bound to the other cores when it was compiled. OpenVINO computes on the calling thread too; its
+    workers, one pool a process, run where the system puts them. PyTorch's workers inherit the calling
+    thread's cores, so there it may use all of the target's.
 
     Raises:
         UserError: the target has more threads than this process may use cores.

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
+import torch
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork, build_block, reset_seeded
 from nat2deploy.cost.network_choice import Network
+from nat2deploy.engines.base import WHOLE, Borders
 from nat2deploy.space.signature import BlockSignature
 
 _OVERHEAD_SIZE = 8
+_REFERENCE_SHAPE = (40, 16, 16)
 
 
-class Candidate(Protocol):
-    """Something to measure: a plain module that is built when it is needed, and the shape of its input."""
+class Candidate(ABC):
+    """Something to measure: a plain module that is built when it is needed, and what it is compiled with."""
 
     @property
+    @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input without the batch."""
+        """Shape of the module's input without the batch."""
 
+    @property
+    def borders(self) -> Borders:
+        """Which ends lie inside a network: none, but for parts of one."""
+        return WHOLE
+
+    @property
+    def keeps_fp32(self) -> bool:
+        """Whether it runs in fp32 whatever the target's precision is."""
+        return False
+
+    @abstractmethod
     def build(self) -> nn.Module:
         """Return the module in evaluation mode; always with the same weights."""
 
 
 @dataclass(frozen=True)
-class Overhead:
+class Overhead(Candidate):
     """An engine that computes next to nothing: its latency is that of a call."""
 
     @property
@@ -35,14 +50,49 @@ class Overhead:
         """(8,)."""
         return (_OVERHEAD_SIZE,)
 
+    @property
+    def keeps_fp32(self) -> bool:
+        """True: converting to 8 bits and back would be most of its work."""
+        return True
+
     def build(self) -> nn.Module:
         """Return a ReLU."""
         return nn.ReLU().eval()
 
 
 @dataclass(frozen=True)
-class Block:
-    """A block alone, with weights drawn from ``seed``."""
+class Reference(Candidate):
+    """The reference workload: an inverted-residual block.
+
+    Its weights are constants, and so is its input: it is the same in every measurement, so its noise is the
+    machine's.
+    """
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(40, 16, 16)."""
+        return _REFERENCE_SHAPE
+
+    def build(self) -> nn.Module:
+        """Return convolutions in a MobileNet's proportions, so that it slows down when networks do."""
+        narrow = _REFERENCE_SHAPE[0]
+        wide = 6 * narrow
+        block = nn.Sequential(
+            nn.Conv2d(narrow, wide, 1),
+            nn.Hardswish(),
+            nn.Conv2d(wide, wide, 5, padding=2, groups=wide),
+            nn.Hardswish(),
+            nn.Conv2d(wide, narrow, 1),
+        )
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.fill_(0.01)
+        return block.eval()
+
+
+@dataclass(frozen=True)
+class Block(Candidate):
+    """A block as it is inside a network, with weights drawn from ``seed``."""
 
     signature: BlockSignature
     seed: int
@@ -52,6 +102,11 @@ class Block:
         """(C, H, W), or (C,) for a classifier."""
         return self.signature.input_shape
 
+    @property
+    def borders(self) -> Borders:
+        """Both ends, but for a stem's input and a classifier's output, which face the user."""
+        return Borders(input=self.signature.kind != "stem", output=self.signature.kind != "classifier")
+
     def build(self) -> nn.Module:
         """Return the block."""
         module = build_block(self.signature)
@@ -60,7 +115,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class WholeNetwork:
+class WholeNetwork(Candidate):
     """A whole network, with weights drawn from ``seed``."""
 
     network: Network

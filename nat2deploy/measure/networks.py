@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import nn
 
 from nat2deploy.engines.base import Engine
-from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
-from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
-from nat2deploy.measure.reference import REFERENCE_INPUT
-from nat2deploy.target import Target
-
-REFERENCE_SHAPE = (40, 16, 16)
+from nat2deploy.measure.prepared import random_input
+from nat2deploy.measure.workloads import reference_workload
 
 
 def measure_engines(
@@ -52,10 +46,7 @@ def measure_engines(
     target = max(targets, key=lambda target: target.backend == "torch")
     rng = np.random.default_rng(seed)
     with pinned_threads(target):
-        runs = {
-            name: engine.prepare(rng.standard_normal(engine.input_shape, dtype=np.float32))
-            for name, engine in engines.items()
-        }
+        runs = {name: engine.prepare(random_input(engine, rng)) for name, engine in engines.items()}
         return measure_interleaved(
             runs,
             seed=seed,
@@ -64,34 +55,3 @@ def measure_engines(
             reference=reference_workload(target),
             progress=progress,
         )
-
-
-def reference_workload(target: Target) -> Run:
-    """Return a fixed inverted-residual block on the target's backend and threads, ready to be timed.
-
-    Weights and input are constants: it is the same in every measurement, so its noise is the machine's.
-    """
-    shape = (target.batch, *REFERENCE_SHAPE)
-    return compile_model(reference_block(), target, shape).prepare(
-        np.full(shape, REFERENCE_INPUT, dtype=np.float32)
-    )
-
-
-def reference_block() -> nn.Module:
-    """Return the reference workload as a plain module that takes [B, *REFERENCE_SHAPE].
-
-    Pointwise and depthwise convolutions in a MobileNet's proportions, so that it slows down when networks do.
-    """
-    narrow = REFERENCE_SHAPE[0]
-    wide = 6 * narrow
-    block = nn.Sequential(
-        nn.Conv2d(narrow, wide, 1),
-        nn.Hardswish(),
-        nn.Conv2d(wide, wide, 5, padding=2, groups=wide),
-        nn.Hardswish(),
-        nn.Conv2d(wide, narrow, 1),
-    )
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.fill_(0.01)
-    return block.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from nat2deploy.cost.table import Entry, Milliseconds, Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.space.search_space import SearchSpace
+from nat2deploy.target import Target, fingerprint
 
 
 class BlockChunk(BaseModel):
@@ -63,6 +66,19 @@ class PartialProfile(BaseModel):
         """Write atomically; with None nothing is kept."""
         if path is not None:
             write_json(path, self.model_dump(mode="json"))
+
+
+def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) -> Target | None:
+    """Return which of ``targets`` the partial profile at ``path`` was measuring ``space`` on here, if any."""
+    try:
+        found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
+    except UserError:
+        return None
+    wanted = {"space": space.model_dump(mode="json"), "machine": fingerprint().model_dump(mode="json")}
+    if any(found.settings.get(name) != value for name, value in wanted.items()):
+        return None
+    measuring = found.settings.get("target")
+    return next((target for target in targets if target.model_dump(mode="json") == measuring), None)
 
 
 def open_partial(path: Path | None, settings: dict[str, Any]) -> tuple[PartialProfile, str]:

@@ -1,10 +1,12 @@
-"""Compile one candidate after the other, then measure all: the same here and on another device."""
+"""Draw inputs, compile one candidate after the other, then measure all: here and on another device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
@@ -12,6 +14,25 @@ from nat2deploy.measure.interleave import Measurement, Progress, measure_interle
 _PREPARING = 0.3
 
 Prepare = Callable[[np.random.Generator], Run]
+
+
+class TakesInput(Protocol):
+    """Says what the input of a network is like."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """With the batch first."""
+
+    @property
+    def input_type(self) -> type[np.float32] | type[np.uint8]:
+        """uint8 for a part of an int8 network."""
+
+
+def random_input(network: TakesInput, rng: np.random.Generator) -> NDArray[Any]:
+    """Draw an input of a network's shape and type: normal noise, or any bytes where it takes uint8."""
+    if network.input_type is np.uint8:
+        return rng.integers(0, 256, network.input_shape, dtype=np.uint8)
+    return rng.standard_normal(network.input_shape, dtype=np.float32)
 
 
 def prepare_and_measure(

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from nat2deploy.agent.job import FORM, JOB_FILE, MODELS
-from nat2deploy.engines.registry import compile_model
 from nat2deploy.engines.torch_eager import torch_threads
 from nat2deploy.errors import UserError
 from nat2deploy.files import sha256, write_json
-from nat2deploy.measure.groups import Group
+from nat2deploy.measure.groups import Candidate, Group, Reference
 from nat2deploy.measure.interleave import Progress
-from nat2deploy.measure.networks import REFERENCE_SHAPE, reference_block
+from nat2deploy.measure.workloads import compile_candidate
 from nat2deploy.target import Target
 
 
@@ -55,14 +52,14 @@ def write_job(
     check_target(target)
     (folder / MODELS).mkdir()
     with torch_threads(1):
-        reference = _entry(folder, target, "reference", reference_block(), REFERENCE_SHAPE)
+        reference = _entry(folder, target, "reference", Reference())
         entries = []
         total, done = sum(len(group.candidates) for group in groups), 0
         for group in groups:
             candidates = []
             for name, candidate in group.candidates.items():
                 progress(done / total, f"{group.name}: exporting {done + 1} of {total}")
-                candidates.append(_entry(folder, target, name, candidate.build(), candidate.input_shape))
+                candidates.append(_entry(folder, target, name, candidate))
                 done += 1
             entries.append(
                 {
@@ -78,6 +75,7 @@ def write_job(
         "profile": groups[0].profile,
         "threads": target.threads,
         "batch": target.batch,
+        "precision": target.precision,
         "settings": settings,
         "reference": reference,
         "groups": entries,
@@ -86,15 +84,12 @@ def write_job(
     return sha256(folder / JOB_FILE)
 
 
-def _entry(
-    folder: Path, target: Target, name: str, module: nn.Module, shape: tuple[int, ...]
-) -> dict[str, Any]:
-    """Export one module; candidates with the same bytes share a file."""
+def _entry(folder: Path, target: Target, name: str, candidate: Candidate) -> dict[str, Any]:
+    """Export one candidate; those with the same bytes share a file."""
     # The file depends on neither the threads nor the cores; here there may be fewer than on the device.
     here = target.model_copy(update={"threads": 1})
-    full = (target.batch, *shape)
     fresh = folder / "fresh.onnx"
-    compile_model(module, here, full).save(fresh)
+    compile_candidate(candidate, here).save(fresh)
     digest = hashlib.sha256(fresh.read_bytes()).hexdigest()
     fresh.replace(folder / MODELS / f"{digest}.onnx")
-    return {"name": name, "model": digest, "shape": list(full)}
+    return {"name": name, "model": digest}

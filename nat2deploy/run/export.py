@@ -4,54 +4,97 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.table import load_table
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.deploy.export import export_bundle
+from nat2deploy.data.sets import ImageData
+from nat2deploy.deploy.export import compile_engine, export_bundle
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.parity import run_all
+from nat2deploy.engines.base import Engine
+from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ExportConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.networks import open_network
 from nat2deploy.search.budget import parse_budgets
-from nat2deploy.target import Target, fingerprint
+from nat2deploy.target import PRECISIONS, Target, fingerprint
 from nat2deploy.training.evaluation import judge
+
+_CALIBRATION_IMAGES = 256
+_TEST_BATCH = 250
 
 
 def export(run_path: Path, config: ExportConfig, out: Path, report: Report = silent) -> Manifest:
     """Export a network of a run to ``out`` (a folder, or a .zip), with parity and latency evidence.
 
-    Latency is measured here only when the latency table is of this machine.
+    For an int8 target activations are calibrated on images of the training split, and the test accuracy is
+    that of the int8 engine. Latency is measured here only when the latency table is of this machine.
 
     Raises:
-        UserError: no run or network, ``out`` holds something else, or the engine does not agree with PyTorch.
+        UserError: no run or network, ``out`` holds something else, the engine does not run the table's
+            precision, or it does not agree with PyTorch.
     """
     search = RunDirectory(run_path).read_config(SearchConfig)
     report("export", 0, 3, "open the network")
     chosen, data = open_network(run_path, config.network)
     architecture = chosen.info.choice
     table = None if search.table is None else load_table(Path(search.table))
-    target = Target(backend=config.engine) if table is None else table.target
-    costs = CostModel(chosen.info.space, data.classes, table).costs(architecture)
+    target = _target(config, None if table is None else table.target)
+    # A table of another engine predicts nothing about this one.
+    predicting = None if table is None or table.target != target else table
+    costs = CostModel(chosen.info.space, data.classes, predicting).costs(architecture)
     report("export", 1, 3, "test accuracy")
-    test = judge(chosen.network, data, data.test, architecture.resolution)
+    preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
+    calibration = None
+    if target.precision == "int8":
+        calibration = data.train.subset(_CALIBRATION_IMAGES, search.settings.seed).images
+        top1 = _top1(compile_engine(chosen.network, target, preprocessing, calibration), data, preprocessing)
+    else:
+        top1 = judge(chosen.network, data, data.test, architecture.resolution).top1
     here = table is None or table.fingerprint.same_machine(fingerprint())
     report("export", 2, 3, "compile, compare and measure" if here else "compile and compare")
     manifest = export_bundle(
         chosen.network,
         out=out,
-        target=target.model_copy(update={"backend": config.engine}),
-        preprocessing=Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std),
+        target=target,
+        preprocessing=preprocessing,
         labels=data.labels,
         network_id=architecture.id,
         architecture=architecture.to_json(),
         space=chosen.info.space.name,
         budgets=parse_budgets(list(search.budgets)),
         costs=costs,
-        accuracy=(search.data, test.top1, test.images),
+        accuracy=(search.data, top1, len(data.test)),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
+        calibration_images=calibration,
         seed=search.settings.seed,
         time_limit_s=5.0 if here else None,
     )
     report("export", 3, 3, str(out))
     return manifest
+
+
+def _target(config: ExportConfig, measured: Target | None) -> Target:
+    """The table's target (the default one without a table), on the bundle's engine."""
+    if measured is None:
+        return Target(backend=config.engine)
+    if measured.precision not in PRECISIONS[config.engine]:
+        have = " and ".join(PRECISIONS[config.engine])
+        raise UserError(
+            f"the run's table is of target {measured}; a bundle for {config.engine} holds {have}, "
+            f"not {measured.precision}; search with a table of one of those"
+        )
+    return measured.model_copy(update={"backend": config.engine})
+
+
+def _top1(engine: Engine, data: ImageData, preprocessing: Preprocessing) -> float:
+    """The engine's share of right first classes on the test split."""
+    right = 0
+    for start in range(0, len(data.test), _TEST_BATCH):
+        here = slice(start, start + _TEST_BATCH)
+        inputs = preprocessing.apply(data.test.images[here]).numpy().astype(np.float32, copy=False)
+        right += int((run_all(engine, inputs).argmax(axis=1) == data.test.targets[here].numpy()).sum())
+    return right / len(data.test)

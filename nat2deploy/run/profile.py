@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure.backends import BackendChoice, BackendLatency, choose_backend
 from nat2deploy.measure.device import Device, LocalDevice
+from nat2deploy.measure.partial_profile import partial_target
 from nat2deploy.measure.plan import ProfilePlan
 from nat2deploy.measure.profiler import profile_space
 from nat2deploy.progress import Report, silent
 from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
-from nat2deploy.space.search_space import load_space
+from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.target import Target
+
+_SHARE_FOR_CHOICE = 0.1
+
+
+def fastest_backend(
+    space_config: SpaceConfig,
+    targets: Sequence[Target],
+    config: ProfileConfig,
+    out: Path,
+    *,
+    seed: int = 0,
+    report: Report = silent,
+) -> BackendChoice:
+    """Measure a few networks of a space on each target, to profile the fastest one into ``out``.
+
+    A tenth of the profile's time limit is measured for. Where a killed profile left finished blocks, the
+    choice is the one that it made.
+
+    Raises:
+        UserError: an input that cannot be used, or no backend that runs the networks here.
+    """
+    space = _space(space_config)
+    check_table_path(out)
+    before = partial_target(_partial(out), space, targets)
+    if before is not None:
+        return BackendChoice((BackendLatency(before, 1.0),), "chosen before the interruption", {})
+    return choose_backend(
+        space,
+        targets,
+        seed=seed,
+        time_limit_s=_SHARE_FOR_CHOICE * config.time_limit_s,
+        progress=lambda share, text: report("choose a backend", share, 1.0, text),
+    )
 
 
 def profile(
@@ -43,7 +79,7 @@ def profile(
     table = profile_space(
         plan,
         device,
-        partial=out.with_name(f".{out.name}.partial"),
+        partial=_partial(out),
         progress=lambda share, text: report("profile", share, 1.0, text),
     )
     save_table(table, out)
@@ -57,7 +93,7 @@ def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, 
         UserError: no such space, a resolution that it has not, or too few networks.
     """
     return ProfilePlan(
-        load_space(space_config.name).restrict(resolutions=space_config.resolutions),
+        _space(space_config),
         target,
         seed=seed,
         precision=config.precision,
@@ -92,7 +128,15 @@ def profile_once(
     if config.table is None and not out.exists():
         return profile(space_config, target, config, out, seed=seed, report=report)
     table = load_table(path)
-    table.check_space(load_space(space_config.name).restrict(resolutions=space_config.resolutions))
+    table.check_space(_space(space_config))
     if table.target != target:
         raise UserError(f"table {path} is of target {table.target}, not {target}; profile that target")
     return table
+
+
+def _space(config: SpaceConfig) -> SearchSpace:
+    return load_space(config.name).restrict(resolutions=config.resolutions)
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")

@@ -9,6 +9,7 @@ from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.table import LatencyTable, load_table
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
+from nat2deploy.engines.quantise import random_calibration
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.measure.environment import pinned_threads
@@ -166,7 +167,12 @@ def _measure(
         for index, evaluation in enumerate(networks):
             architecture = evaluation.architecture
             shape = (target.batch, 3, architecture.resolution, architecture.resolution)
-            engines[architecture.id] = compile_model(weights.supernet.extract(architecture), target, shape)
+            engines[architecture.id] = compile_model(
+                weights.supernet.extract(architecture),
+                target,
+                shape,
+                calibration=random_calibration(target, shape, seed),
+            )
             report("compile the front", index + 1, len(networks))
         measurement = measure_engines(
             engines,

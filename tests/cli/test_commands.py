@@ -97,6 +97,21 @@ def test_devices_lists_what_can_be_measured_and_why_the_rest_cannot(here):
     assert all(b["reason"] for b in listed.values())
 
 
+def test_the_fastest_backend_is_chosen_told_and_profiled(here, tmp_path, tiny_space_toml):
+    (tmp_path / "tiny.toml").write_text(tiny_space_toml)
+    limits = ("--interval", 0.5, "--time-limit", 5, "--calibration", 8, "--held-out", 8)
+    words = ("profile", "--backend", "auto", "--space", "tiny.toml", "--resolutions", 16, *limits)
+    done = here(*words, "--out", "t.json", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)
+    assert table == json.loads((tmp_path / "t.json").read_text())
+    lines = done.stderr.splitlines()
+    (first,) = (index for index, line in enumerate(lines) if line.startswith("backend "))
+    assert f"{table['target']['backend']}: the fastest on 6 networks" in lines[first]
+    assert lines[first + 1].split() == [table["target"]["backend"], "1.00"]
+    assert float(lines[first + 2].split()[1]) >= 1
+
+
 def test_help_and_version(here):
     assert "quickstart" in nat2deploy("--help").stdout
     assert nat2deploy("--version").stdout.strip()
@@ -142,6 +157,9 @@ def _assert_refused(run, arguments, words, inputs):
         (["profile", "--resolutions", "big", "--out", "t.json"], "big"),
         (["profile", "--threads", "1000", "--out", "t.json"], "1000"),
         (["profile", "--out", "t.txt"], ".json"),
+        (["profile", "--backend", "torch", "--precision", "int8", "--out", "t.json"], "torch runs fp32, not int8"),
+        (["profile", "--backend", "auto", "--precision", "int3", "--out", "t.json"], "no backend runs 'int3'"),
+        (["profile", "--backend", "auto", "--out", "t.txt"], ".json"),
         (["table", "show", "missing.json"], "missing.json"),
         (["table", "validate", "missing.json"], "missing.json"),
         (["table", "diff", "broken.json", "missing.json"], "broken.json"),

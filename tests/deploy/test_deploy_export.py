@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -14,11 +17,14 @@ from torch import Tensor, nn
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.parity import MAX_DIFFERENCE
 from nat2deploy.deploy.reference import load_reference
+from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target, fingerprint
 
 Export = Callable[..., Manifest]
+INT8 = Target(precision="int8")
 
 
 def test_the_model_file_says_what_the_module_says(exported: Path) -> None:
@@ -68,6 +74,29 @@ def test_the_module_is_left_as_it_was(export: Export) -> None:
 
 def test_a_bigger_batch_is_exported_as_such(export: Export) -> None:
     assert export(target=Target(batch=5)).input.shape == (5, 3, 16, 16)
+
+
+def test_an_int8_bundle_holds_8_bits_and_passes_its_own_checks(export: Export, tmp_path: Path) -> None:
+    manifest = export(target=INT8, calibration_images=make_images(40))
+    assert manifest.target == INT8
+    assert manifest.evidence.parity.max_difference > MAX_DIFFERENCE["fp32"]
+    model = onnx.load(tmp_path / "out" / "model.onnx")
+    assert {node.op_type for node in model.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    assert verify_bundle(tmp_path / "out", seed=0, time_limit_s=0.3).ok
+    words = [sys.executable, str(tmp_path / "out" / "run.py"), "--check"]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+
+def test_int8_without_calibration_is_refused(export: Export, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs calibration images"):
+        export(target=INT8)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_int8_engine_that_lost_its_way_is_refused(export: Export, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="8 bits are too few"):
+        export(target=INT8, calibration_images=torch.full((4, 3, 20, 28), 102, dtype=torch.uint8))
+    assert not (tmp_path / "out").exists()
 
 
 class Liar(nn.Module):

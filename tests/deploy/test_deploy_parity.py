@@ -5,7 +5,8 @@ import pytest
 from deploy_helpers import make_net
 
 from nat2deploy.deploy.manifest import Parity
-from nat2deploy.deploy.parity import agrees, compare, describe, run_all
+from nat2deploy.deploy.parity import LEAST_AGREEMENT, MAX_DIFFERENCE, agrees, compare, describe, run_all
+from nat2deploy.deploy.runner import run
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
@@ -36,6 +37,20 @@ def test_the_limits(difference: float, agreement: float, good: bool) -> None:
     parity = Parity(images=100, max_difference=difference, top1_agreement=agreement)
     assert agrees(parity) is good
     assert "100 images" in describe(parity)
+
+
+@pytest.mark.parametrize(
+    ("difference", "agreement", "good"),
+    [(0.25, 0.9, True), (0.26, 1.0, False), (0.0, 0.89, False)],
+)
+def test_the_limits_of_8_bits(difference: float, agreement: float, good: bool) -> None:
+    parity = Parity(images=100, max_difference=difference, top1_agreement=agreement)
+    assert agrees(parity, "int8") is good
+    assert not agrees(parity, "fp32")
+
+
+def test_the_bundles_runner_has_the_same_limits() -> None:
+    assert {p: (MAX_DIFFERENCE[p], LEAST_AGREEMENT[p]) for p in MAX_DIFFERENCE} == run.PARITY
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import onnxruntime
@@ -46,6 +47,7 @@ def test_backends_are_listed_with_reasons(monkeypatch, client):
     statuses = {status.name: status for status in available_backends()}
     assert {name for name, status in statuses.items() if status.available} == {
         *("onnxruntime", "torch"),
+        *(["openvino"] if find_spec("openvino") else []),
         *(["ssh"] if client else []),
     }
     assert statuses["onnxruntime"].version == onnxruntime.__version__
@@ -63,22 +65,35 @@ def test_cuda_reason_says_what_is_seen(monkeypatch, visible, word):
 
 
 def test_installed_but_unsupported_and_broken_packages_are_told_apart(monkeypatch):
-    monkeypatch.setattr(registry, "_version", lambda name: "9.9" if name in ("openvino", "torch") else "")
+    monkeypatch.setattr(registry, "_version", lambda name: "9.9" if name in ("tensorrt-rtx", "torch") else "")
 
     def broken(name):
         raise ImportError("libfoo.so is missing\nmore")
 
     monkeypatch.setattr(registry.importlib, "import_module", broken)
     statuses = {status.name: status for status in available_backends()}
-    assert statuses["openvino"].reason.startswith("installed, but")
+    assert statuses["tensorrt-rtx"].reason.startswith("installed, but")
+    assert statuses["openvino"].reason == "not installed; run `pip install 'nat2deploy[openvino]'`"
+    assert not statuses["openvino"].available
     assert statuses["tensorrt"].reason.startswith("not installed")
     assert (statuses["torch"].available, statuses["torch"].version) == (False, "9.9")
     assert statuses["torch"].reason == "cannot be imported: libfoo.so is missing"
 
 
+def test_a_missing_openvino_is_one_line_that_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(registry, "_version", lambda name: "")
+    monkeypatch.setitem(sys.modules, "openvino", None)  # what an import finds when it is not installed
+    monkeypatch.delitem(sys.modules, "nat2deploy.engines.openvino", raising=False)
+    with pytest.raises(
+        UserError, match=r"cannot be used: not installed; run `pip install 'nat2deploy\[openvino"
+    ):
+        compile_model(nn.Identity(), Target(backend="openvino"), SHAPE)
+
+
 def test_importing_the_registry_imports_no_backend():
     script = (
-        "import sys, nat2deploy.engines.registry; print({'torch', 'onnxruntime', 'onnx'} & set(sys.modules))"
+        "import sys, nat2deploy.engines.registry; "
+        "print({'torch', 'onnxruntime', 'openvino', 'onnx'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -7,7 +7,8 @@ from torch import nn
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
-from nat2deploy.measure.networks import measure_engines, reference_workload
+from nat2deploy.measure.networks import measure_engines
+from nat2deploy.measure.workloads import reference_workload
 from nat2deploy.target import Target
 
 SHAPE = (1, 3, 16, 16)
@@ -69,6 +70,8 @@ def test_what_cannot_be_compared_is_refused():
         measure_engines(engines, seed=0, time_limit_s=1)
 
 
-@pytest.mark.parametrize("target", [Target(), Target(backend="torch"), Target(batch=2)])
+@pytest.mark.parametrize(
+    "target", [Target(), Target(backend="torch"), Target(batch=2), Target(precision="int8")]
+)
 def test_reference_runs_on_every_target(target):
     assert reference_workload(target)() is None

@@ -11,9 +11,11 @@ from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure import partial_profile
 from nat2deploy.measure.device import Device, LocalDevice
 from nat2deploy.measure.groups import Block, Overhead
 from nat2deploy.measure.interleave import Measurement
+from nat2deploy.measure.partial_profile import partial_target
 from nat2deploy.measure.plan import CLASS_LADDER, ProfilePlan
 from nat2deploy.measure.profiler import profile_space, validate_table
 from nat2deploy.measure.statistics import Summary
@@ -164,6 +166,23 @@ def test_an_interrupted_profile_goes_on(machine, tmp_path):
     assert not before & set(blocks_of(machine))
     assert before | set(blocks_of(machine)) == set(table.entries)
     assert not partial.exists()
+
+
+def test_an_interrupted_profile_tells_its_target(machine, tmp_path, monkeypatch):
+    partial, others = tmp_path / ".partial", [Target(threads=2), Target(backend="torch")]
+    assert partial_target(partial, tiny_space(), [Target()]) is None
+    machine.fail_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        profile(machine, partial=partial)
+    assert partial_target(partial, tiny_space(), [*others, Target()]) == Target()
+    assert partial_target(partial, tiny_space(), others) is None
+    assert partial_target(partial, load_space("nano"), [Target()]) is None
+    there = fingerprint().model_copy(update={"cpu": "A board"})
+    with monkeypatch.context() as patch:
+        patch.setattr(partial_profile, "fingerprint", lambda: there)
+        assert partial_target(partial, tiny_space(), [Target()]) is None
+    partial.write_text("{")
+    assert partial_target(partial, tiny_space(), [Target()]) is None
 
 
 @pytest.mark.parametrize(

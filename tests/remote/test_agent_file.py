@@ -6,20 +6,23 @@ import inspect
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import onnx
 import pytest
 from devices import bare_environment, make_old_python, make_python
 from torch import nn
 
-from nat2deploy.agent.job import JOB_FILE, RESULT_FILE
-from nat2deploy.measure.groups import Group, Overhead
+from nat2deploy.agent.job import JOB_FILE, MODELS, RESULT_FILE
+from nat2deploy.measure.groups import Block, Candidate, Group, Overhead
 from nat2deploy.remote.agent_file import agent_modules, agent_source, imports
 from nat2deploy.remote.answers import ResultAnswer, group_measurement
 from nat2deploy.remote.packing import write_job
+from nat2deploy.space.lowering import every_signature
 from nat2deploy.target import Target, fingerprint
 
 
-class Convolution:
+class Convolution(Candidate):
     """A candidate that is no block of ours."""
 
     input_shape = (3, 8, 8)
@@ -99,6 +102,21 @@ def test_a_device_has_neither_torch_nor_pydantic_nor_this_package(device_python,
             cwd=tmp_path,
         )
         assert b"ModuleNotFoundError" in done.stderr
+
+
+def test_it_measures_8_bit_blocks_from_bytes_to_bytes(device_python, tmp_path, tiny_space):
+    blocks = {s.kind: Block(s, 0) for s in every_signature(tiny_space, (10,))}
+    only = replace(group("only"), candidates={"nothing": Overhead(), **blocks})
+    identity = make_job(tmp_path, only, target=Target(precision="int8"))
+    done = measure(device_python, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (candidates,) = (one["candidates"] for one in json.loads((tmp_path / JOB_FILE).read_text())["groups"])
+    models = {one["name"]: onnx.load(tmp_path / MODELS / f"{one['model']}.onnx") for one in candidates}
+    kinds = {name: model.graph.input[0].type.tensor_type.elem_type for name, model in models.items()}
+    assert kinds.pop("nothing") == kinds.pop("stem") == onnx.TensorProto.FLOAT
+    assert set(kinds) >= {"mbconv", "head", "classifier"} and set(kinds.values()) == {onnx.TensorProto.UINT8}
+    result = ResultAnswer.model_validate_json((tmp_path / RESULT_FILE).read_text())
+    assert list(group_measurement(result, identity, "only").summaries) == ["nothing", *blocks]
 
 
 def test_by_hand_it_measures_all_groups_and_goes_on_where_it_was(device_python, tmp_path):

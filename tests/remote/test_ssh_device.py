@@ -205,6 +205,8 @@ def test_jobs_that_nobody_went_on_with_are_forgotten(settings, sshd):
     [
         ("ssh://-oProxyCommand=true", (), "is no address"),
         ("ssh://a@b", ("--backend", "torch"), "backend torch cannot be measured on another device"),
+        ("ssh://a@b", ("--backend", "auto"), "an ssh device has onnxruntime only"),
+        ("ssh://a@b", ("--precision", "bf16"), "backend onnxruntime runs fp32 and int8, not bf16"),
         ("ssh://a@b", ("--ssh-option", "-v"), "KEY=VALUE"),
     ],
 )
