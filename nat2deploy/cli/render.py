@@ -112,8 +112,8 @@ def _front_table(front: Front) -> Table:
         "MACs",
         "params",
     ):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    table.add_column("resolution", justify="right")
+        table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+    table.add_column("px", justify="right")
     table.add_column("")
     for network in front.networks:
         latency: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ def _front_table(front: Front) -> Table:
                 "-" if seen is None else f"{seen.median_ms:.3f} ms",
             )
         best = front.best is not None and network.id == front.best.id
-        mark = "best" if best else "high trade-off" if network.high_tradeoff else ""
+        mark = "best" if best else "knee" if network.high_tradeoff else ""
         table.add_row(
             network.id,
             percent(network.top1),

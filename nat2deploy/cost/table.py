@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nat2deploy.cost.calibration import Calibration
 from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.measured import MeasuredLatency
 from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.tail import Tail
 from nat2deploy.errors import UserError
@@ -18,42 +19,20 @@ from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint, Target
 
-Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Relative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Entry(BaseModel):
+class Entry(MeasuredLatency):
     """One block, measured alone, and its exact counts for one image.
 
     ``converged`` says whether the confidence interval came within the precision asked for, in time.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    median_ms: Milliseconds
-    p95_ms: Milliseconds
-    p99_ms: Milliseconds
-    ci_low_ms: Milliseconds
-    ci_high_ms: Milliseconds
-    samples: Annotated[int, Field(ge=1)]
     converged: bool
     macs: Count
     params: Count
     activation_bytes: Count
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.ci_low_ms <= self.median_ms <= self.ci_high_ms:
-            raise ValueError("the median lies outside its confidence interval")
-        if not self.median_ms <= self.p95_ms <= self.p99_ms:
-            raise ValueError("median, 95th and 99th percentile are not in ascending order")
-        return self
-
-    def scaled(self, factor: float) -> Entry:
-        """Return the measurement as it would be on a machine ``factor`` times as slow."""
-        names = ("median_ms", "p95_ms", "p99_ms", "ci_low_ms", "ci_high_ms")
-        return self.model_copy(update={name: factor * getattr(self, name) for name in names})
 
 
 class LatencyTable(BaseModel):

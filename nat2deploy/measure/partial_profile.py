@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nat2deploy.cost.table import Entry, Milliseconds, Relative
+from nat2deploy.cost.measured import Milliseconds
+from nat2deploy.cost.table import Entry, Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
 from nat2deploy.space.search_space import SearchSpace

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from nat2deploy.cost.table import Milliseconds, Relative
+from nat2deploy.cost.measured import MeasuredLatency, Milliseconds
+from nat2deploy.cost.table import Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.measure.interleave import Measurement
@@ -24,24 +25,10 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SummaryAnswer(_Answer):
+class SummaryAnswer(MeasuredLatency):
     """A ``measure.statistics.Summary``."""
 
-    median_ms: Milliseconds
-    p95_ms: Milliseconds
-    p99_ms: Milliseconds
-    ci_low_ms: Milliseconds
-    ci_high_ms: Milliseconds
-    samples: Positive
     rounds: Positive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.ci_low_ms <= self.median_ms <= self.ci_high_ms:
-            raise ValueError("the median lies outside its confidence interval")
-        if not self.median_ms <= self.p95_ms <= self.p99_ms:
-            raise ValueError("median, 95th and 99th percentile are not in ascending order")
-        return self
 
 
 class MeasurementAnswer(_Answer):
