@@ -45,6 +45,9 @@ from nat2deploy.training.evaluation import SubNetworkEvaluator
 from nat2deploy.training.recalibrate import recalibrate
 
 Stage = tuple[Layer, ...]
+BRANCHING = (3, 1, 1)
+RECALIBRATION_IMAGES = 2000
+TEST_IMAGES = 5000
 BATCH = 50  # activations of this many images stay in the processor's cache
 
 
@@ -148,7 +151,9 @@ class TreeJudge:
     def __init__(self, supernet: SuperNetwork, data: ImageData, *, seed: int, test_images: int) -> None:
         self.supernet = supernet
         self.data = data
-        self.recalibration = SubNetworkEvaluator(data, seed=seed).recalibration
+        self.recalibration = SubNetworkEvaluator(
+            data, seed=seed, recalibration_images=RECALIBRATION_IMAGES
+        ).recalibration
         self.splits = {"validation": data.validation, "test": data.test.subset(test_images, seed)}
         self._stems: dict[int, Activations] = {}
 
@@ -208,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--supernet", default="nano-ee-d-fashion-mnist", help="a file, or a shipped name")
     parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--test-images", type=int, default=5000)
+    parser.add_argument("--test-images", type=int, default=TEST_IMAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backward", action="store_true", help="begin with the last tree")
     parser.add_argument("--out", type=Path, required=True, help="folder of forward.jsonl and backward.jsonl")
@@ -235,9 +240,6 @@ def main() -> None:
                     stream.flush()
             each = time.process_time() / judged
             print(f"{len(_done(arguments.out))} of {total}; {each:.2f} s of processor time each", flush=True)
-
-
-BRANCHING = (3, 1, 1)
 
 
 def _finished(tree: Node, done: set[str]) -> bool:

@@ -1,0 +1,223 @@
+"""Searches compared on the tabular benchmark: ours, the authors' presets, and peers.
+
+    python benchmarks/search.py --out searches --seeds 20 --processes 2
+    python benchmarks/search.py --out searches --ablation ours --settings latency-0.2 latency-0.3
+
+Each method gets the same number of evaluations of distinct architectures, under several budgets, and the same
+exact costs. Printed and drawn are, against the number of evaluations, the hypervolume that the feasible
+front covers between the budget and the best that is known, and the accuracy of the best network within the
+budget; means over seeds with 95 % bootstrap intervals, and a Mann-Whitney test against ours. Weights stay as
+they are, so nothing is adapted or judged again. The presets of NAT and NAT2 keep their policies, with first
+archives of 100 and no pre-processing, whose 3,000 evaluations would be all; all presets' surrogates have the
+same --folds. A run is a file: a command that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import search_methods as methods
+from rich.console import Console
+from rich.progress import Progress
+from search_report import report
+
+from nat2deploy.cost.table import load_table
+from nat2deploy.files import read_json, write_json
+from nat2deploy.search.budget import parse_budgets
+from nat2deploy.search.costs import Objectives
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.tabular import TabularBenchmark, load_tabular
+
+HERE = Path(__file__).parent
+EVALUATIONS = 350
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Budgets, and the costs that are objectives beside the error (those of the budgets unless given)."""
+
+    budgets: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+
+    def objectives(self, benchmark: TabularBenchmark) -> Objectives:
+        return Objectives(
+            benchmark.costs, benchmark.encoding, parse_budgets(list(self.budgets)), self.metrics
+        )
+
+
+SETTINGS = {
+    "latency-0.12": Setting(("latency<=0.12ms",)),
+    "latency-0.2": Setting(("latency<=0.2ms",)),
+    "latency-0.3": Setting(("latency<=0.3ms",)),
+    "params-100k": Setting(("params<=100k",)),
+    "p99-0.25": Setting(("latency.p99<=0.25ms",)),
+    "latency-in-params": Setting(("latency<=0.25ms", "params<=150k"), ("latency_ms",)),
+    "latency+params": Setting(("latency<=0.25ms", "params<=200k")),
+}
+
+FITTED = {"archive_size": 100, "preprocessing_factor": 1}
+METHODS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "nat": {"preset": "nat"},
+    "nat2": {"preset": "nat2", **FITTED},
+}
+PEERS = {
+    "random": methods.random_search,
+    "regularised-evolution": methods.regularised_evolution,
+    "nsga2": methods.nsga2,
+    "optuna-nsga2": methods.optuna("nsga2"),
+    "optuna-tpe": methods.optuna("tpe"),
+    "linas": methods.linas,
+}
+# One policy at a time: ours replaced by NAT2's, or NAT2's by NAT's.
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "ours": {
+        "first archive uniform": {"initialisation": "uniform-depth"},
+        "first archive stratified": {"initialisation": "stratified"},
+        "searcher nsga2": {"searcher": "nsga2"},
+        "searcher nsga3": {"searcher": "nsga3"},
+        "sampling lhs": {"sampling": "lhs"},
+        "subset gap-variance": {"subset": "gap-variance"},
+        "no exploration": {"exploration": 0.0},
+        "exploration 0.25": {"exploration": 0.25},
+        "update grow": {"update": "grow"},
+        "surrogate lightgbm": {"surrogates": ("lightgbm",), "surrogate_features": "integer"},
+        "surrogate process alone": {"surrogates": ("gaussian-process",)},
+        "no fold ensemble": {"surrogate_ensemble": False, "exploration": 0.0},
+        "first archive of 50": {"archive_size": 50},
+        "candidates 8": {"candidates": 8},
+    },
+    "nat2": {
+        "uniform genes, push": {"initialisation": "uniform-genes", "repair": "push"},
+        "grow": {"update": "grow"},
+        "one-hot": {"surrogate_features": "one-hot"},
+        "archive sampling": {"sampling": "archive"},
+        "greedy subset": {"subset": "greedy"},
+        "no fold ensemble": {"surrogate_ensemble": False},
+        "within budgets": {"initialisation": "within-budgets"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a method (or a variant of a preset) on a setting with a seed."""
+
+    setting: str
+    method: str
+    policies: tuple[tuple[str, Any], ...] | None
+    seed: int
+    path: Path
+
+
+@lru_cache(maxsize=1)
+def _benchmark(file: Path, table: Path) -> TabularBenchmark:
+    return load_tabular(file, load_table(table))
+
+
+def run(job: Job, file: Path, table: Path, evaluations: int) -> None:
+    """Do one run and write its file: what was judged, in order, and how long it took."""
+    benchmark = _benchmark(file, table)
+    task = methods.Task(benchmark, SETTINGS[job.setting].objectives(benchmark), evaluations)
+    _ = benchmark.model  # fitted once a process, outside the time that is taken
+    began = time.process_time()
+    search = PEERS[job.method] if job.policies is None else methods.nat2deploy(**dict(job.policies))
+    with contextlib.suppress(methods.Spent):
+        search(task, job.seed)
+    seconds = time.process_time() - began
+    encoding = benchmark.encoding
+    write_json(
+        job.path,
+        {
+            "setting": job.setting,
+            "method": job.method,
+            "seed": job.seed,
+            "processor_s": round(seconds, 2),
+            "genes": encoding.encode_all([e.architecture for e in task.trace]).tolist(),
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs, figures and picture")
+    parser.add_argument("--benchmark", type=Path, default=HERE / "tabular/nano-ee-d-fashion-mnist.npz")
+    parser.add_argument(
+        "--table", type=Path, default=HERE.parent / "latency_tables/nano-ee-d-28-32px-x86-1-thread.json"
+    )
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *PEERS], default=[*METHODS, *PEERS])
+    parser.add_argument("--ablation", choices=ABLATIONS, help="instead: each policy of a preset alone")
+    parser.add_argument("--variants", nargs="+", help="of the ablation; all unless given")
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
+    parser.add_argument("--folds", type=int, default=5, help="of all presets' surrogates")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    arguments = parser.parse_args()
+
+    common = {"surrogate_folds": arguments.folds}
+    if arguments.ablation is None:
+        compared = {m: {**METHODS[m], **common} if m in METHODS else None for m in arguments.methods}
+        reference = "ours"
+    else:
+        base, reference = {**METHODS[arguments.ablation], **common}, arguments.ablation
+        variants = ABLATIONS[arguments.ablation]
+        chosen = arguments.variants or variants
+        compared = {reference: base, **{f"{reference}: {v}": {**base, **variants[v]} for v in chosen}}
+    jobs = [
+        Job(
+            setting,
+            method,
+            None if policies is None else tuple(policies.items()),
+            seed,
+            arguments.out / setting / method.replace(" ", "-").replace(":", "") / f"{seed}.json",
+        )
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        for setting in arguments.settings
+        for method, policies in compared.items()
+    ]
+    for policies in compared.values():
+        if policies is not None:
+            SearchSettings(**policies)  # refuses what does not agree before anything runs
+    _run_all([job for job in jobs if not job.path.exists()], arguments)
+    runs = [read_json(job.path, "run") for job in jobs]
+    benchmark = _benchmark(arguments.benchmark, arguments.table)
+    tasks = {name: SETTINGS[name].objectives(benchmark) for name in arguments.settings}
+    name = "figures" if arguments.ablation is None else f"ablation-{arguments.ablation}"
+    figures = report(
+        benchmark, tasks, runs, reference, arguments.out / f"{name}.png", Console(stderr=arguments.json)
+    )
+    write_json(arguments.out / f"{name}.json", figures)
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def _run_all(jobs: list[Job], arguments: argparse.Namespace) -> None:
+    given = (arguments.benchmark, arguments.table, arguments.evaluations)
+    with Progress(console=Console(stderr=True)) as bars:
+        task = bars.add_task("runs", total=len(jobs))
+        if arguments.processes == 1:
+            for job in jobs:
+                run(job, *given)
+                bars.advance(task)
+            return
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        with ProcessPoolExecutor(arguments.processes) as pool:
+            for future in as_completed([pool.submit(run, job, *given) for job in jobs]):
+                future.result()
+                bars.advance(task)
+
+
+if __name__ == "__main__":
+    main()
