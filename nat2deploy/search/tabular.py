@@ -167,7 +167,7 @@ def load_tabular(path: Path, table: LatencyTable | None = None, noise_seed: int 
         value = json.loads(text)
     except FileNotFoundError as error:
         raise UserError(f"no {what}; check the path") from error
-    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
         raise UserError(f"{what} cannot be read; make it again with benchmarks/tabular_build.py") from error
     info = parse(TabularInfo, value, what)
     encoding = IntegerEncoding(info.space)

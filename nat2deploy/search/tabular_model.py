@@ -62,7 +62,8 @@ class TabularModel:
         """Predicted accuracies [N, K] of genes [N, G]: the mean of the trees and the ridge."""
         features = genes.astype(np.float64)
         trees = [np.mean([tree.predict(features) for tree in column], axis=0) for column in self._boosted]
-        found: Floats = (np.stack(trees, axis=1) + self._ridge.predict(self._pairs(genes))) / 2
+        pairs = self._ridge.predict(self._pairs(genes)).reshape(len(genes), -1)
+        found: Floats = (np.stack(trees, axis=1) + pairs) / 2
         return found
 
     def _trees(self, seed: int) -> HistGradientBoostingRegressor:
