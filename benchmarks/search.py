@@ -84,15 +84,15 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "first archive uniform": {"initialisation": "uniform-depth"},
         "first archive stratified": {"initialisation": "stratified"},
         "searcher nsga2": {"searcher": "nsga2"},
-        "searcher nsga3": {"searcher": "nsga3"},
         "sampling lhs": {"sampling": "lhs"},
         "subset gap-variance": {"subset": "gap-variance"},
-        "no exploration": {"exploration": 0.0},
+        "exploitation 0.125": {"exploitation": 0.125},
+        "exploitation 0.25": {"exploitation": 0.25},
         "exploration 0.25": {"exploration": 0.25},
         "update grow": {"update": "grow"},
         "surrogate lightgbm": {"surrogates": ("lightgbm",), "surrogate_features": "integer"},
         "surrogate process alone": {"surrogates": ("gaussian-process",)},
-        "no fold ensemble": {"surrogate_ensemble": False, "exploration": 0.0},
+        "no fold ensemble": {"surrogate_ensemble": False},
         "first archive of 50": {"archive_size": 50},
         "candidates 8": {"candidates": 8},
     },
@@ -197,11 +197,17 @@ def main() -> None:
     tasks = {name: SETTINGS[name].objectives(benchmark) for name in arguments.settings}
     name = "figures" if arguments.ablation is None else f"ablation-{arguments.ablation}"
     figures = report(
-        benchmark, tasks, runs, reference, arguments.out / f"{name}.png", Console(stderr=arguments.json)
+        benchmark, tasks, runs, reference, arguments.out / f"{name}.png", _console(arguments.json)
     )
     write_json(arguments.out / f"{name}.json", figures)
     if arguments.json:
         print(json.dumps(figures))
+
+
+def _console(to_stderr: bool) -> Console:
+    """Wide enough for the tables where nobody's window says how wide."""
+    console = Console(stderr=to_stderr)
+    return console if console.is_terminal else Console(stderr=to_stderr, width=150)
 
 
 def _run_all(jobs: list[Job], arguments: argparse.Namespace) -> None:

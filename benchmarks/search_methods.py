@@ -215,7 +215,8 @@ def optuna(sampler: str) -> Callable[[Task, int], None]:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for kind in (optuna.exceptions.ExperimentalWarning, FutureWarning):  # constraints, old and new
+            warnings.simplefilter("ignore", kind)
         encoding, objectives = task.encoding, task.objectives
         space = encoding.space
 

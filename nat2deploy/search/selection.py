@@ -49,19 +49,31 @@ class Greedy(SubsetSelection):
     """The farthest in cost from all chosen before, again and again.
 
     A share ``exploration`` of the candidates goes to where the surrogate's members disagree most, feasible
-    rows first: what is learnt there mends the surrogate.
+    rows first: what is learnt there mends the surrogate. A share ``exploitation`` goes to the lowest
+    predicted errors, feasible rows first: gaps in cost leave few for the most accurate networks.
     """
 
-    def __init__(self, exploration: float = 0.0) -> None:
+    def __init__(self, exploration: float = 0.0, exploitation: float = 0.0) -> None:
         self.exploration = exploration
+        self.exploitation = exploitation
 
     def _choose(
         self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
     ) -> Indices:
-        exploring = round(self.exploration * count)
-        chosen = select_diverse(objectives, violations, known, count - exploring)
-        left = np.setdiff1d(np.arange(len(objectives)), chosen)
-        unsure = left[np.lexsort((objectives[left, 0], -spread[left], np.maximum(violations[left], 0.0)))]
+        over = np.maximum(violations, 0.0)
+        exploiting = round(self.exploitation * count)
+        exploring = min(round(self.exploration * count), count - exploiting)
+        accurate = np.lexsort((objectives[:, 0], over))[:exploiting]
+        left = np.setdiff1d(np.arange(len(objectives)), accurate)
+        diverse = select_diverse(
+            objectives[left],
+            violations[left],
+            np.concatenate([known, objectives[accurate]]),
+            count - exploring - len(accurate),
+        )
+        chosen = np.concatenate([accurate, left[diverse]])
+        left = np.setdiff1d(left, chosen)
+        unsure = left[np.lexsort((objectives[left, 0], -spread[left], over[left]))]
         return np.concatenate([chosen, unsure[:exploring]])
 
 
@@ -87,6 +99,6 @@ class Even(SubsetSelection):
 
 
 SUBSETS: dict[str, Callable[[SearchSettings], SubsetSelection]] = {
-    "greedy": lambda settings: Greedy(settings.exploration),
+    "greedy": lambda settings: Greedy(settings.exploration, settings.exploitation),
     "gap-variance": lambda settings: Even(settings.subset_population, settings.subset_generations),
 }

@@ -81,6 +81,8 @@ class SearchSettings(BaseModel):
     """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
+    exploitation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of ``greedy``: the share of candidates that go to the lowest predicted errors."""
     subset_population: Annotated[int, Field(ge=4)] = 500
     """Of ``gap-variance``'s genetic algorithm."""
     subset_generations: Positive = 200
@@ -122,5 +124,11 @@ class SearchSettings(BaseModel):
         if self.exploration > 0 and not (self.surrogate_ensemble and self.subset == "greedy"):
             raise ValueError(
                 "exploration needs subset 'greedy' and a surrogate_ensemble whose folds disagree"
+            )
+        if self.exploitation > 0 and self.subset != "greedy":
+            raise ValueError("exploitation needs subset 'greedy'")
+        if self.exploration + self.exploitation > 1:
+            raise ValueError(
+                "exploration and exploitation are shares of the same candidates; at most 1 in all"
             )
         return self

@@ -78,12 +78,18 @@ def test_gaps_of_the_archives_front_are_closed():
     assert even(objectives, 1, known=known)[0] in (2, 3)
 
 
-@given(seeds, st.integers(1, 12), st.integers(0, 12), st.sampled_from(sorted(SUBSETS)), st.floats(0, 1))
-def test_no_infeasible_row_while_a_feasible_one_is_left(seed, count, feasible, name, exploration):
+# Of exploration and exploitation, both of the same candidates.
+shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda both: sum(both) <= 1)
+
+
+@given(seeds, st.integers(1, 12), st.integers(0, 12), st.sampled_from(sorted(SUBSETS)), shares)
+def test_no_infeasible_row_while_a_feasible_one_is_left(seed, count, feasible, name, shares):
     rng = np.random.default_rng(seed)
     objectives, spread = rng.random((12, 2)), rng.random(12)
     violations = np.where(np.arange(12) < feasible, 0.0, rng.random(12) + 0.01)
-    settings = SearchSettings(subset_population=8, subset_generations=2, exploration=exploration)
+    settings = SearchSettings(
+        subset_population=8, subset_generations=2, exploration=shares[0], exploitation=shares[1]
+    )
     chosen = SUBSETS[name](settings).choose(
         objectives, violations, rng.random((3, 2)), spread, count, seed=seed
     )
@@ -119,9 +125,9 @@ def test_the_same_seed_chooses_the_same():
 
 
 def test_the_settings_reach_the_policies():
-    settings = SearchSettings(exploration=0.3, subset_population=31, subset_generations=7)
+    settings = SearchSettings(exploration=0.3, exploitation=0.2, subset_population=31, subset_generations=7)
     greedy, by_gaps = (SUBSETS[name](settings) for name in ("greedy", "gap-variance"))
-    assert isinstance(greedy, Greedy) and greedy.exploration == 0.3
+    assert isinstance(greedy, Greedy) and (greedy.exploration, greedy.exploitation) == (0.3, 0.2)
     assert isinstance(by_gaps, Even) and (by_gaps.population, by_gaps.generations) == (31, 7)
 
 
@@ -135,3 +141,14 @@ def test_exploration_goes_to_where_members_disagree():
     assert chosen[3:] == sorted(left, key=lambda i: -spread[i])[:3]
     plain = Greedy().choose(objectives, nothing, known, spread, 6, seed=0)
     assert plain.tolist() == select_diverse(objectives, nothing, known, 6).tolist()
+
+
+def test_exploitation_goes_to_the_lowest_errors_and_the_rest_keeps_away_from_them():
+    rng = np.random.default_rng(2)
+    objectives, nothing, known = rng.random((20, 2)), np.zeros(20), rng.random((2, 2))
+    chosen = Greedy(exploitation=0.5).choose(objectives, nothing, known, nothing, 6, seed=0).tolist()
+    lowest = np.argsort(objectives[:, 0])[:3].tolist()
+    assert chosen[:3] == lowest
+    left = np.setdiff1d(np.arange(20), lowest)
+    others = select_diverse(objectives[left], nothing[left], np.concatenate([known, objectives[lowest]]), 3)
+    assert chosen[3:] == left[others].tolist()
