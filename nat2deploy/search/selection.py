@@ -61,8 +61,8 @@ class Greedy(SubsetSelection):
         self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
     ) -> Indices:
         over = np.maximum(violations, 0.0)
-        exploiting = round(self.exploitation * count)
-        exploring = min(round(self.exploration * count), count - exploiting)
+        exploring = round(self.exploration * count)
+        exploiting = min(round(self.exploitation * count), count - exploring)
         accurate = np.lexsort((objectives[:, 0], over))[:exploiting]
         left = np.setdiff1d(np.arange(len(objectives)), accurate)
         diverse = select_diverse(

@@ -67,7 +67,7 @@ class SearchSettings(BaseModel):
     surrogate_folds: Annotated[int, Field(ge=2)] = 10
     surrogate_ensemble: bool = True
     """The folds' models vote together; else one model fitted on everything predicts."""
-    searcher: Literal["nsga3", "nsga2", "by-objectives", "age-moea-2"] = "nsga3"
+    searcher: Literal["nsga3", "nsga2", "by-objectives", "age-moea-2"] = "by-objectives"
     """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
     sampling: Literal["archive", "lhs"] = "archive"
     """The first population: the archive's best and random draws, or an integer Latin hypercube."""
@@ -81,8 +81,9 @@ class SearchSettings(BaseModel):
     """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
-    exploitation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Of ``greedy``: the share of candidates that go to the lowest predicted errors."""
+    exploitation: Annotated[float, Field(ge=0, le=1)] = 0.125
+    """Of ``greedy``: the share of candidates that go to the lowest predicted errors, as far as
+    ``exploration`` leaves them."""
     subset_population: Annotated[int, Field(ge=4)] = 500
     """Of ``gap-variance``'s genetic algorithm."""
     subset_generations: Positive = 200
@@ -124,11 +125,5 @@ class SearchSettings(BaseModel):
         if self.exploration > 0 and not (self.surrogate_ensemble and self.subset == "greedy"):
             raise ValueError(
                 "exploration needs subset 'greedy' and a surrogate_ensemble whose folds disagree"
-            )
-        if self.exploitation > 0 and self.subset != "greedy":
-            raise ValueError("exploitation needs subset 'greedy'")
-        if self.exploration + self.exploitation > 1:
-            raise ValueError(
-                "exploration and exploitation are shares of the same candidates; at most 1 in all"
             )
         return self

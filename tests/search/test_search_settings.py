@@ -60,8 +60,7 @@ def test_every_surrogate_can_be_named_and_no_other():
         {"exploration": 1.5},
         {"exploration": 0.2, "surrogate_ensemble": False},
         {"exploration": 0.2, "subset": "gap-variance"},
-        {"exploitation": 0.2, "subset": "gap-variance"},
-        {"exploration": 0.6, "exploitation": 0.5},
+        {"exploitation": -0.1},
         {"subset_population": 3},
     ],
 )
