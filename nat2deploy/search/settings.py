@@ -81,7 +81,7 @@ class SearchSettings(BaseModel):
     """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
-    exploitation: Annotated[float, Field(ge=0, le=1)] = 0.125
+    exploitation: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to the lowest predicted errors, as far as
     ``exploration`` leaves them."""
     subset_population: Annotated[int, Field(ge=4)] = 500
