@@ -7,7 +7,7 @@ Inherited weights, BN recalibrated on 2,000 training images; the whole validatio
 once, stratified. With early exits the first stages of an architecture are an architecture too, and networks
 with the same first stages share everything before the stage in which they differ, batch-norm statistics
 included. So architectures are drawn as a tree, and each costs the work of its last stage alone; that each
-accuracy is what ``SubNetworkEvaluator`` finds is a test (tests/search/test_tabular.py).
+accuracy is what ``SubNetworkEvaluator`` finds is a test (test_tabular_evaluate.py).
 
 Every first stage at every resolution is judged. Later stages are drawn by systematic sampling over the
 stage's MACs, each depth as likely as another. Trees come in an order in which the first N spread over the
