@@ -74,7 +74,7 @@ def profile_space(
     )
     whole = _measure_networks(
         networks,
-        plan.network_groups(done.profile, networks, device.memory_bytes()),
+        plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s),
         device,
         _part(tell, _BLOCK_PROGRESS, 1.0),
     )
