@@ -1,0 +1,84 @@
+"""GPUs through PyTorch: a target's device, its errors in one line, and CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from nat2deploy.errors import UserError
+from nat2deploy.gpu import check_visible
+from nat2deploy.target import Target
+
+# Libraries choose kernels, allocate workspaces and compile in the first runs, none of which can be captured.
+_WARM_UPS = 3
+
+
+def device_of(target: Target) -> torch.device:
+    """Return PyTorch's device of a GPU target.
+
+    Raises:
+        UserError: PyTorch does not see it.
+    """
+    check_visible(target.gpu_index)
+    return torch.device(target.device)
+
+
+@contextmanager
+def gpu_errors(target: Target) -> Iterator[None]:
+    """Turn what a GPU cannot do into one line.
+
+    Raises:
+        UserError: not enough memory, or any other error of the GPU's libraries.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{target.device} has too little memory left for this network; lower the batch, or free it"
+        ) from error
+    except RuntimeError as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the target ({target}) cannot run this network: {line}") from error
+
+
+def replayed(
+    device: torch.device, launch: Callable[[], object], *, capture: bool = True
+) -> Callable[[], None]:
+    """Return what runs a GPU's work once and waits for its end.
+
+    The work is captured into a CUDA graph, so that a run is one launch, whatever it holds. The callable takes
+    the host's view: from before the launch to after the end. It is for the thread and the current stream that
+    this function was called with.
+
+    Args:
+        device: the GPU.
+        launch: starts the same work on the current stream each time, on memory that stays in place.
+        capture: whether the work can be captured; without it each run calls ``launch``.
+    """
+    with torch.cuda.device(device):
+        current = torch.cuda.current_stream(device)
+        # The default stream cannot be captured.
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                launch()
+            side.synchronize()
+            if capture:
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=side):
+                    launch()
+                start: Callable[[], object] = graph.replay
+            else:
+                start = launch
+    wait = current.synchronize
+
+    def call() -> None:
+        start()
+        wait()
+
+    call.__dict__["launch"] = launch  # keeps the memory that the graph works on
+    call()
+    return call
