@@ -23,7 +23,7 @@ def to_half(model: bytes, borders: Borders = WHOLE) -> bytes:
     proto = convert_float_to_float16(onnx.load_model_from_string(model), keep_io_types=faced)
     graph = proto.graph
     # The converter puts the conversion of the input last, where the format wants it before its readers.
-    nodes = sorted(graph.node, key=lambda node: INPUT not in node.input)
+    nodes = sorted(graph.node, key=lambda node: not (node.op_type == "Cast" and INPUT in node.input))
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)

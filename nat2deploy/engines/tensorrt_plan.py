@@ -26,7 +26,7 @@ _TAG = slice(1, 4)  # in front of it stands a letter that tells the packages apa
 
 def is_plan(data: bytes) -> bool:
     """Whether bytes are a plan of either package, not an ONNX file."""
-    return data[_TAG] == b"trt"
+    return data[_TAG] == b"trt" and data[:1].isalpha()
 
 
 @lru_cache(maxsize=2)
@@ -108,7 +108,7 @@ def _parse(trt: Any, log: Any, builder: Any, model: bytes, target: Target, sourc
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     log.errors.clear()
-    if not parser.parse(model):
+    if not parser.parse(model) or network.num_outputs == 0:
         told = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         reason = " ".join(told[0].split()) if told else log.reason()
         raise UserError(f"{source} does not load in {target.backend} {trt.__version__}: {reason}")
