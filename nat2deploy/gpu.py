@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from importlib import metadata
 from typing import Any
 
 from nat2deploy.errors import UserError
 
+_PACKAGES = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
 _TIMEOUT_S = 20
 _BUSY_PERCENT = 10
 # Old drivers know the reasons for a clock by another name.
@@ -61,6 +63,14 @@ def gpu_facts(index: int) -> dict[str, Any]:
     if clock_khz:
         facts["max_clock_mhz"] = clock_khz // 1000
     return {**facts, **driver_facts(f"GPU-{seen.uuid}")}
+
+
+def gpu_libraries() -> dict[str, str]:
+    """Return the versions of what computes on GPUs, by name; what is not installed is left out."""
+    torch = _torch()
+    found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    found.update((name, _version(name)) for name in _PACKAGES)
+    return {name: str(version) for name, version in found.items() if version}
 
 
 def gpu_memory_bytes(index: int) -> int:
@@ -117,6 +127,13 @@ def _query(gpu: str, *fields: str) -> list[str] | None:
         return None
     values = [value.strip() for value in done.stdout.strip().split(",")]
     return values if len(values) == len(fields) else None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _torch() -> Any:

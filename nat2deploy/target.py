@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
-from nat2deploy.gpu import check_visible, gpu_facts
+from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
 from nat2deploy.machine import machine_facts
 
 Backend = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"]
@@ -226,8 +226,11 @@ def fingerprint(device: str = "cpu") -> Fingerprint:
     Raises:
         UserError: no such GPU is visible.
     """
-    gpu = None if device == "cpu" else gpu_facts(int(device.removeprefix("cuda:")))
-    return Fingerprint(**machine_facts(), gpu=None if gpu is None else Gpu(**gpu))
+    here = Fingerprint(**machine_facts())
+    if device == "cpu":
+        return here
+    gpu = Gpu(**gpu_facts(int(device.removeprefix("cuda:"))))
+    return here.model_copy(update={"gpu": gpu, "libraries": {**here.libraries, **gpu_libraries()}})
 
 
 def _kind(device: str) -> DeviceKind:

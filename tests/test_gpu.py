@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -83,8 +85,11 @@ def one_gpu(monkeypatch):
 
 def test_facts_of_pytorch_and_the_driver_make_the_fingerprint(driver, one_gpu):
     driver(basic="580.95.05, 1500, 2500")
-    found = fingerprint("cuda:0").gpu
-    assert found.model_dump() == {
+    here = fingerprint("cuda:0")
+    assert here.libraries["cuda"] == torch.version.cuda
+    assert ("tensorrt-rtx-cu13" in here.libraries) is (find_spec("tensorrt_rtx") is not None)
+    assert set(here.libraries) >= set(fingerprint().libraries)
+    assert here.gpu.model_dump() == {
         "name": "NVIDIA Some",
         "compute_capability": "8.9",
         "memory_bytes": 24 << 30,

@@ -44,7 +44,10 @@ def gpu_errors(target: Target) -> Iterator[None]:
 
 
 def replayed(
-    device: torch.device, launch: Callable[[], object], *, capture: bool = True
+    device: torch.device,
+    launch: Callable[[], object],
+    *,
+    capturable: Callable[[torch.cuda.Stream], bool] = lambda stream: True,
 ) -> Callable[[], None]:
     """Return what runs a GPU's work once and waits for its end.
 
@@ -55,7 +58,7 @@ def replayed(
     Args:
         device: the GPU.
         launch: starts the same work on the current stream each time, on memory that stays in place.
-        capture: whether the work can be captured; without it each run calls ``launch``.
+        capturable: asked once the work has run on a stream; where it says no, each run calls ``launch``.
     """
     with torch.cuda.device(device):
         current = torch.cuda.current_stream(device)
@@ -66,19 +69,31 @@ def replayed(
             for _ in range(_WARM_UPS):
                 launch()
             side.synchronize()
-            if capture:
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, stream=side):
-                    launch()
-                start: Callable[[], object] = graph.replay
-            else:
-                start = launch
-    wait = current.synchronize
+            call = _captured(side, current, launch) if capturable(side) else _launched(side, launch)
+    call()
+    return call
+
+
+def _captured(
+    side: torch.cuda.Stream, current: torch.cuda.Stream, launch: Callable[[], object]
+) -> Callable[[], None]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):
+        launch()
+    replay, wait = graph.replay, current.synchronize
 
     def call() -> None:
-        start()
+        replay()
         wait()
 
     call.__dict__["launch"] = launch  # keeps the memory that the graph works on
-    call()
+    return call
+
+
+def _launched(side: torch.cuda.Stream, launch: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        with torch.cuda.stream(side):
+            launch()
+        side.synchronize()
+
     return call

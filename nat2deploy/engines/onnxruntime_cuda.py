@@ -76,6 +76,7 @@ def check_provider() -> None:
 def _session(model: bytes, target: Target, source: str) -> ort.InferenceSession:
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA's and cuDNN's libraries, which PyTorch's packages bring
+    ort.set_default_logger_severity(4)  # a page of text where the provider does not start
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL

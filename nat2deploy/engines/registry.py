@@ -96,6 +96,8 @@ def compile_ahead(
 def load_engine(path: Path, target: Target) -> Engine:
     """Load what ``Engine.save`` wrote, or an ONNX file of any origin with one input and one output.
 
+    For TensorRT a plan of ``compile_ahead`` will do, too.
+
     Raises:
         UserError: missing, not ONNX, not made for this target, or a backend that keeps nothing on disk.
     """

@@ -77,13 +77,12 @@ class TensorRtEngine(OnnxEngine):
     def _prepare(self, images: Array) -> Callable[[], None]:
         with gpu_errors(self.target), torch.cuda.device(self._device):
             given, result = self._buffers(images)
-            launch = partial(self._launch, given, result)
-            launch()  # TensorRT for RTX compiles its kernels in the first run
-            capturable = getattr(self._context, "is_stream_capturable", None)
-            stream = torch.cuda.current_stream(self._device)
-            return replayed(
-                self._device, launch, capture=capturable is None or capturable(stream.cuda_stream)
-            )
+            return replayed(self._device, partial(self._launch, given, result), capturable=self._capturable)
+
+    def _capturable(self, stream: torch.cuda.Stream) -> bool:
+        # TensorRT for RTX knows after the first run, which compiles its kernels; TensorRT is never asked.
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return ask is None or bool(ask(stream.cuda_stream))
 
     def _buffers(self, images: Array) -> tuple[torch.Tensor, torch.Tensor]:
         given = torch.from_numpy(np.array(images)).to(self._device, self._input_type)

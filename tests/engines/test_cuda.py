@@ -47,7 +47,7 @@ def test_a_replay_does_the_work_anew_and_waits_for_it(capture):
         for _ in range(20):
             result.copy_(given + 1)
 
-    call = replayed(device, launch, capture=capture)
+    call = replayed(device, launch, capturable=lambda stream: capture)
     before = len(calls)
     given.fill_(41)
     torch.cuda.synchronize()
