@@ -182,9 +182,12 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Measured networks, in order, and the machine meanwhile."""
+    """Measured networks, in order, and the machine meanwhile.
 
-    summaries: list[Summary]
+    With each summary goes the factor that puts it on the scale of the groups' median reference.
+    """
+
+    summaries: list[tuple[Summary, float]]
     noise_floor: float
     elapsed_s: float
 
@@ -249,20 +252,28 @@ def _measure_networks(
     networks: Sequence[Network], groups: Sequence[Group], device: Device, tell: Progress
 ) -> _Whole:
     """Measure whole networks, group by group."""
-    summaries: dict[str, Summary] = {}
-    noise, elapsed_s = [], 0.0
-    for index, group in enumerate(groups):
-        found = device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
-        summaries.update(found.summaries)
-        noise.append(found.noise_floor)
-        elapsed_s += found.elapsed_s
-    ordered = [summaries[network_name(index, network)] for index, network in enumerate(networks)]
-    return _Whole(ordered, float(np.median(noise)), elapsed_s)
+    found = [
+        device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
+        for index, group in enumerate(groups)
+    ]
+    references_ms = [measurement.reference_ms or 1.0 for measurement in found]
+    common_ms = float(np.median(references_ms))
+    summaries = {
+        name: (summary, common_ms / reference_ms)
+        for measurement, reference_ms in zip(found, references_ms, strict=True)
+        for name, summary in measurement.summaries.items()
+    }
+    return _Whole(
+        [summaries[network_name(index, network)] for index, network in enumerate(networks)],
+        float(np.median([measurement.noise_floor for measurement in found])),
+        sum(measurement.elapsed_s for measurement in found),
+    )
 
 
 def _network_entry(
-    network: Network, summary: Summary, role: Literal["calibration", "held-out"]
+    network: Network, measured: tuple[Summary, float], role: Literal["calibration", "held-out"]
 ) -> NetworkEntry:
+    summary, factor = measured
     return NetworkEntry(
         architecture=network.architecture.to_json(),
         classes=network.classes,
@@ -273,7 +284,7 @@ def _network_entry(
         ci_low_ms=summary.ci_low_ms,
         ci_high_ms=summary.ci_high_ms,
         samples=summary.samples,
-    )
+    ).scaled(factor)
 
 
 def _part(tell: Progress, start: float, end: float) -> Progress:
