@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine")
+LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine", "gpu")
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
@@ -24,13 +24,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
     "machine": (),  # asked by the target here, and by the agent on a device
-    "target": ("errors", "files", "machine"),
+    "gpu": ("errors",),
+    "target": ("errors", "files", "machine", "gpu"),
     "space": ("errors", "files"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
-    "engines": ("target", "errors", "files"),
+    "engines": ("target", "gpu", "errors", "files"),
     "cost": ("space", "target", "errors", "files", "version"),
-    "measure": ("engines", "space", "target", "machine", "blocks", "cost", "errors", "files", "version"),
+    "measure": (
+        *("engines", "space", "target", "machine", "gpu", "blocks", "cost"),
+        *("errors", "files", "version"),
+    ),
     # Runs on a device where nat2deploy is not: what of measure and engines it takes stays light, by a test.
     "agent": ("errors", "machine", "engines", "measure"),
     "remote": (

@@ -40,13 +40,21 @@ def profile(
     ] = None,
     device: Annotated[
         str,
-        typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime."),
+        typer.Option(
+            help="cpu, cuda:N, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime."
+        ),
     ] = "cpu",
     backend: Annotated[
-        str, typer.Option(help="onnxruntime, openvino, torch, or auto: the fastest of them, on this machine.")
+        str,
+        typer.Option(
+            help="onnxruntime, openvino, torch, tensorrt, tensorrt-rtx, or auto: the fastest on this machine."
+        ),
     ] = "onnxruntime",
     precision: Annotated[
-        str, typer.Option(help="Number format of the networks: fp32, int8, or bf16 (openvino).")
+        str,
+        typer.Option(
+            help="Number format of the networks: fp32, int8, fp16 (GPUs), or bf16 (openvino, torch)."
+        ),
     ] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
@@ -121,7 +129,7 @@ def profile(
 def devices(as_json: Json = False) -> None:
     """List what can be measured on here, and why the rest cannot."""
     from nat2deploy.cli.render import print_devices
-    from nat2deploy.engines.registry import available_backends
+    from nat2deploy.engines.status import available_backends
     from nat2deploy.target import fingerprint
 
     print_devices(available_backends(), fingerprint(), as_json=as_json)

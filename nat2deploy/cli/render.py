@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.deploy.bench import BenchRow
     from nat2deploy.deploy.manifest import Manifest
     from nat2deploy.deploy.verify import Verification
-    from nat2deploy.engines.registry import BackendStatus
+    from nat2deploy.engines.status import BackendStatus
     from nat2deploy.measure.backends import BackendChoice
     from nat2deploy.run.evaluate import EvaluatedNetwork
     from nat2deploy.run.front import Front

@@ -28,7 +28,7 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
         console.print(f"wrote {written}")
     console.print(f"space        {escape(table.space)}, resolutions {', '.join(map(str, table.resolutions))}")
     console.print(f"target       {table.target}")
-    console.print(f"machine      {escape(table.fingerprint.cpu)}, {table.fingerprint.cores} cores")
+    console.print(f"machine      {escape(str(table.fingerprint))}")
     console.print(f"entries      {len(table.entries)} blocks, noise floor {percent(table.noise_floor)}")
     certificate = table.certificate
     if certificate is None:

@@ -14,6 +14,7 @@ from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import lower
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import SearchSpace
+from nat2deploy.target import Gpu
 
 _NETWORKS = 200
 _CLASSES = 10
@@ -98,6 +99,16 @@ def compare_tables(
     )
 
 
+def _gpu(gpu: Gpu | None) -> dict[str, str]:
+    if gpu is None:
+        return {}
+    facts = gpu.model_dump(exclude={"name"})
+    words = {
+        f"GPU {name.replace('_', ' ')}": str(value) for name, value in facts.items() if value is not None
+    }
+    return {"GPU": gpu.name, **words}
+
+
 def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, str]]:
     """Everything around the measurements that is not the same."""
     rows = []
@@ -110,6 +121,7 @@ def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, 
                 "cores": str(machine.cores),
                 "instruction sets": ", ".join(machine.flags),
                 "governor": machine.governor,
+                **_gpu(machine.gpu),
                 "system": machine.system,
                 **{f"{name} version": version for name, version in machine.libraries.items()},
                 "resolutions": ", ".join(map(str, table.resolutions)),

@@ -75,7 +75,10 @@ def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) ->
         found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
     except UserError:
         return None
-    wanted = {"space": space.model_dump(mode="json"), "machine": fingerprint().model_dump(mode="json")}
+    if not targets:
+        return None
+    machine = fingerprint(targets[0].device).steady()
+    wanted = {"space": space.model_dump(mode="json"), "machine": machine}
     if any(found.settings.get(name) != value for name, value in wanted.items()):
         return None
     measuring = found.settings.get("target")

@@ -77,7 +77,7 @@ class ProfilePlan:
         return {
             "space": self.space.model_dump(mode="json"),
             "target": self.target.model_dump(mode="json"),
-            "machine": machine.model_dump(mode="json"),
+            "machine": machine.steady(),
             "version": __version__,
             "seed": self.seed,
             "precision": self.precision,

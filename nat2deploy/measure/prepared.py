@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.engines.ends import InputType
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
 
@@ -24,14 +25,16 @@ class TakesInput(Protocol):
         """With the batch first."""
 
     @property
-    def input_type(self) -> type[np.float32] | type[np.uint8]:
-        """uint8 for a part of an int8 network."""
+    def input_type(self) -> InputType:
+        """uint8 or int8 for a part of an int8 network."""
 
 
 def random_input(network: TakesInput, rng: np.random.Generator) -> NDArray[Any]:
-    """Draw an input of a network's shape and type: normal noise, or any bytes where it takes uint8."""
+    """Draw an input of a network's shape and type: normal noise, or any bytes where it takes bytes."""
     if network.input_type is np.uint8:
         return rng.integers(0, 256, network.input_shape, dtype=np.uint8)
+    if network.input_type is np.int8:
+        return rng.integers(-128, 128, network.input_shape, dtype=np.int8)
     return rng.standard_normal(network.input_shape, dtype=np.float32)
 
 

@@ -149,8 +149,8 @@ def validate_table(
     here = device.fingerprint()
     if not table.fingerprint.same_machine(here):
         raise UserError(
-            f"the latency table was measured on {table.fingerprint.cpu} ({table.fingerprint.cores} cores), "
-            f"this is {here.cpu} ({here.cores} cores); validate it there, or profile here"
+            f"the latency table was measured on {table.fingerprint}, this is {here}; validate it there, "
+            "or profile here"
         )
     rng = np.random.default_rng([seed, 2])
     chosen = choose_networks(

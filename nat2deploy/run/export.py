@@ -35,14 +35,14 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
 
     Raises:
         UserError: no run or network, ``out`` holds something else, the engine does not run the table's
-            precision, or it does not agree with PyTorch.
+            precision or device, or it does not agree with PyTorch.
     """
     search = RunDirectory(run_path).read_config(SearchConfig)
     report("export", 0, 3, "open the network")
     chosen, data = open_network(run_path, config.network)
     architecture = chosen.info.choice
     table = None if search.table is None else load_table(Path(search.table))
-    target = _target(config, None if table is None else table.target)
+    target = bundle_target(config, None if table is None else table.target)
     # A table of another engine predicts nothing about this one.
     predicting = None if table is None or table.target != target else table
     costs = CostModel(chosen.info.space, data.classes, predicting).costs(architecture)
@@ -77,12 +77,21 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     return manifest
 
 
-def _target(config: ExportConfig, measured: Target | None) -> Target:
-    """The table's target (the default one without a table), on the bundle's engine."""
+def bundle_target(config: ExportConfig, measured: Target | None) -> Target:
+    """Return the table's target (the default one without a table), on the bundle's engine.
+
+    Raises:
+        UserError: the bundle's engine runs neither the device nor the precision.
+    """
     if measured is None:
         return Target(backend=config.engine)
-    if measured.precision not in PRECISIONS[config.engine]:
-        have = " and ".join(PRECISIONS[config.engine])
+    if measured.kind != "cpu":
+        raise UserError(
+            f"the run's table is of target {measured}; a bundle for {config.engine} runs on the CPU; "
+            "search with a table of one"
+        )
+    if measured.precision not in PRECISIONS["cpu"][config.engine]:
+        have = " and ".join(PRECISIONS["cpu"][config.engine])
         raise UserError(
             f"the run's table is of target {measured}; a bundle for {config.engine} holds {have}, "
             f"not {measured.precision}; search with a table of one of those"

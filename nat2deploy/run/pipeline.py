@@ -17,7 +17,7 @@ from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import PipelineConfig, SearchConfig, SearchedSpace, load_pipeline
 from nat2deploy.run.directory import RunDirectory
-from nat2deploy.run.export import export
+from nat2deploy.run.export import bundle_target, export
 from nat2deploy.run.front import Front
 from nat2deploy.run.networks import FinetuneReport, finetune
 from nat2deploy.run.profile import profile_once
@@ -69,6 +69,7 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         UserError: an input that cannot be used, or no network keeps the budgets.
     """
     parse_budgets(list(config.budgets))
+    bundle_target(config.export, config.target)  # now, not after searching
     if config.train.supernet is not None:
         supernet_and_space(config.train.supernet, _searched(config))  # now, not after profiling
     run = RunDirectory(out)

@@ -133,6 +133,9 @@ def inputs(supernet, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "unknown.toml").write_text('data = "digits"\nbudget = []\n')
+    target = '[target]\ndevice = "cuda"\nbackend = "tensorrt"\nprecision = "fp16"\n'
+    (tmp_path / "gpu.toml").write_text(f'name = "gpu"\n{target}')
+    (tmp_path / "gpu-run.toml").write_text(f'data = "digits"\n{target}')
     shutil.copy(supernet, tmp_path)
     return tmp_path
 
@@ -152,6 +155,12 @@ def _assert_refused(run, arguments, words, inputs):
     ("arguments", "words"),
     [
         (["profile", "--device", "cuda:9", "--out", "t.json"], "cuda:9"),
+        (["profile", "--device", "cuda", "--threads", "2", "--out", "t.json"], "2 threads mean nothing on a GPU"),
+        (["profile", "--device", "cuda", "--backend", "openvino", "--out", "t.json"], "openvino does not run on cuda:0"),
+        (["profile", "--backend", "tensorrt", "--out", "t.json"], "tensorrt does not run on cpu"),
+        (["profile", "--profile", "gpu.toml", "--device", "ssh://pi@pi", "--out", "t.json"], "on their CPU only"),
+        (["table", "kit", "--profile", "gpu.toml", "--out", "k.zip"], "cuda:0 cannot be measured on another device"),
+        (["run", "gpu-run.toml"], "cuda:0 tensorrt fp16, batch 1; a bundle for onnxruntime runs on the CPU"),
         (["profile", "--space", "nono", "--out", "t.json"], "nono"),
         (["profile", "--resolutions", "28,29", "--out", "t.json"], "29"),
         (["profile", "--resolutions", "big", "--out", "t.json"], "big"),

@@ -3,7 +3,7 @@
 import pytest
 
 from nat2deploy.cli import render
-from nat2deploy.engines.registry import BackendStatus
+from nat2deploy.engines.status import BackendStatus
 from nat2deploy.measure.backends import BackendChoice, BackendLatency
 from nat2deploy.target import Target, fingerprint
 

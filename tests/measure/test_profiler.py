@@ -179,7 +179,7 @@ def test_an_interrupted_profile_tells_its_target(machine, tmp_path, monkeypatch)
     assert partial_target(partial, load_space("nano"), [Target()]) is None
     there = fingerprint().model_copy(update={"cpu": "A board"})
     with monkeypatch.context() as patch:
-        patch.setattr(partial_profile, "fingerprint", lambda: there)
+        patch.setattr(partial_profile, "fingerprint", lambda device: there)
         assert partial_target(partial, tiny_space(), [Target()]) is None
     partial.write_text("{")
     assert partial_target(partial, tiny_space(), [Target()]) is None
