@@ -134,7 +134,7 @@ def costs(
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs (1000; 10 for nano).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print an architecture's MACs, parameters and, with a table, its latency.
+    """Print an architecture's MACs, parameters, size, peak activation memory and, with a table, its latency.
 
     ks (kernels) and e (expansions) hold one value a present layer, or one a possible layer.
     """
@@ -148,13 +148,10 @@ def costs(
     architecture = parse_architecture(chosen, arch)
     measured = None if table is None else load_table(table)
     count = classes if classes is not None else (10 if chosen.name == "nano" else 1000)
-    found = CostModel(chosen, count, measured).costs(architecture)
-    values: dict[str, float] = {"macs": found.macs, "params": found.params, "size_mb": found.size_mb}
-    if found.latency_ms is not None:
-        values["latency_ms"] = found.latency_ms
+    values = CostModel(chosen, count, measured).values(architecture)
     if as_json:
         typer.echo(json.dumps({"id": architecture.id, **values}))
         return
     typer.echo(f"{architecture.id}  {architecture}")
     for key, value in values.items():
-        typer.echo(f"  {key:<11} {format_cost(key, value)}")
+        typer.echo(f"  {key:<14} {format_cost(key, value)}")

@@ -11,13 +11,25 @@ from typing import Literal
 
 from nat2deploy.errors import UserError
 
-Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb", "top1"]
+Metric = Literal[
+    "latency_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "energy_mj",
+    "macs",
+    "params",
+    "size_mb",
+    "memory_mb",
+    "top1",
+]
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _BUDGET = re.compile(
     rf"\s*([a-z0-9_.@]+)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*", re.ASCII | re.IGNORECASE
 )
 _TIME = {"ms": 1.0, "us": 1e-3, "s": 1e3}
+_ENERGY = {"mJ": 1.0, "uJ": 1e-3, "J": 1e3}
+_BYTES = {"MB": 1.0, "kB": 1e-3, "KB": 1e-3, "GB": 1e3}
 _COUNT = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 
 # Word -> (metric, what each unit is worth in the metric's own unit, an example).
@@ -25,9 +37,11 @@ _METRICS: dict[str, tuple[Metric, dict[str, float], str]] = {
     "latency": ("latency_ms", _TIME, "latency<=5ms"),
     "latency.p95": ("latency_p95_ms", _TIME, "latency.p95<=6ms"),
     "latency.p99": ("latency_p99_ms", _TIME, "latency.p99<=8ms"),
+    "energy": ("energy_mj", _ENERGY, "energy<=5mJ"),
     "macs": ("macs", _COUNT, "macs<=200M"),
     "params": ("params", _COUNT, "params<=3M"),
-    "size": ("size_mb", {"MB": 1.0, "kB": 1e-3, "KB": 1e-3}, "size<=4MB"),
+    "size": ("size_mb", _BYTES, "size<=4MB"),
+    "memory": ("memory_mb", _BYTES, "memory<=512kB"),
     "top1": ("top1", {"": 1.0, "%": 0.01}, "top1>=90%"),
 }
 
@@ -110,8 +124,10 @@ def format_cost(metric: str, value: float) -> str:
     """A cost with its unit, as people write it."""
     if metric.startswith("latency"):
         return f"{value:.3f} ms"
-    if metric == "size_mb":
-        return f"{value:.2f} MB"
+    if metric.startswith("energy"):
+        return f"{value:.3f} mJ"
+    if metric.startswith(("size", "memory")):
+        return f"{value:.2f} MB" if value >= 0.1 else f"{1e3 * value:.1f} kB"
     if metric == "top1":
         return f"{100 * value:.2f} %"
     for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nat2deploy.search.presets import PRESETS
 
 Positive = Annotated[int, Field(ge=1)]
-Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
+Metric = Literal[
+    "latency_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "energy_mj",
+    "macs",
+    "params",
+    "size_mb",
+    "memory_mb",
+]
 SurrogateName = Literal[
     "gradient-boosting",
     "extra-trees",
