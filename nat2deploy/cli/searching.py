@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, resolutions
+from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, Tables, resolutions, tables
 from nat2deploy.cli.progress import progress
 from nat2deploy.launch import launched
 
@@ -157,11 +157,13 @@ def search(
         str | None, typer.Option("--space", help="Refuse a super-network of another space.")
     ] = None,
     resolution_list: Resolutions = None,
-    table: Annotated[Path | None, typer.Option(help="A latency table of `nat2deploy profile`.")] = None,
+    table: Tables = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            "--budget", help="latency<=5ms, macs<=200M, params<=3M, size<=4MB or top1>=90%; repeatable."
+            "--budget",
+            help="latency<=5ms, latency.p99<=8ms, energy<=5mJ, macs<=200M, params<=3M, size<=4MB, "
+            "memory<=2MB or top1>=90%; latency@NAME<=5ms with tables of several targets; repeatable.",
         ),
     ] = None,
     preset: Annotated[
@@ -206,16 +208,19 @@ def search(
     }
     chosen.update({key: value for key, value in given.items() if value is not None})
     chosen["seed"] = seed
-    config = SearchConfig(
-        space=SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
-        supernet=supernet,
-        data=data,
-        table=None if table is None else str(table),
-        budgets=tuple(budget or ()),
-        allow_uncertified=allow_uncertified,
-        measure=measure,
-        settings=parse(SearchSettings, chosen, "search settings"),
-    )
+    unnamed, named = tables(table)
+    fields = {
+        "space": SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
+        "supernet": supernet,
+        "data": data,
+        "table": unnamed,
+        "tables": named,
+        "budgets": tuple(budget or ()),
+        "allow_uncertified": allow_uncertified,
+        "measure": measure,
+        "settings": parse(SearchSettings, chosen, "search settings"),
+    }
+    config = parse(SearchConfig, fields, "search")
     with progress() as report:
         front = run_search(config, out, report)
     print_front(front, out, as_json=as_json)

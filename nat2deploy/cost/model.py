@@ -89,6 +89,11 @@ class CostModel:
         self._energy = None if table is None else block_energies(table)
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """No names: there is one target, and its metrics bear none."""
+        return ()
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that can be asked for."""
         latencies = () if self.table is None else ("latency_ms", *self._percentiles)

@@ -8,7 +8,7 @@ VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 """What one value takes, of weights or of activations."""
 
 # Of an 8-bit layer, by output channel: the weights' scale (4) and zero point (1); with a bias also that, its
-# scale and its zero point (4 each). BN that no convolution takes in: scale (1), shift, mean, variance (4 each).
+# scale and its zero point (4 each). BN that no convolution takes in: scale (1), shift, mean, variance (4).
 _SCALED = 5
 _BIASED = 17
 _NORMALISED = 13

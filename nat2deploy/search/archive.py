@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ Role = Literal["archive", "candidate", "drawn"]
 class Evaluation:
     """One architecture judged with one version of the super-network's weights.
 
-    ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``params``, ``size_mb``).
+    ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``size_mb@pi5``, ...).
     """
 
     architecture: Architecture
@@ -65,6 +66,15 @@ class ArchiveFile:
     def of_version(self, version: int) -> list[Evaluation]:
         """All evaluations with a version of the weights, oldest first."""
         return [e for e in self.evaluations if e.version == version]
+
+    def look_up(self, costs: Callable[[list[Architecture]], list[dict[str, float]]]) -> None:
+        """Look up all costs anew, in memory: those of the file may be of an older version."""
+        found = costs([e.architecture for e in self.evaluations])
+        self.evaluations = [
+            replace(e, values={"top1": e.values["top1"], **values})
+            for e, values in zip(self.evaluations, found, strict=True)
+        ]
+        self._known = {(e.architecture, e.version): e for e in self.evaluations}
 
     def append(self, evaluation: Evaluation) -> None:
         """Add one finished evaluation; it is on disk when this returns."""

@@ -75,6 +75,8 @@ class Nat2Search:
         self.settings = settings
         self.listener = listener
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
+        if any(set(objectives.model.metrics) - e.values.keys() for e in self.file.evaluations):
+            self.file.look_up(objectives.costs_of)
         self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
         self.history: list[dict[str, Any]] = (
