@@ -150,9 +150,17 @@ def supernet_evaluate(
 
 
 def search(
-    supernet: Annotated[str, typer.Option("--supernet", help=_SUPERNET)],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")],
+    supernet: Annotated[str | None, typer.Option("--supernet", help=_SUPERNET)] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Start from an earlier search's archive, and its weights unless --supernet is given.",
+        ),
+    ] = None,
     space: Annotated[
         str | None, typer.Option("--space", help="Refuse a super-network of another space.")
     ] = None,
@@ -186,7 +194,8 @@ def search(
     """Search a super-network's sub-networks for the best within budgets (NAT2).
 
     Prints the front with predicted and then measured latency. The same command goes on with a run that
-    was stopped or killed.
+    was stopped or killed. A new search with other budgets, tables or data starts from an earlier one by
+    --from; accuracies that still hold are not measured again.
 
     Example: nat2deploy search --supernet w.safetensors --data digits --table t.json --budget 'latency<=1ms'
     --out run
@@ -194,9 +203,14 @@ def search(
     from nat2deploy.cli.render import print_front
     from nat2deploy.files import parse, read_toml
     from nat2deploy.run.config import SearchConfig, SearchedSpace
+    from nat2deploy.run.directory import RunDirectory
     from nat2deploy.run.search import search as run_search
     from nat2deploy.search.settings import SearchSettings
 
+    if supernet is None:
+        if start is None:
+            raise typer.BadParameter("give --supernet, or --from with an earlier run")
+        supernet = str(RunDirectory(start).supernet_path)
     chosen: dict[str, object] = {} if settings is None else read_toml(settings, "search settings")
     given = {
         "preset": preset,
@@ -212,6 +226,7 @@ def search(
     fields = {
         "space": SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
         "supernet": supernet,
+        "start": None if start is None else str(start),
         "data": data,
         "table": unnamed,
         "tables": named,

@@ -100,6 +100,8 @@ class SearchConfig(_Config):
     space: SearchedSpace = SearchedSpace()
     supernet: str
     """A file, or a shipped one's name."""
+    start: str | None = None
+    """An earlier run of the space, whose archive's best make the first one."""
     data: str
     table: str | None = None
     tables: Tables = {}

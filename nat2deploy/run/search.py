@@ -10,6 +10,7 @@ from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import Front, FrontNetwork, save_front
 from nat2deploy.run.measure_front import Found, measure_front, measured_values
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
+from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.budget import feasible, format_cost
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.tradeoff import high_tradeoff
@@ -28,16 +29,27 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     Raises:
         UserError: an input that cannot be used, or a budget that no architecture keeps.
     """
+    run = RunDirectory(out)
+    fresh = not run.config_path.exists()
+    if fresh and config.start is not None:
+        open_earlier(config.start)
     inputs = read_inputs(config)
     inputs.objectives.check_reachable()
-    run = RunDirectory(out)
+    if fresh:
+        check_start(config, inputs)
     run.begin(config)
     with run.locked():
         weights = SearchWeights(
             out, find_supernet(config.supernet), inputs.space, inputs.data, config.settings
         )
         loop = Nat2Search(
-            inputs.objectives, weights, inputs.data, config.settings, out, lambda s: _tell(report, s, inputs)
+            inputs.objectives,
+            weights,
+            inputs.data,
+            config.settings,
+            out,
+            lambda status: _tell(report, status, inputs),
+            warm_start(config, inputs, out),
         )
         try:
             loop.run()

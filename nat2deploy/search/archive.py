@@ -97,18 +97,30 @@ class ArchiveFile:
         if not self.path.exists():
             return []
         data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):  # killed while writing its last line
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # killed while writing its last line
             with self.path.open("r+b") as stream:
-                stream.truncate(len(whole))
-        evaluations = []
-        for number, text in enumerate(whole.splitlines(), start=1):
-            try:
-                line = _Line.model_validate(json.loads(text))
-                architecture = parse_architecture(self.space, dict(line.architecture))
-            except (ValidationError, ValueError, RecursionError, UserError) as error:
-                raise UserError(
-                    f"archive {self.path}, line {number} cannot be read; remove that line or start a new run"
-                ) from error
-            evaluations.append(Evaluation(architecture, line.version, line.role, line.loss, line.values))
-        return evaluations
+                stream.truncate(whole)
+        return read_archive(self.path, self.space)
+
+
+def read_archive(path: Path, space: SearchSpace) -> list[Evaluation]:
+    """Return the finished evaluations of an archive, oldest first, and leave the file as it is.
+
+    Raises:
+        UserError: missing, or a line that cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"no archive at {path}; a search writes one")
+    data = path.read_bytes()
+    evaluations = []
+    for number, text in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            line = _Line.model_validate(json.loads(text))
+            architecture = parse_architecture(space, dict(line.architecture))
+        except (ValidationError, ValueError, RecursionError, UserError) as error:
+            raise UserError(
+                f"archive {path}, line {number} cannot be read; remove that line or start a new run"
+            ) from error
+        evaluations.append(Evaluation(architecture, line.version, line.role, line.loss, line.values))
+    return evaluations

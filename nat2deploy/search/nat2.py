@@ -30,6 +30,7 @@ from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import best_surrogate
 from nat2deploy.search.survival import non_dominated
 from nat2deploy.search.update import best, objective_matrix, violation_vector
+from nat2deploy.search.warm_start import WarmStart
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.training.evaluation import SubNetworkEvaluator
@@ -57,7 +58,8 @@ class Nat2Search:
     """One search in a run directory: ``archive.jsonl``, ``supernet.safetensors``, ``history.json``.
 
     Everything but the evaluations follows from them and the seed, so a killed search goes on where it
-    was and ends with the same archive as an undisturbed one.
+    was and ends with the same archive as an undisturbed one. The first archive holds the architectures of
+    ``start``, which are judged unless their accuracy is known.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Nat2Search:
         settings: SearchSettings,
         folder: Path,
         listener: Listener | None = None,
+        start: WarmStart | None = None,
     ) -> None:
         self.objectives = objectives
         self.encoding = objectives.encoding
         self.weights = weights
         self.settings = settings
         self.listener = listener
+        self.start: WarmStart = start or {}
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
         if any(set(objectives.model.metrics) - e.values.keys() for e in self.file.evaluations):
             self.file.look_up(objectives.costs_of)
@@ -121,7 +125,7 @@ class Nat2Search:
             initialisation = INITIALISATIONS[settings.initialisation](settings.repair)
             rng = np.random.default_rng([settings.seed, 0])
             factor = settings.preprocessing_factor
-            drawn = initialisation.draw(self.objectives, rng, factor * settings.archive_size)
+            drawn = initialisation.draw(self.objectives, rng, factor * settings.archive_size, self.start)
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.reevaluate:
             merged = self.rounds.merged(version - 1)
@@ -131,7 +135,8 @@ class Nat2Search:
     def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> None:
         for index, architecture in enumerate(architectures):
             if self.file.find(architecture, version) is None:
-                accuracy = self.evaluator(self.weights.supernet, architecture)
+                known = self.start.get(architecture) if version == 0 else None
+                accuracy = known or self.evaluator(self.weights.supernet, architecture)
                 if not math.isfinite(accuracy.loss):
                     raise UserError(
                         f"architecture {architecture.id} gives no finite loss; adapt with a lower rate"
