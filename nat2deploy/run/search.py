@@ -13,6 +13,8 @@ from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.budget import feasible, format_cost
 from nat2deploy.search.nat2 import Nat2Search, Status
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.time_left import TimeLeft, in_words
 from nat2deploy.search.tradeoff import high_tradeoff
 from nat2deploy.search.update import objective_matrix
 from nat2deploy.search.weights import SearchWeights
@@ -48,7 +50,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             inputs.data,
             config.settings,
             out,
-            lambda status: _tell(report, status, inputs),
+            _Teller(report, inputs, config.settings),
             warm_start(config, inputs, out),
         )
         try:
@@ -59,19 +61,31 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
         return _finish(config, inputs, loop, run, weights, report)
 
 
-def _tell(report: Report, status: Status, inputs: SearchInputs) -> None:
-    words = []
-    if status.best is not None:
-        values = status.best.values
-        costs = ", ".join(format_cost(metric, values[metric]) for metric in inputs.objectives.axes)
-        words.append(f"best {100 * values['top1']:.2f} % at {costs}")
-    if status.hypervolume is not None:
-        words.append(f"hypervolume {status.hypervolume:.4f}")
-    if status.tau is not None:
-        words.append(f"tau {status.tau:.2f} ({status.surrogate})")
-    report(
-        f"round {status.round}/{status.rounds} {status.stage}", status.done, status.total, " · ".join(words)
-    )
+class _Teller:
+    """Says where a search is, in words."""
+
+    def __init__(self, report: Report, inputs: SearchInputs, settings: SearchSettings) -> None:
+        self.report = report
+        self.inputs = inputs
+        self.time_left = TimeLeft(settings)
+
+    def __call__(self, status: Status) -> None:
+        words = []
+        left_s = self.time_left(status)
+        if left_s is not None:
+            words.append(f"{in_words(left_s)} left")
+        if status.best is not None:
+            values = status.best.values
+            costs = ", ".join(format_cost(metric, values[metric]) for metric in self.inputs.objectives.axes)
+            words.append(f"best {status.best.architecture.id} {100 * values['top1']:.2f} % at {costs}")
+        if status.hypervolume is not None:
+            words.append(f"hypervolume {status.hypervolume:.4f}")
+        if status.tau is not None:
+            words.append(f"tau {status.tau:.2f} ({status.surrogate})")
+        if status.evaluations:
+            words.append(f"{status.evaluations} evaluations")
+        where = f"round {status.round}/{status.rounds} {status.stage}"
+        self.report(where, status.done, status.total, " · ".join(words))
 
 
 def _finish(

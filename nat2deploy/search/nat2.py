@@ -38,13 +38,18 @@ from nat2deploy.training.evaluation import SubNetworkEvaluator
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search is, for progress displays."""
+    """Where a search is, for progress displays.
+
+    ``round`` is the last one that was begun, ``version`` that of the weights.
+    """
 
     stage: str
     round: int
     rounds: int
     done: int
     total: int
+    version: int = 0
+    evaluations: int = 0
     best: Evaluation | None = None
     hypervolume: float | None = None
     tau: float | None = None
@@ -78,6 +83,7 @@ class Nat2Search:
         self.settings = settings
         self.listener = listener
         self.start: WarmStart = start or {}
+        self._version = 0
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
         if any(set(objectives.model.metrics) - e.values.keys() for e in self.file.evaluations):
             self.file.look_up(objectives.costs_of)
@@ -102,7 +108,7 @@ class Nat2Search:
         self.objectives.check_reachable()
         self.weights.prepare(self._training)
         while True:
-            version = self.weights.version
+            version = self._version = self.weights.version
             judged = self._judge(version)
             self._record(version, judged)
             if version >= self.settings.rounds:
@@ -191,6 +197,7 @@ class Nat2Search:
         fresh = np.array([row for row in evolved if row.tobytes() not in known], dtype=np.int64)
         fresh = fresh.reshape(-1, len(self.encoding))
         if len(fresh) == 0:
+            self._tell("evolve", 1, 1)
             return []
         costs = self.objectives.costs(fresh)
         violations = np.maximum(self.objectives.cost_violations(costs), 0.0).sum(axis=1)
@@ -203,6 +210,7 @@ class Nat2Search:
             settings.candidates,
             seed=settings.seed * 1013 + version,
         )
+        self._tell("evolve", 1, 1)
         return [self.encoding.decode(fresh[i]) for i in chosen]
 
     def _adapt(self, merged: list[Evaluation], version: int) -> None:
@@ -219,6 +227,8 @@ class Nat2Search:
         if settings.distribution != "categorical":
             self._tell("distribution", 0, 1)  # seconds a gene
         distribution = DISTRIBUTIONS[settings.distribution](self.encoding, genes)
+        if settings.distribution != "categorical":
+            self._tell("distribution", 1, 1)
 
         def sample(step: int) -> list[Architecture]:
             rng = np.random.default_rng([settings.seed, version, step, 2])
@@ -263,6 +273,8 @@ class Nat2Search:
                 self.settings.rounds,
                 done,
                 total,
+                self._version,
+                len(self.file.evaluations),
                 best_of(self.front()),
                 hypervolume,
                 tau.get("tau"),
