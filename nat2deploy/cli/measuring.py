@@ -17,8 +17,10 @@ from nat2deploy.cli.options import (
     Resolutions,
     Seed,
     Space,
+    Tables,
     TimeLimit,
     resolutions,
+    tables,
 )
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
@@ -138,31 +140,27 @@ def devices(as_json: Json = False) -> None:
 def costs(
     arch: Annotated[str, typer.Option(help='Such as {"ks":[..],"e":[..],"d":[..],"r":224,"w":1.0}.')],
     space: Space = "ofa-mbv3",
-    table: Annotated[Path | None, typer.Option(help="A latency table, for latency_ms.")] = None,
+    table: Tables = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs (1000; 10 for nano).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print an architecture's MACs, parameters and, with a table, its latency.
+    """Print an architecture's MACs, parameters, size, peak activation memory and, with a table, its latency.
 
     ks (kernels) and e (expansions) hold one value a present layer, or one a possible layer.
     """
-    from nat2deploy.cost.model import CostModel
-    from nat2deploy.cost.table import load_table
+    from nat2deploy.run.cost_source import cost_source
     from nat2deploy.search.budget import format_cost
     from nat2deploy.space.parsing import parse_architecture
     from nat2deploy.space.search_space import load_space
 
     chosen = load_space(space)
     architecture = parse_architecture(chosen, arch)
-    measured = None if table is None else load_table(table)
     count = classes if classes is not None else (10 if chosen.name == "nano" else 1000)
-    found = CostModel(chosen, count, measured).costs(architecture)
-    values: dict[str, float] = {"macs": found.macs, "params": found.params, "size_mb": found.size_mb}
-    if found.latency_ms is not None:
-        values["latency_ms"] = found.latency_ms
+    values = cost_source(chosen, count, *tables(table)).values(architecture)
     if as_json:
         typer.echo(json.dumps({"id": architecture.id, **values}))
         return
     typer.echo(f"{architecture.id}  {architecture}")
+    width = max(map(len, values))
     for key, value in values.items():
-        typer.echo(f"  {key:<11} {format_cost(key, value)}")
+        typer.echo(f"  {key:<{width}} {format_cost(key, value)}")

@@ -31,6 +31,38 @@ Data = Annotated[str, DATA]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
 
+Tables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--table",
+        metavar="[NAME=]FILE",
+        help="A latency table; for several targets repeated, each with its name: --table pi5=a.json.",
+    ),
+]
+
+
+def tables(given: list[str] | None) -> tuple[str | None, dict[str, str]]:
+    """Read ``a.json``, or several ``pi5=a.json``: the one without a name, and those by name.
+
+    Raises:
+        typer.BadParameter: several without a name, or two of one name.
+    """
+    named: dict[str, str] = {}
+    unnamed: list[str] = []
+    for word in given or ():
+        name, equals, path = word.partition("=")
+        if not equals or Path(word).exists():
+            unnamed.append(word)
+        elif name in named:
+            raise typer.BadParameter(f"--table: two tables are called '{name}'; give each target one name")
+        else:
+            named[name] = path
+    if len(unnamed) > 1 or (unnamed and named):
+        raise typer.BadParameter(
+            f"--table {unnamed[0]}: several tables need a name each, such as --table pi5={unnamed[0]}"
+        )
+    return (unnamed[0] if unnamed else None), named
+
 
 def resolutions(text: str | None) -> tuple[int, ...] | None:
     """Read ``28,32``.

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.files import parse, read_toml
+from nat2deploy.search.budget import is_target_name
 from nat2deploy.search.settings import Positive, SearchSettings
 from nat2deploy.target import Target
 
 Rate = Annotated[float, Field(gt=0, le=10)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _names(tables: dict[str, str]) -> dict[str, str]:
+    for name in tables:
+        if not is_target_name(name):
+            raise ValueError(f"a target cannot be called '{name[:60]}'; use letters, digits, - and _")
+    return tables
+
+
+Tables = Annotated[dict[str, str], AfterValidator(_names)]
+"""Files of latency tables, by their target's name."""
 
 
 class _Config(BaseModel):
@@ -40,6 +52,8 @@ class ProfileConfig(_Config):
 
     table: str | None = None
     """A table made before; nothing is measured then."""
+    tables: Tables = {}
+    """Tables made before, of several targets by name, instead; the bundle is for ``[export] target``."""
     precision: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     """Wanted relative half width of each entry's confidence interval."""
     time_limit_s: Seconds = 300.0
@@ -86,13 +100,23 @@ class SearchConfig(_Config):
     space: SearchedSpace = SearchedSpace()
     supernet: str
     """A file, or a shipped one's name."""
+    start: str | None = None
+    """An earlier run of the space, whose archive's best make the first one."""
     data: str
     table: str | None = None
+    tables: Tables = {}
+    """Tables of several targets by name, instead; their metrics then bear it, such as ``latency@pi5``."""
     budgets: tuple[str, ...] = ()
     allow_uncertified: bool = False
     measure: bool = True
-    """Measure the front on this machine when it is the table's."""
+    """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.table is not None and self.tables:
+            raise ValueError("give table, or tables of several targets by name, not both")
+        return self
 
 
 class FinetuneConfig(_Config):
@@ -115,6 +139,8 @@ class ExportConfig(_Config):
 
     network: str = "best"
     engine: Literal["onnxruntime"] = "onnxruntime"
+    target: str | None = None
+    """Which of the run's targets it is for, where there are several."""
 
 
 class PipelineConfig(_Config):
@@ -131,6 +157,15 @@ class PipelineConfig(_Config):
     search: SearchSettings = SearchSettings()
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        tables = self.profile.tables
+        if self.profile.table is not None and tables:
+            raise ValueError("profile: give table, or tables of several targets by name, not both")
+        if tables and self.export.target not in tables and (len(tables) > 1 or self.export.target):
+            raise ValueError(f"export: choose the bundle's target from {', '.join(tables)}")
+        return self
 
 
 def load_pipeline(path: Path) -> PipelineConfig:
