@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nat2deploy.clock_state import ClockState
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.machine import machine_facts
@@ -59,15 +60,12 @@ class Profile(BaseModel):
     target: Target
 
 
-class Fingerprint(BaseModel):
-    """What a latency depends on beside the target: the machine and the library versions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Fingerprint(ClockState):
+    """What a latency depends on beside the target: the machine, its clock and the library versions."""
 
     cpu: str
     flags: list[str]
     cores: int
-    governor: str
     system: str
     libraries: dict[str, str]
 

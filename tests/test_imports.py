@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine")
+LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine", "clock_state")
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
@@ -24,17 +24,21 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
     "machine": (),  # asked by the target here, and by the agent on a device
-    "target": ("errors", "files", "machine"),
+    "clock_state": (),  # part of the fingerprint, and of what a device says
+    "target": ("errors", "files", "machine", "clock_state"),
     "space": ("errors", "files"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
     "engines": ("target", "errors", "files"),
     "cost": ("space", "target", "errors", "files", "version"),
-    "measure": ("engines", "space", "target", "machine", "blocks", "cost", "errors", "files", "version"),
+    "measure": (
+        *("engines", "space", "target", "machine", "clock_state", "blocks", "cost"),
+        *("errors", "files", "version"),
+    ),
     # Runs on a device where nat2deploy is not: what of measure and engines it takes stays light, by a test.
     "agent": ("errors", "machine", "engines", "measure"),
     "remote": (
-        *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks"),
+        *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks", "clock_state"),
         *("errors", "files", "version", "__init__"),
     ),
     "data": ("errors", "files"),

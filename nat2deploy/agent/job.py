@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nat2deploy.errors import UserError
+from nat2deploy.machine import lasting_facts
 
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
@@ -72,9 +73,10 @@ class Job:
         """Return the groups that this machine has measured for this job, by name."""
         try:
             found = json.loads((self.folder / RESULT_FILE).read_bytes())
-            if found["job"] == self.identity and found["machine"] == machine:
+            same = lasting_facts(found["machine"]) == lasting_facts(machine)
+            if found["job"] == self.identity and same:
                 return dict(found["groups"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass  # nothing yet, or nothing of use
         return {}
 

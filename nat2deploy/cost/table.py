@@ -21,18 +21,23 @@ from nat2deploy.target import Fingerprint, Target
 
 Relative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+Energy = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Entry(MeasuredLatency):
     """One block, measured alone, and its exact counts for one image.
 
     ``converged`` says whether the confidence interval came within the precision asked for, in time.
+    ``energy_mj`` is the energy of one inference of the target's batch in mJ, None where it was not measured:
+    on a CPU that of all packages (RAPL), on a GPU that of the whole card (NVML). The power that these take
+    when idle is not subtracted.
     """
 
     converged: bool
     macs: Count
     params: Count
     activation_bytes: Count
+    energy_mj: Energy | None = None
 
 
 class LatencyTable(BaseModel):
@@ -63,6 +68,10 @@ class LatencyTable(BaseModel):
     certificate: Certificate | None = None
     networks: tuple[NetworkEntry, ...] = ()
     """Measured whole networks, by which calibration, tail and certificate can be checked again."""
+    clock_changes: tuple[str, ...] = ()
+    """What changed of the processor's frequency while the table was measured, or slowed it, in words."""
+    energy: str | None = None
+    """How the blocks' energy was measured, or why it was not; None in tables of old versions."""
     entries: Annotated[dict[str, Entry], Field(min_length=1)]
 
     @field_validator("entries")

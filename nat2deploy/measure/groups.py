@@ -145,6 +145,7 @@ class Group:
         seed: of the input images and of the visiting orders.
         precision: a candidate is done when its 95 % interval lies within this share of its median.
         time_limit_s: seconds of measuring; compiling comes on top.
+        energy_share: of the time limit, for measuring energy where the device has a meter.
     """
 
     name: str
@@ -153,3 +154,4 @@ class Group:
     seed: int
     precision: float
     time_limit_s: float
+    energy_share: float = 0.0

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nat2deploy.clock_state import ClockState
 from nat2deploy.cost.measured import Milliseconds
 from nat2deploy.cost.table import Entry, Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.machine import lasting_facts
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.target import Target, fingerprint
 
@@ -22,7 +24,8 @@ class BlockChunk(BaseModel):
     """Blocks that were measured interleaved, and the machine meanwhile.
 
     ``reference_ms`` is the reference workload's median, ``call_overhead_ms`` that of an engine that computes
-    next to nothing.
+    next to nothing. ``energy`` says how energy was measured, or why not; ``clocks`` are the processor's
+    before and after.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +35,8 @@ class BlockChunk(BaseModel):
     noise_floor: Relative
     drift: Relative
     elapsed_s: Relative
+    energy: str = ""
+    clocks: tuple[ClockState, ...] = ()
     entries: dict[str, Entry]
 
     def scaled(self, factor: float) -> dict[str, Entry]:
@@ -75,7 +80,8 @@ def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) ->
         found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
     except UserError:
         return None
-    wanted = {"space": space.model_dump(mode="json"), "machine": fingerprint().model_dump(mode="json")}
+    here = lasting_facts(fingerprint().model_dump(mode="json"))
+    wanted = {"space": space.model_dump(mode="json"), "machine": here}
     if any(found.settings.get(name) != value for name, value in wanted.items()):
         return None
     measuring = found.settings.get("target")

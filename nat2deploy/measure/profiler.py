@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from nat2deploy.clock_state import ClockState, clock_changes
 from nat2deploy.cost.activations import activation_bytes
 from nat2deploy.cost.certificate import Certificate
 from nat2deploy.cost.fitting import certify_networks, fit_table
@@ -78,7 +79,13 @@ def profile_space(
         device,
         _part(tell, _BLOCK_PROGRESS, 1.0),
     )
+    clocks = [*blocks.clocks, *whole.clocks]
+    if clocks:
+        # The machine as it was at work, on the core that was measured on.
+        here = here.model_copy(update=clocks[-1].model_dump())
     table, word = _fit(plan, here, blocks, networks, whole)
+    for change in table.clock_changes:
+        tell(1.0, f"the processor's clock did not stay the same: {change}")
     if partial is not None:
         partial.unlink(missing_ok=True)
     device.finish()
@@ -108,6 +115,8 @@ def _fit(
         drift=blocks.drift,
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
         networks=tuple(measured),
+        clock_changes=tuple(clock_changes([*blocks.clocks, *whole.clocks])),
+        energy=blocks.energy,
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
     )
     table, why_not = fit_table(
@@ -178,6 +187,8 @@ class _Blocks:
     noise_floor: float
     drift: float
     elapsed_s: float
+    energy: str
+    clocks: list[ClockState]
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,7 @@ class _Whole:
     summaries: list[Summary]
     noise_floor: float
     elapsed_s: float
+    clocks: list[ClockState]
 
 
 def _measure_blocks(
@@ -211,11 +223,18 @@ def _chunk(signatures: Sequence[BlockSignature], found: Measurement) -> BlockChu
         noise_floor=found.noise_floor,
         drift=found.drift,
         elapsed_s=found.elapsed_s,
-        entries={s.key: _entry(s, found.summaries[s.key], found.converged[s.key]) for s in signatures},
+        energy=found.energy_word,
+        clocks=_clocks(found),
+        entries={s.key: _entry(s, found) for s in signatures},
     )
 
 
-def _entry(signature: BlockSignature, summary: Summary, converged: bool) -> Entry:
+def _clocks(found: Measurement) -> tuple[ClockState, ...]:
+    return tuple(ClockState.model_validate(facts) for facts in found.clocks)
+
+
+def _entry(signature: BlockSignature, found: Measurement) -> Entry:
+    summary = found.summaries[signature.key]
     return Entry(
         median_ms=summary.median_ms,
         p95_ms=summary.p95_ms,
@@ -223,10 +242,11 @@ def _entry(signature: BlockSignature, summary: Summary, converged: bool) -> Entr
         ci_low_ms=summary.ci_low_ms,
         ci_high_ms=summary.ci_high_ms,
         samples=summary.samples,
-        converged=converged,
+        converged=found.converged[signature.key],
         macs=signature.macs,
         params=signature.params,
         activation_bytes=activation_bytes(signature),
+        energy_mj=None if found.energy_mj is None else found.energy_mj[signature.key],
     )
 
 
@@ -242,6 +262,8 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
         elapsed_s=sum(chunk.elapsed_s for chunk in chunks),
+        energy=" | ".join(dict.fromkeys(chunk.energy for chunk in chunks if chunk.energy)),
+        clocks=[clock for chunk in chunks for clock in chunk.clocks],
     )
 
 
@@ -251,13 +273,15 @@ def _measure_networks(
     """Measure whole networks, group by group."""
     summaries: dict[str, Summary] = {}
     noise, elapsed_s = [], 0.0
+    clocks: list[ClockState] = []
     for index, group in enumerate(groups):
         found = device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
         summaries.update(found.summaries)
         noise.append(found.noise_floor)
         elapsed_s += found.elapsed_s
+        clocks += _clocks(found)
     ordered = [summaries[network_name(index, network)] for index, network in enumerate(networks)]
-    return _Whole(ordered, float(np.median(noise)), elapsed_s)
+    return _Whole(ordered, float(np.median(noise)), elapsed_s, clocks)
 
 
 def _network_entry(

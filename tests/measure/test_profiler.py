@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nat2deploy.measure.plan as plan_module
+from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
@@ -52,6 +53,8 @@ class Machine(Device):
         self.speed = 1.0
         self.sessions = []
         self.fail_after = None
+        self.metered = False
+        self.clocks = ()
         self.rng = np.random.default_rng(0)
 
     def fingerprint(self):
@@ -93,7 +96,20 @@ class Machine(Device):
             discarded_rounds=0,
             interrupted_share=0.0,
             elapsed_s=1.0,
+            **self.energy(group, summaries),
+            clocks=self.clocks,
         )
+
+    def energy(self, group, summaries):
+        """Two watts, where the machine has a meter and somebody asks."""
+        if not group.energy_share:
+            return {}
+        if not self.metered:
+            return {"energy_word": "no meter here"}
+        return {
+            "energy_mj": {name: 2 * s.median_ms for name, s in summaries.items()},
+            "energy_word": "a meter",
+        }
 
 
 @pytest.fixture
@@ -125,6 +141,43 @@ def test_every_block_once_and_a_certificate(machine, tmp_path):
     assert table.elapsed_s == pytest.approx(len(machine.sessions))
     save_table(table, tmp_path / "table.json")
     assert load_table(tmp_path / "table.json") == table
+
+
+def test_energy_is_in_the_table_or_why_not(machine, tmp_path):
+    table = profile(machine)
+    assert table.energy == "no meter here" and {e.energy_mj for e in table.entries.values()} == {None}
+    assert energy_words(table) == "not measured: no meter here"
+    machine.metered = True
+    table = profile(machine)
+    assert energy_words(table) == f"{len(table.entries)} of {len(table.entries)} blocks: a meter"
+    for entry in table.entries.values():
+        assert entry.energy_mj == pytest.approx(2 * entry.median_ms, rel=0.1)
+    save_table(table, tmp_path / "table.json")
+    assert load_table(tmp_path / "table.json") == table
+
+
+def test_energy_and_clock_of_an_interrupted_profile_are_kept(machine, tmp_path):
+    partial = tmp_path / "partial.json"
+    machine.metered, machine.fail_after = True, 2
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0}, {"governor": "performance", "mhz": 3010.0})
+    with pytest.raises(KeyboardInterrupt):
+        profile(machine, partial=partial)
+    machine.fail_after = None
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0}, {"governor": "powersave", "mhz": 1500.0})
+    said = []
+    table = profile(machine, partial=partial, progress=lambda share, text: said.append(text))
+    assert all(entry.energy_mj > 0 for entry in table.entries.values()) and table.energy == "a meter"
+    assert "governor changed from performance to powersave" in table.clock_changes
+    assert "frequency between 1500 and 3010 MHz" in table.clock_changes
+    assert sum(text.startswith("the processor's clock did not stay the same") for text in said) == len(
+        table.clock_changes
+    )
+    assert (table.fingerprint.governor, table.fingerprint.mhz) == ("powersave", 1500.0)
+
+
+def test_a_machine_that_stays_as_it_is_has_no_changes(machine):
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0},) * 2
+    assert profile(machine).clock_changes == ()
 
 
 def test_the_table_predicts_networks_that_were_never_measured(machine):
