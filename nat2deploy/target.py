@@ -12,6 +12,7 @@ from nat2deploy.clock_state import ClockState
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.machine import machine_facts
+from nat2deploy.shipped import find_file
 
 Backend = Literal["onnxruntime", "openvino", "torch"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -75,11 +76,14 @@ class Fingerprint(ClockState):
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile TOML.
+    """Read a profile TOML; a shipped one's name is enough.
 
     Raises:
         UserError: missing, not TOML, or a field that does not fit.
     """
+    path = find_file(path, "profiles")
+    if path.name == str(path) and not path.suffix and not path.exists():
+        raise UserError(f"no profile '{path}'; `nat2deploy profiles` lists those that come with the package")
     return parse(Profile, read_toml(path, "profile"), f"profile {path}")
 
 

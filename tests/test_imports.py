@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine", "clock_state")
+LEAVES = (
+    "errors",
+    "files",
+    "version",
+    "progress",
+    "launch",
+    "batch_norm",
+    "machine",
+    "clock_state",
+    "shipped",
+)
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
@@ -25,12 +35,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "files": ("errors",),
     "machine": (),  # asked by the target here, and by the agent on a device
     "clock_state": (),  # part of the fingerprint, and of what a device says
-    "target": ("errors", "files", "machine", "clock_state"),
+    "shipped": (),  # names of files: asked by who reads them
+    "target": ("errors", "files", "machine", "clock_state", "shipped"),
     "space": ("errors", "files"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
     "engines": ("target", "errors", "files"),
-    "cost": ("space", "target", "errors", "files", "version"),
+    "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped"),
     "measure": (
         *("engines", "space", "target", "machine", "clock_state", "blocks", "cost"),
         *("errors", "files", "version"),

@@ -1,4 +1,4 @@
-"""profile, devices, costs."""
+"""profile, profiles, devices, costs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from nat2deploy.errors import UserError
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(profile)
+    app.command()(profiles)
     app.command()(devices)
     app.command()(costs)
 
@@ -36,7 +37,7 @@ def profile(
     space: Space = "nano",
     profile_file: Annotated[
         Path | None,
-        typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
+        typer.Option("--profile", help="A target by name (see `nat2deploy profiles`) or a file."),
     ] = None,
     device: Annotated[
         str,
@@ -77,6 +78,7 @@ def profile(
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
+    from nat2deploy.run.profiles import shipped_tables
     from nat2deploy.target import load_profile, make_target, make_targets
 
     space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
@@ -101,7 +103,12 @@ def profile(
         target = choice.fastest
     else:
         if profile_file is not None:
-            target = load_profile(profile_file).target
+            chosen = load_profile(profile_file)
+            if chosen.power_mode:
+                typer.echo(f"profile {chosen.name}: the device should be in: {chosen.power_mode}", err=True)
+            if not shipped_tables(chosen):
+                typer.echo(f"profile {chosen.name}: no table of ours was measured on this target", err=True)
+            target = chosen.target
             device, backend, precision = target.device, target.backend, target.precision
             threads, batch = target.threads, target.batch
         target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
@@ -116,6 +123,14 @@ def profile(
             report=report,
         )
     print_table(table, as_json=as_json, written=out)
+
+
+def profiles(as_json: Json = False) -> None:
+    """List the targets that come with the package, and the tables that were measured on each."""
+    from nat2deploy.cli.render import print_profiles
+    from nat2deploy.run.profiles import shipped_profiles
+
+    print_profiles(shipped_profiles(), as_json=as_json)
 
 
 def devices(as_json: Json = False) -> None:

@@ -15,6 +15,7 @@ from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.tail import Tail
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.shipped import find_file
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint, Target
@@ -129,11 +130,12 @@ class LatencyTable(BaseModel):
 
 
 def load_table(path: Path) -> LatencyTable:
-    """Read a latency table.
+    """Read a latency table; a shipped one's name is enough.
 
     Raises:
         UserError: missing, not JSON, another schema version, or a field that does not fit.
     """
+    path = find_file(path, "latency_tables")
     value = read_json(path, "latency table")
     if not isinstance(value, dict) or "schema_version" not in value:
         raise UserError(f"{path} is no latency table; make one with `nat2deploy profile`")

@@ -49,6 +49,8 @@ def validate(
         UserError: no table, one of another machine or space, the table's own seed, or too much noise.
     """
     table = load_table(path)
+    if not path.exists():  # a shipped table's name
+        raise UserError(f"{path} came with the package and is not written to; name a copy of the file")
     if seed == table.seed:
         raise UserError(f"--seed {seed} is the table's own; give another one, for networks that it never saw")
     space = _space(table, space_name, path)

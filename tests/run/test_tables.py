@@ -1,6 +1,7 @@
 """Latency tables after they were made: validated, compared, merged, drawn."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,10 @@ def test_for_real(own):
     else:
         assert found.fresh.networks == 4
         assert found.contradicted == (load_table(path) == before)
+
+
+def test_a_shipped_table_is_not_written_to(tmp_path, monkeypatch, measured):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="name a copy"):
+        validate(Path("nano-x86-1-thread"), seed=9)
+    assert measured["seed"] is None
