@@ -14,11 +14,14 @@ from nat2deploy.cli.options import (
     HeldOut,
     Interval,
     Json,
+    Python,
     Resolutions,
     Seed,
     Space,
+    SshOption,
     TimeLimit,
     resolutions,
+    ssh_settings,
 )
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
@@ -58,10 +61,8 @@ def profile(
     held_out: HeldOut = 20,
     every_size: EverySize = 1,
     seed: Seed = 0,
-    python: Annotated[str, typer.Option(help="Python on an ssh device, a name or a path.")] = "python3",
-    ssh_option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE for ssh's -o, beside those of ~/.ssh/config.")
-    ] = None,
+    python: Python = "python3",
+    ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure every block of a search space on a machine into a certified latency table.
@@ -74,7 +75,6 @@ def profile(
     """
     from nat2deploy.cli.render import print_backends
     from nat2deploy.cli.render_table import print_table
-    from nat2deploy.remote.ssh import SshAddress, SshSettings
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
@@ -82,9 +82,8 @@ def profile(
     from nat2deploy.target import load_profile, make_target, make_targets
 
     space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
-    ssh = None
-    if device.startswith("ssh:"):
-        ssh = SshSettings(SshAddress.parse(device), python, tuple(ssh_option or ()))
+    ssh = ssh_settings(device, python, ssh_option)
+    if ssh is not None:
         device = "cpu"
     config = ProfileConfig(
         precision=interval,

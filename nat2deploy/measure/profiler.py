@@ -13,7 +13,7 @@ import numpy as np
 
 from nat2deploy.clock_state import ClockState, clock_changes
 from nat2deploy.cost.activations import activation_bytes
-from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
 from nat2deploy.cost.fitting import certify_networks, fit_table
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
@@ -26,6 +26,7 @@ from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
 from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
 from nat2deploy.measure.statistics import Summary
+from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint
@@ -138,7 +139,7 @@ def validate_table(
 ) -> tuple[Certificate, list[NetworkEntry]]:
     """Certify a table anew: measure a fresh set of random networks on its machine, now.
 
-    Returns the certificate and the networks that it is of.
+    None of them is one that the table is calibrated on. Returns the certificate and its networks.
 
     Args:
         table: made on the same machine.
@@ -159,12 +160,23 @@ def validate_table(
     if not table.fingerprint.same_machine(here):
         raise UserError(
             f"the latency table was measured on {table.fingerprint.cpu} ({table.fingerprint.cores} cores), "
-            f"this is {here.cpu} ({here.cores} cores); validate it there, or profile here"
+            f"this is {here.cpu} ({here.cores} cores); validate it there, or profile this one"
         )
     rng = np.random.default_rng([seed, 2])
+    seen = {
+        parse_architecture(space, network.architecture)
+        for network in table.networks
+        if network.role == "calibration"
+    }
+    latency = BlockLatency(table)
     chosen = choose_networks(
-        space, BlockLatency(table).network_ms, rng, networks, most_classes=CLASS_LADDER[-1]
+        space, latency.network_ms, rng, networks, most_classes=CLASS_LADDER[-1], exclude=seen
     )
+    if len(chosen) < FEWEST_NETWORKS:
+        raise UserError(
+            f"space '{space.name}' has only {len(chosen)} networks that the table is not calibrated on; a "
+            f"certificate needs {FEWEST_NETWORKS}"
+        )
     groups = network_groups(
         chosen,
         profile=secrets.token_hex(8),
@@ -174,6 +186,7 @@ def validate_table(
         memory_bytes=device.memory_bytes(),
     )
     whole = _measure_networks(chosen, groups, device, progress or _silent)
+    device.finish()
     found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
 

@@ -343,14 +343,36 @@ def test_validation_measures_fresh_networks(machine):
     machine.sessions = []
     certificate, measured = validate_table(table, tiny_space(), networks=10, device=machine)
     assert certificate.networks == len(measured) == 10
-    known = {json.dumps(network.architecture) for network in table.networks}
-    assert any(json.dumps(network.architecture) not in known for network in measured)
+    fitted = {json.dumps(n.architecture) for n in table.networks if n.role == "calibration"}
+    assert fitted.isdisjoint(json.dumps(network.architecture) for network in measured)
     assert certificate.mape < 0.01
     assert blocks_of(machine) == []
     machine.speed = 1.25
     slower, _ = validate_table(table, tiny_space(), networks=10, device=machine)
     assert slower.bias == pytest.approx(-0.2, abs=0.02)
     assert slower.within_10pct == 0
+
+
+def test_the_ends_of_the_space_are_not_fresh_where_the_table_is_calibrated_on_them(machine):
+    space = tiny_space()
+    ends = [space.smallest(), space.largest()]
+    table = profile(machine)
+    example = table.networks[0]
+    seen = tuple(example.model_copy(update={"architecture": end.to_json()}) for end in ends)
+    table = table.model_copy(update={"networks": (*table.networks, *seen)})
+    _, measured = validate_table(table, space, networks=20, device=machine)
+    assert len(measured) == 20
+    assert all(network.architecture not in [end.to_json() for end in ends] for network in measured)
+
+
+def test_validation_needs_networks_that_the_table_never_saw(machine):
+    space = tiny_space().model_copy(update={"expansions": (2.0,)})
+    plan = ProfilePlan(space, Target(), calibration_networks=30, held_out_networks=4, time_limit_s=30.0)
+    table = profile_space(plan, machine)
+    fitted = tuple(n.model_copy(update={"role": "calibration"}) for n in table.networks)
+    table = table.model_copy(update={"networks": fitted})
+    with pytest.raises(UserError, match="has only 2 networks that the table is not calibrated on"):
+        validate_table(table, space, networks=4, device=machine)
 
 
 def test_validation_refuses_another_machine_or_space(machine):

@@ -25,7 +25,7 @@ def measured(monkeypatch):
     """Stand in for the clock only: fresh networks whose latency is ``slower`` than the table says."""
     told = {"slower": 1.0, "seed": None}
 
-    def validate_table(table, space, *, networks, seed, time_limit_s, progress):
+    def validate_table(table, space, *, networks, seed, time_limit_s, progress, device):
         told["seed"] = seed
         held_out = [n for n in table.networks if n.role == "held-out"]
         predicted = predict_networks(table, space, held_out)
