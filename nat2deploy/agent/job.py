@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import time
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,7 +120,7 @@ def forget_old(jobs: Path) -> None:
 
 
 def receive(stream: IO[bytes], folder: Path) -> None:
-    """Unpack the tar ``stream`` of a job into ``folder``.
+    """Unpack the compressed tar ``stream`` of a job into ``folder``.
 
     ``job.json`` comes last, so that a job that was cut off counts as missing.
 
@@ -128,7 +129,7 @@ def receive(stream: IO[bytes], folder: Path) -> None:
     """
     try:
         (folder / MODELS).mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r|gz") as archive:
             for member in archive:
                 source = archive.extractfile(member) if member.isfile() else None
                 if source is None or not _MEMBER.fullmatch(member.name):
@@ -136,7 +137,7 @@ def receive(stream: IO[bytes], folder: Path) -> None:
                 write(folder / member.name, source.read())
         if not (folder / JOB_FILE).exists():
             raise UserError(f"the job ended without its {JOB_FILE}")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"the job was cut off: {error}") from None
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; free some space or permit it") from None

@@ -243,6 +243,13 @@ def test_a_kit_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path, wo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_kit_is_much_smaller_than_what_it_unpacks_to(made):
+    folder, _, _, _ = made
+    with zipfile.ZipFile(folder / "kit.zip") as archive:
+        models = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
+    assert sum(m.compress_size for m in models) < 0.5 * sum(m.file_size for m in models)
+
+
 def test_a_kit_holds_its_whole_plan(made, tiny_file):
     folder, _, _, _ = made
     plan = ProfilePlan(
