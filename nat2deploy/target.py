@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nat2deploy.clock_state import ClockState
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
-from nat2deploy.machine import machine_facts
+from nat2deploy.machine import lasting_facts, machine_facts
+from nat2deploy.shipped import find_file
 
 Backend = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -125,15 +127,12 @@ class Gpu(BaseModel):
         return mine == (other.name, other.compute_capability, other.memory_bytes) and len(clocks) <= 1
 
 
-class Fingerprint(BaseModel):
-    """What a latency depends on beside the target: the machine and the library versions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Fingerprint(ClockState):
+    """What a latency depends on beside the target: the machine, its clock and the library versions."""
 
     cpu: str
     flags: list[str]
     cores: int
-    governor: str
     system: str
     libraries: dict[str, str]
     gpu: Gpu | None = None
@@ -154,15 +153,18 @@ class Fingerprint(BaseModel):
 
     def steady(self) -> dict[str, Any]:
         """Return, as plain JSON values, what stays the same from one minute to the next."""
-        return self.model_dump(mode="json", exclude={"gpu": {"clock_mhz"}})
+        return lasting_facts(self.model_dump(mode="json", exclude={"gpu": {"clock_mhz"}}))
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile TOML.
+    """Read a profile TOML; a shipped one's name is enough.
 
     Raises:
         UserError: missing, not TOML, or a field that does not fit.
     """
+    path = find_file(path, "profiles")
+    if path.name == str(path) and not path.suffix and not path.exists():
+        raise UserError(f"no profile '{path}'; `nat2deploy profiles` lists those that come with the package")
     return parse(Profile, read_toml(path, "profile"), f"profile {path}")
 
 

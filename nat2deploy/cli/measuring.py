@@ -1,4 +1,4 @@
-"""profile, devices, costs."""
+"""profile, profiles, devices, costs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from nat2deploy.cli.options import (
     HeldOut,
     Interval,
     Json,
+    Python,
     Resolutions,
     Seed,
     Space,
+    SshOption,
     Tables,
     TimeLimit,
     resolutions,
+    ssh_settings,
     tables,
 )
 from nat2deploy.cli.progress import progress
@@ -29,6 +32,7 @@ from nat2deploy.errors import UserError
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(profile)
+    app.command()(profiles)
     app.command()(devices)
     app.command()(costs)
 
@@ -38,7 +42,7 @@ def profile(
     space: Space = "nano",
     profile_file: Annotated[
         Path | None,
-        typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
+        typer.Option("--profile", help="A target by name (see `nat2deploy profiles`) or a file."),
     ] = None,
     device: Annotated[
         str,
@@ -67,10 +71,8 @@ def profile(
     held_out: HeldOut = 20,
     every_size: EverySize = 1,
     seed: Seed = 0,
-    python: Annotated[str, typer.Option(help="Python on an ssh device, a name or a path.")] = "python3",
-    ssh_option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE for ssh's -o, beside those of ~/.ssh/config.")
-    ] = None,
+    python: Python = "python3",
+    ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure every block of a search space on a machine into a certified latency table.
@@ -83,16 +85,15 @@ def profile(
     """
     from nat2deploy.cli.render import print_backends
     from nat2deploy.cli.render_table import print_table
-    from nat2deploy.remote.ssh import SshAddress, SshSettings
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
+    from nat2deploy.run.profiles import shipped_tables
     from nat2deploy.target import load_profile, make_target, make_targets
 
     space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
-    ssh = None
-    if device.startswith("ssh:"):
-        ssh = SshSettings(SshAddress.parse(device), python, tuple(ssh_option or ()))
+    ssh = ssh_settings(device, python, ssh_option)
+    if ssh is not None:
         device = "cpu"
     config = ProfileConfig(
         precision=interval,
@@ -110,11 +111,16 @@ def profile(
         print_backends(choice, as_json=as_json)
         target = choice.fastest
     else:
-        if profile_file is not None:
-            target = load_profile(profile_file).target
+        chosen = None if profile_file is None else load_profile(profile_file)
+        if chosen is not None:
+            target = chosen.target
             device, backend, precision = target.device, target.backend, target.precision
             threads, batch = target.threads, target.batch
         target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
+        if chosen is not None and chosen.power_mode:
+            typer.echo(f"profile {chosen.name}: the device should be in: {chosen.power_mode}", err=True)
+        if chosen is not None and not shipped_tables(chosen):
+            typer.echo(f"profile {chosen.name}: no table of ours was measured on this target", err=True)
     with progress() as report:
         table = run_profile(
             space_config,
@@ -126,6 +132,14 @@ def profile(
             report=report,
         )
     print_table(table, as_json=as_json, written=out)
+
+
+def profiles(as_json: Json = False) -> None:
+    """List the targets that come with the package, and the tables that were measured on each."""
+    from nat2deploy.cli.render import print_profiles
+    from nat2deploy.run.profiles import shipped_profiles
+
+    print_profiles(shipped_profiles(), as_json=as_json)
 
 
 def devices(as_json: Json = False) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from nat2deploy.remote.ssh import SshSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Space = Annotated[
@@ -23,6 +26,11 @@ Calibration = Annotated[int, typer.Option(min=8, help="Whole networks to calibra
 HeldOut = Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")]
 EverySize = Annotated[
     int, typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others.")
+]
+Python = Annotated[str, typer.Option("--python", help="Python on an ssh device, a name or a path.")]
+SshOption = Annotated[
+    list[str] | None,
+    typer.Option("--ssh-option", help="KEY=VALUE for ssh's -o, beside those of ~/.ssh/config."),
 ]
 DATA = typer.Option(
     "--data", help="digits, fashion-mnist, cifar10, cifar100 (each also NAME:FOLDER), imagefolder:PATH."
@@ -62,6 +70,19 @@ def tables(given: list[str] | None) -> tuple[str | None, dict[str, str]]:
             f"--table {unnamed[0]}: several tables need a name each, such as --table pi5={unnamed[0]}"
         )
     return (unnamed[0] if unnamed else None), named
+
+
+def ssh_settings(device: str, python: str, options: list[str] | None) -> SshSettings | None:
+    """Return how to reach an ssh device; None for a device of this machine.
+
+    Raises:
+        UserError: an address, a Python or an option that is none.
+    """
+    from nat2deploy.remote.ssh import SshAddress, SshSettings
+
+    if not device.startswith("ssh:"):
+        return None
+    return SshSettings(SshAddress.parse(device), python, tuple(options or ()))
 
 
 def resolutions(text: str | None) -> tuple[int, ...] | None:

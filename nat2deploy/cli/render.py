@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.run.front import Front, FrontNetwork, Measured
     from nat2deploy.run.networks import FinetuneReport, Judged
     from nat2deploy.run.pipeline import Outcome
+    from nat2deploy.run.profiles import ShippedProfile
     from nat2deploy.supernet.checkpoint import SuperNetworkInfo
     from nat2deploy.target import Fingerprint
 
@@ -35,11 +36,24 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
     if as_json:
         print_json({"machine": here.model_dump(), "backends": [asdict(b) for b in backends]})
         return
-    console.print(f"{here.cpu}, {here.cores} cores, governor {here.governor}, {here.system}")
+    clock = ", ".join(f"{name} {words}" for name, words in here.words().items())
+    console.print(f"{here.cpu}, {here.cores} cores, {here.system}, {clock}", soft_wrap=True, markup=False)
     table = Table("what", "usable", "version", "why", box=None, header_style="bold")
     for backend in backends:
         usable = "yes" if backend.available else "no"
         table.add_row(backend.name, usable, backend.version, escape(backend.reason))
+    console.print(table)
+
+
+def print_profiles(profiles: Sequence[ShippedProfile], *, as_json: bool) -> None:
+    """Shipped profiles with their shipped tables."""
+    if as_json:
+        print_json([{**one.profile.model_dump(), "tables": list(one.tables)} for one in profiles])
+        return
+    table = Table("profile", "target", "device in", "tables", box=None, header_style="bold")
+    for one in profiles:
+        tables = "\n".join(one.tables) or "no table of ours"
+        table.add_row(one.profile.name, str(one.profile.target), one.profile.power_mode, tables)
     console.print(table)
 
 

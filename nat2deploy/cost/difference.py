@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.latency import BlockLatency
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.errors import UserError
@@ -120,13 +121,15 @@ def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, 
                 "cpu": machine.cpu,
                 "cores": str(machine.cores),
                 "instruction sets": ", ".join(machine.flags),
-                "governor": machine.governor,
+                **machine.words(),
                 **_gpu(machine.gpu),
                 "system": machine.system,
                 **{f"{name} version": version for name, version in machine.libraries.items()},
                 "resolutions": ", ".join(map(str, table.resolutions)),
                 "created": str(table.created),
                 "noise floor": f"{table.noise_floor:.2%}",
+                "clock changes": "; ".join(table.clock_changes) or "none",
+                "energy": energy_words(table),
                 "certificate": "none"
                 if table.certificate is None
                 else f"{table.certificate.mape:.2%} on {table.certificate.networks} networks",

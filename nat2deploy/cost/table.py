@@ -15,6 +15,7 @@ from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.tail import Tail
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.shipped import find_file
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint, Target
@@ -68,6 +69,10 @@ class LatencyTable(BaseModel):
     certificate: Certificate | None = None
     networks: tuple[NetworkEntry, ...] = ()
     """Measured whole networks, by which calibration, tail and certificate can be checked again."""
+    clock_changes: tuple[str, ...] = ()
+    """What changed of the processor's frequency while the table was measured, or slowed it, in words."""
+    energy: str | None = None
+    """How the blocks' energy was measured, or why it was not; None in tables of old versions."""
     entries: Annotated[dict[str, Entry], Field(min_length=1)]
 
     @field_validator("entries")
@@ -125,11 +130,12 @@ class LatencyTable(BaseModel):
 
 
 def load_table(path: Path) -> LatencyTable:
-    """Read a latency table.
+    """Read a latency table; a shipped one's name is enough.
 
     Raises:
         UserError: missing, not JSON, another schema version, or a field that does not fit.
     """
+    path = find_file(path, "latency_tables")
     value = read_json(path, "latency table")
     if not isinstance(value, dict) or "schema_version" not in value:
         raise UserError(f"{path} is no latency table; make one with `nat2deploy profile`")

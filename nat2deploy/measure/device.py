@@ -105,4 +105,6 @@ class LocalDevice(Device):
                 precision=group.precision,
                 time_limit_s=group.time_limit_s,
                 progress=progress,
+                energy_share=group.energy_share,
+                device=self.target.device,
             )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,9 @@ class Measurement:
         rounds: rounds begun.
         discarded_rounds: rounds of which at least one visit was thrown away because the reference was slow.
         elapsed_s: wall time, warm-up included.
+        energy_mj: energy of one call of each candidate in mJ, None where it was not measured.
+        energy_word: how the energy was measured, or why not; empty where nobody asked.
+        clocks: ``machine.clock_facts`` before and after, both while the processor was at work.
     """
 
     summaries: dict[str, Summary]
@@ -66,6 +70,9 @@ class Measurement:
     rounds: int
     discarded_rounds: int
     elapsed_s: float
+    energy_mj: dict[str, float] | None = None
+    energy_word: str = ""
+    clocks: tuple[dict[str, Any], ...] = ()
 
 
 def measure_interleaved(

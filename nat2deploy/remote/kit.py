@@ -117,7 +117,7 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress) -> None:
             minutes=math.ceil(plan.time_limit_s / 60),
         )
         write_text(folder / "README.txt", readme)
-        write_atomic(out, lambda temporary: pack(folder, temporary))
+        write_atomic(out, lambda temporary: pack(folder, temporary, deflate=True))
 
 
 def _block_groups(plan: ProfilePlan) -> list[Group]:

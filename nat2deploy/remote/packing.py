@@ -71,6 +71,7 @@ def write_job(
                     "seed": group.seed,
                     "precision": group.precision,
                     "time_limit_s": group.time_limit_s,
+                    "energy_share": group.energy_share,
                     "candidates": candidates,
                 }
             )

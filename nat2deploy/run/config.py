@@ -61,6 +61,12 @@ class ProfileConfig(_Config):
     held_out_networks: Positive = 20
     every_size: Positive = 1
     """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
+    device: Annotated[str, Field(pattern=r"^(cpu$|ssh://)")] = "cpu"
+    """What is measured on: ``cpu``, this machine, or ``ssh://user@host``."""
+    python: str = "python3"
+    """Python on an ssh device."""
+    ssh_options: tuple[str, ...] = ()
+    """``KEY=VALUE`` for ssh's -o."""
 
 
 class TrainConfig(_Config):

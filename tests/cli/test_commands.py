@@ -224,7 +224,8 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["search"], "--supernet"),
+        (["search"], "--data"),
+        (["search", "--data", "digits", "--out", "run"], "--supernet"),
         (["table", "show", "broken.json"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
     ],
@@ -294,6 +295,23 @@ def test_a_table_for_another_space_is_refused(request, here):
     arch = json.dumps(NAT_M1)
     done = here("costs", "--space", "ofa-mbv3", "--arch", arch, "--table", shipped[0])
     assert done.returncode == 2 and "nano" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_profiles_by_name(here, tmp_path):
+    listed = here("profiles", cwd=tmp_path)
+    assert listed.returncode == 0 and "no table of ours" in listed.stdout
+    by_name = {one["name"]: one for one in json.loads(here("profiles", "--json", cwd=tmp_path).stdout)}
+    assert "nano-x86-1-thread" in by_name["x86-1-thread"]["tables"]
+    assert by_name["raspberry-pi-5-int8"]["target"]["precision"] == "int8"
+    words = ("--space", "nono", "--out", "t.json")
+    done = here("profile", "--profile", "android-big-core", *words, cwd=tmp_path)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    device, table, error = done.stderr.splitlines()
+    assert "device should be in: battery saver off" in device and "no table of ours" in table
+    assert error.startswith("error: ")
+    assert "no table" not in here("profile", "--profile", "x86-1-thread", *words, cwd=tmp_path).stderr
+    unknown = here("profile", "--profile", "toaster", *words, cwd=tmp_path)
+    assert unknown.stderr.startswith("error: no profile 'toaster'")
 
 
 def test_help_is_quick():

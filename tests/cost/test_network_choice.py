@@ -33,6 +33,18 @@ def test_spread_evenly_over_the_orders_of_magnitude(chosen):
     assert (macs[1:] / macs[:-1]).max() < step**2
 
 
+def test_what_was_seen_is_left_out(chosen):
+    space, networks = chosen
+    seen = {network.architecture for network in networks}
+    again = choose_networks(space, total_macs, np.random.default_rng(0), 30, most_classes=1000, exclude=seen)
+    assert len(again) == 30 and seen.isdisjoint(network.architecture for network in again)
+    one = space.model_copy(
+        update={"resolutions": (28,), "kernels": (3,), "expansions": (2.0,), "depths": (1,)}
+    )
+    only = {one.smallest()}
+    assert choose_networks(one, total_macs, np.random.default_rng(0), 3, most_classes=10, exclude=only) == []
+
+
 def test_in_random_order(chosen):
     _, networks = chosen
     macs = [total_macs(network.signatures) for network in networks]
