@@ -29,5 +29,5 @@ def metric_on(metric: str, targets: tuple[str, ...]) -> str:
         raise UserError(f"there is no target '{name}'; {have}")
     if not name and len(targets) > 1:
         names = " or ".join(f"@{target}" for target in targets)
-        raise UserError(f"'{base}' is another one on each target; say which by {names} behind it")
+        raise UserError(f"'{base}' differs between targets; say which by {names} behind it")
     return at(base, name or targets[0]) if targets else base

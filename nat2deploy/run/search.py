@@ -72,7 +72,7 @@ class _Teller:
     def __call__(self, status: Status) -> None:
         words = []
         left_s = self.time_left(status)
-        if left_s is not None:
+        if left_s:
             words.append(f"{in_words(left_s)} left")
         if status.best is not None:
             values = status.best.values
