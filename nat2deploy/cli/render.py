@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from nat2deploy.cli.console import console, percent, print_json
 from nat2deploy.cli.render_table import print_table
@@ -50,7 +50,9 @@ def print_profiles(profiles: Sequence[ShippedProfile], *, as_json: bool) -> None
     if as_json:
         print_json([{**one.profile.model_dump(), "tables": list(one.tables)} for one in profiles])
         return
-    table = Table("profile", "target", "device in", "tables", box=None, header_style="bold")
+    # Names are for copying: they come whole.
+    name, tables_of = Column("profile", no_wrap=True), Column("tables", overflow="fold")
+    table = Table(name, "target", "device in", tables_of, box=None, header_style="bold")
     for one in profiles:
         tables = "\n".join(one.tables) or "no table of ours"
         table.add_row(one.profile.name, str(one.profile.target), one.profile.power_mode, tables)
