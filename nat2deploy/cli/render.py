@@ -52,10 +52,10 @@ def print_profiles(profiles: Sequence[ShippedProfile], *, as_json: bool) -> None
         return
     # Names are for copying: they come whole.
     name, tables_of = Column("profile", no_wrap=True), Column("tables", overflow="fold")
-    table = Table(name, "target", "device in", tables_of, box=None, header_style="bold")
+    table = Table(name, "target", tables_of, box=None, header_style="bold")
     for one in profiles:
         tables = "\n".join(one.tables) or "no table of ours"
-        table.add_row(one.profile.name, str(one.profile.target), one.profile.power_mode, tables)
+        table.add_row(one.profile.name, str(one.profile.target), tables)
     console.print(table)
 
 
