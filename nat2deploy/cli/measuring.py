@@ -104,7 +104,7 @@ def profile(
         if profile_file is not None:
             chosen = load_profile(profile_file)
             if chosen.power_mode:
-                typer.echo(f"profile {chosen.name}: the device should be in: {chosen.power_mode}", err=True)
+                typer.echo(f"profile {chosen.name}: power mode: {chosen.power_mode}", err=True)
             if not shipped_tables(chosen):
                 typer.echo(f"profile {chosen.name}: no table of ours was measured on this target", err=True)
             target = chosen.target
