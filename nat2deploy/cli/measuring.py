@@ -118,7 +118,7 @@ def profile(
             threads, batch = target.threads, target.batch
         target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
         if chosen is not None and chosen.power_mode:
-            typer.echo(f"profile {chosen.name}: the device should be in: {chosen.power_mode}", err=True)
+            typer.echo(f"profile {chosen.name}: power mode: {chosen.power_mode}", err=True)
         if chosen is not None and not shipped_tables(chosen):
             typer.echo(f"profile {chosen.name}: no table of ours was measured on this target", err=True)
     with progress() as report:

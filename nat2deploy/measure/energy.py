@@ -106,7 +106,8 @@ class NvmlMeter(Meter):
         try:
             self._nvml: Any = importlib.import_module("pynvml")
         except ImportError:
-            raise CannotMeter("nvidia-ml-py is not installed; run `pip install nvidia-ml-py`") from None
+            missing = "nvidia-ml-py is not installed; run `pip install 'nat2deploy[energy]'`"
+            raise CannotMeter(missing) from None
         try:
             self._nvml.nvmlInit()
             self._handle = self._find(int(device.partition(":")[2] or 0))

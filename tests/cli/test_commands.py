@@ -307,7 +307,7 @@ def test_profiles_by_name(here, tmp_path):
     done = here("profile", "--profile", "android-big-core", *words, cwd=tmp_path)
     assert done.returncode == 2 and list(tmp_path.iterdir()) == []
     device, table, error = done.stderr.splitlines()
-    assert "device should be in: battery saver off" in device and "no table of ours" in table
+    assert "power mode: battery saver off" in device and "no table of ours" in table
     assert error.startswith("error: ")
     assert "no table" not in here("profile", "--profile", "x86-1-thread", *words, cwd=tmp_path).stderr
     unknown = here("profile", "--profile", "toaster", *words, cwd=tmp_path)

@@ -245,5 +245,5 @@ def test_a_gpu_without_counter_driver_or_package_says_why(nvml, monkeypatch):
     with pytest.raises(CannotMeter, match="NVML has no cuda:0: Driver Not Loaded"):
         NvmlMeter("cuda:0")
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(CannotMeter, match="pip install nvidia-ml-py"):
+    with pytest.raises(CannotMeter, match="nvidia-ml-py is not installed; run"):
         NvmlMeter("cuda:0")
