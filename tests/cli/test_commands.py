@@ -199,6 +199,10 @@ def _assert_refused(run, arguments, words, inputs):
         (["search", "--supernet", "none.safetensors", "--data", "digits", "--out", "run"], "none.safetensors"),
         (["search", "--space", "ofa-mbv3", "--supernet", "w.safetensors", "--data", "digits", "--out", "run"], "nano"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--preset", "nat3", "--out", "run"], "preset"),
+        (["search", "--data", "digits", "--out", "run"], "--supernet"),
+        (["search", "--data", "digits", "--from", "norun", "--out", "run"], "norun"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--table", "a=x", "--table", "a=y", "--out", "run"], "'a'"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency@pi5<=1ms", "--out", "run"], "'pi5'"),
         (["finetune", "norun"], "norun"),
         (["export", "norun", "--out", "b"], "norun"),
         (["export", "norun", "--engine", "tensorflow", "--out", "b"], "engine"),
@@ -215,7 +219,7 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["search"], "--supernet"),
+        (["search"], "--data"),
         (["table", "show", "broken.json"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
     ],
