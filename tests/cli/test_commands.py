@@ -229,7 +229,6 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
     ("arguments", "words"),
     [
         (["search"], "--data"),
-        (["search", "--data", "digits", "--out", "run"], "--supernet"),
         (["table", "show", "broken.json"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
     ],
