@@ -194,7 +194,7 @@ def test_the_fingerprint_describes_this_machine():
 
 
 def test_tables_from_before_gpus_are_read(repository):
-    table = json.loads((repository / "latency_tables" / "nano-x86-1-thread.json").read_text())
+    table = json.loads((repository / "latency_tables" / "nano-ee-d-28-32px-x86-1-thread.json").read_text())
     assert "gpu" not in table["fingerprint"]
     assert Fingerprint.model_validate(table["fingerprint"]).gpu is None
     assert Target.model_validate(table["target"]) == Target()
