@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nat2deploy.cost.table import load_table
+from nat2deploy.engines.quantise import random_calibration
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.files import write_json
 from nat2deploy.measure.environment import pinned_threads
@@ -55,7 +56,12 @@ def main() -> None:
         for network in chosen:
             architecture = parse_architecture(info.space, network.architecture)
             shape = (target.batch, 3, architecture.resolution, architecture.resolution)
-            engines[network.id] = compile_model(supernet.extract(architecture), target, shape)
+            engines[network.id] = compile_model(
+                supernet.extract(architecture),
+                target,
+                shape,
+                calibration=random_calibration(target, shape, arguments.seed),
+            )
         found = measure_engines(
             engines, seed=arguments.seed, precision=0.005, time_limit_s=arguments.time_limit
         )

@@ -32,6 +32,8 @@ from nat2deploy.blocks import SqueezeExcite, activation
 from nat2deploy.cost.fitting import predict_networks
 from nat2deploy.cost.latency import BlockMedians
 from nat2deploy.cost.table import load_table, save_table
+from nat2deploy.engines.base import Borders
+from nat2deploy.engines.quantise import random_calibration
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.files import write_json
 from nat2deploy.measure.device import LocalDevice
@@ -41,6 +43,8 @@ from nat2deploy.measure.profiler import profile_space
 from nat2deploy.space.lowering import every_signature, total_macs
 from nat2deploy.space.search_space import load_space
 from nat2deploy.target import make_target
+
+IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,13 @@ def _forest(space, target, arguments, bars):
     task = bars.add_task("kernels", total=2 * len(every))
     for kernel in every:
         shape = (1, kernel.inputs, kernel.side, kernel.side)
-        engines[str(astuple(kernel))] = compile_model(module_of(kernel).eval(), target, shape)
+        engines[str(astuple(kernel))] = compile_model(
+            module_of(kernel).eval(),
+            target,
+            shape,
+            calibration=random_calibration(target, shape, arguments.seed),
+            borders=Borders(input=kernel.inputs != IMAGE_CHANNELS, output=kernel.kind != "linear"),
+        )
         bars.advance(task)
     found = measure_engines(
         engines,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,22 +19,59 @@ _TELLING_FLAGS = (  # noqa: SIM905
 _LIBRARIES = ("onnxruntime", "torch", "numpy")
 _OPTIONAL_LIBRARIES = ("openvino",)
 _MISSING = "not installed"
-_CPU_INFO = Path("/proc/cpuinfo")
-_BOARD = Path("/proc/device-tree/model")
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_ROOT = Path("/")
+_CPUS = "sys/devices/system/cpu"
+_TURBO_OFF = f"{_CPUS}/intel_pstate/no_turbo"
+_BOOST = f"{_CPUS}/cpufreq/boost"
+# What Jetson's nvpmodel leaves behind: the mode's number, and beside it the modes' names.
+_POWER_MODE, _POWER_MODES = "var/lib/nvpmodel/status", "etc/nvpmodel.conf"
+# These move by themselves, with load and temperature; all other facts stay until somebody changes them.
+_MOVING = ("mhz", "min_mhz", "max_mhz", "throttled", "throttle_count")
 
 
-def machine_facts() -> dict[str, Any]:
-    """Return what ``target.Fingerprint`` holds, as plain JSON values."""
-    cpu, flags = _cpu()
+def machine_facts(root: Path = _ROOT) -> dict[str, Any]:
+    """Return what ``target.Fingerprint`` holds, as plain JSON values.
+
+    Args:
+        root: where the system's files begin.
+    """
+    cpu, flags = _cpu(root)
     return {
         "cpu": cpu,
         "flags": flags,
         "cores": os.cpu_count() or 1,
-        "governor": _read(_GOVERNOR) or "unknown",
         "system": f"{platform.system()} {platform.machine()}",
         "libraries": _libraries(),
+        **clock_facts(root),
     }
+
+
+def clock_facts(root: Path = _ROOT) -> dict[str, Any]:
+    """Return what ``clock_state.ClockState`` holds, of the first core that this thread may run on.
+
+    Args:
+        root: where the system's files begin.
+    """
+    core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    cpu = root / _CPUS / f"cpu{core}"
+    scaling = cpu / "cpufreq"
+    turbo_off, boost = _read(root / _TURBO_OFF), _read(root / _BOOST) or _read(scaling / "boost")
+    return {
+        "governor": _read(scaling / "scaling_governor") or "unknown",
+        "driver": _read(scaling / "scaling_driver") or None,
+        "boost": turbo_off == "0" if turbo_off else boost == "1" if boost else None,
+        "min_mhz": _mhz(_read(scaling / "scaling_min_freq")),
+        "max_mhz": _mhz(_read(scaling / "scaling_max_freq")),
+        "mhz": _mhz(_read(scaling / "scaling_cur_freq")) or _cpu_info_mhz(root, core),
+        "power_mode": _power_mode(root),
+        "throttled": _throttled(),
+        "throttle_count": _number(_read(cpu / "thermal_throttle" / "core_throttle_count")),
+    }
+
+
+def lasting_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts without those that load and temperature move: an interrupted job goes on by them."""
+    return {name: value for name, value in facts.items() if name not in _MOVING}
 
 
 def memory_bytes() -> int | None:
@@ -42,12 +82,12 @@ def memory_bytes() -> int | None:
         return None
 
 
-def _cpu() -> tuple[str, list[str]]:
+def _cpu(root: Path) -> tuple[str, list[str]]:
     model = ""
     implementer = ""
     flags: set[str] = set()
     parts: set[str] = set()
-    for line in _read(_CPU_INFO).splitlines():
+    for line in _read(root / "proc/cpuinfo").splitlines():
         key, _, value = (word.strip() for word in line.partition(":"))
         if key == "model name" and not model:
             model = value
@@ -59,9 +99,57 @@ def _cpu() -> tuple[str, list[str]]:
             parts.add(f"{implementer}/{value}")
     if not model and parts:
         # 64-bit ARM kernels give numbers in place of a name; without them all boards would look alike.
-        board = _read(_BOARD).rstrip("\0")
+        board = _read(root / "proc/device-tree/model").rstrip("\0")
         model = f"{board or platform.machine()} ({', '.join(sorted(parts))})"
     return model or platform.processor() or platform.machine(), [f for f in _TELLING_FLAGS if f in flags]
+
+
+def _cpu_info_mhz(root: Path, core: int) -> float | None:
+    """A core's frequency in MHz where /proc/cpuinfo has it, as on x86."""
+    processor = ""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        key, _, value = (word.strip() for word in line.partition(":"))
+        if key == "processor":
+            processor = value
+        elif key == "cpu MHz" and processor == str(core):
+            return _mhz(value, 1.0)
+    return None
+
+
+def _power_mode(root: Path) -> str | None:
+    """Jetson's power mode, such as ``MAXN (0)``."""
+    found = re.search(r"pmode:(\d+)", _read(root / _POWER_MODE))
+    if found is None:
+        return None
+    number = int(found[1])
+    name = re.search(rf"POWER_MODEL\s+ID={number}\s+NAME=(\S+)", _read(root / _POWER_MODES))
+    return f"{name[1]} ({number})" if name else str(number)
+
+
+def _throttled() -> str | None:
+    """The Raspberry Pi's throttle bits, such as ``0x50000``."""
+    program = shutil.which("vcgencmd")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run([program, "get_throttled"], capture_output=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"throttled=(0x[0-9a-fA-F]{1,8})\b", done.stdout.decode(errors="replace"))
+    return found[1].lower() if found else None
+
+
+def _mhz(text: str, unit: float = 1e-3) -> float | None:
+    """A frequency in MHz, by default from the kHz of cpufreq."""
+    try:
+        value = round(float(text) * unit, 3)
+    except ValueError:
+        return None
+    return value if 0 < value < 1e6 else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
 
 
 def _libraries() -> dict[str, str]:

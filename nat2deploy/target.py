@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nat2deploy.clock_state import ClockState
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
-from nat2deploy.machine import machine_facts
+from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
+from nat2deploy.machine import lasting_facts, machine_facts
+from nat2deploy.shipped import find_file
 
-Backend = Literal["onnxruntime", "openvino", "torch"]
-Precision = Literal["fp32", "bf16", "int8"]
+Backend = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+DeviceKind = Literal["cpu", "cuda"]
 
-PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "torch": ("fp32",),
+PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {
+    "cpu": {
+        "onnxruntime": ("fp32", "int8"),
+        "openvino": ("fp32", "bf16", "int8"),
+        "torch": ("fp32",),
+    },
+    "cuda": {
+        "torch": ("fp32", "fp16", "bf16"),
+        "onnxruntime": ("fp32", "fp16"),
+        "tensorrt": ("fp32", "fp16", "int8"),
+        "tensorrt-rtx": ("fp32", "fp16", "int8"),
+    },
 }
-"""The number formats that each backend runs networks in."""
+"""The number formats that each backend runs networks in, by kind of device."""
+
+
+def _device(words: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", words):
+        raise ValueError(f"'{words}' is no device; give cpu, cuda or cuda:N")
+    return "cuda:0" if words == "cuda" else words
 
 
 class Target(BaseModel):
-    """A device with the engine, precision, threads and batch that networks run with on it."""
+    """A device with the engine, precision, threads and batch that networks run with on it.
+
+    ``device`` is ``cpu`` or ``cuda:N`` (``cuda`` for ``cuda:0``), where ``threads`` stays 1: the host's one
+    thread that hands over work.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: Literal["cpu"] = "cpu"
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
     backend: Backend = "onnxruntime"
     precision: Precision = "fp32"
     threads: int = Field(default=1, ge=1, le=1024)
@@ -36,13 +59,35 @@ class Target(BaseModel):
 
     @model_validator(mode="after")
     def _runs(self) -> Self:
-        if self.precision not in PRECISIONS[self.backend]:
-            have = " and ".join(PRECISIONS[self.backend])
-            raise ValueError(f"backend {self.backend} runs {have}, not {self.precision}")
+        where = "" if self.kind == "cpu" else f" on {self.device}"
+        runs = PRECISIONS[self.kind].get(self.backend)
+        if runs is None:
+            have = ", ".join(PRECISIONS[self.kind])
+            raise ValueError(f"backend {self.backend} does not run on {self.device}; choose from {have}")
+        if self.precision not in runs:
+            raise ValueError(f"backend {self.backend} runs {' and '.join(runs)}{where}, not {self.precision}")
+        if self.kind == "cuda" and self.threads != 1:
+            raise ValueError(f"{self.threads} threads mean nothing on a GPU; leave threads at 1")
         return self
+
+    @property
+    def kind(self) -> DeviceKind:
+        """``cpu`` or ``cuda``."""
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def gpu_index(self) -> int:
+        """N of ``cuda:N``.
+
+        Raises:
+            ValueError: a target on the CPU.
+        """
+        return int(self.device.removeprefix("cuda:"))
 
     def __str__(self) -> str:
         """One readable line, such as ``cpu onnxruntime fp32, 1 thread, batch 1``."""
+        if self.kind == "cuda":
+            return f"{self.device} {self.backend} {self.precision}, batch {self.batch}"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.device} {self.backend} {self.precision}, {threads}, batch {self.batch}"
 
@@ -59,29 +104,67 @@ class Profile(BaseModel):
     target: Target
 
 
-class Fingerprint(BaseModel):
-    """What a latency depends on beside the target: the machine and the library versions."""
+class Gpu(BaseModel):
+    """What a latency on a GPU depends on; what the driver does not tell is None.
+
+    ``clock_mhz`` is the current clock of the multiprocessors, ``clocks_locked`` whether the user has set it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    compute_capability: str
+    memory_bytes: int
+    driver: str | None = None
+    clock_mhz: int | None = None
+    max_clock_mhz: int | None = None
+    clocks_locked: bool | None = None
+
+    def same_gpu(self, other: Gpu) -> bool:
+        """Whether latencies of the two can be compared: model, memory and, if known, highest clock agree."""
+        clocks = {self.max_clock_mhz, other.max_clock_mhz} - {None}
+        mine = (self.name, self.compute_capability, self.memory_bytes)
+        return mine == (other.name, other.compute_capability, other.memory_bytes) and len(clocks) <= 1
+
+
+class Fingerprint(ClockState):
+    """What a latency depends on beside the target: the machine, its clock and the library versions."""
 
     cpu: str
     flags: list[str]
     cores: int
-    governor: str
     system: str
     libraries: dict[str, str]
+    gpu: Gpu | None = None
+    """The GPU that was measured on."""
 
     def same_machine(self, other: Fingerprint) -> bool:
-        """Whether latencies of the two can be compared: CPU model, instruction sets and cores agree."""
-        return (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
+        """Whether latencies of the two can be compared: CPU model, instruction sets, cores and GPU agree."""
+        if self.gpu is None or other.gpu is None:
+            same_gpu = self.gpu is other.gpu
+        else:
+            same_gpu = self.gpu.same_gpu(other.gpu)
+        return same_gpu and (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
+
+    def __str__(self) -> str:
+        """One readable line, such as ``AMD EPYC, 2 cores, NVIDIA H100``."""
+        gpu = "" if self.gpu is None else f", {self.gpu.name}"
+        return f"{self.cpu}, {self.cores} cores{gpu}"
+
+    def steady(self) -> dict[str, Any]:
+        """Return, as plain JSON values, what stays the same from one minute to the next."""
+        return lasting_facts(self.model_dump(mode="json", exclude={"gpu": {"clock_mhz"}}))
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile TOML.
+    """Read a profile TOML; a shipped one's name is enough.
 
     Raises:
         UserError: missing, not TOML, or a field that does not fit.
     """
+    path = find_file(path, "profiles")
+    if path.name == str(path) and not path.suffix and not path.exists():
+        raise UserError(f"no profile '{path}'; `nat2deploy profiles` lists those that come with the package")
     return parse(Profile, read_toml(path, "profile"), f"profile {path}")
 
 
@@ -91,18 +174,21 @@ def make_target(
     """Build a target from the words of a command line.
 
     Args:
-        device: ``cpu``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         backend: a ``Backend``.
         precision: a ``Precision``.
         threads: at most this machine's cores.
         batch: images at a time.
-        elsewhere: the device is another machine, which has its own number of cores.
+        elsewhere: the device is another machine, which has its own number of cores; its CPU is measured.
 
     Raises:
         UserError: a device, backend or precision that cannot be measured, or a count out of range.
     """
-    if device != "cpu":
-        raise UserError(f"device '{device}' cannot be measured; `nat2deploy devices` lists what can")
+    kind = _kind(device)
+    if elsewhere and kind == "cuda":
+        raise UserError(
+            f"device {device}: other machines are measured on their CPU only; profile on it, there"
+        )
     if not elsewhere and threads > (os.cpu_count() or 1):
         raise UserError(f"threads: {threads} asked for, this machine has {os.cpu_count()} cores; use fewer")
     fields = {
@@ -112,7 +198,10 @@ def make_target(
         "threads": threads,
         "batch": batch,
     }
-    return parse(Target, fields, "target")
+    target = parse(Target, fields, "target")
+    if kind == "cuda":
+        check_visible(target.gpu_index)
+    return target
 
 
 def make_targets(device: str, precision: str, threads: int, batch: int) -> list[Target]:
@@ -121,17 +210,35 @@ def make_targets(device: str, precision: str, threads: int, batch: int) -> list[
     Raises:
         UserError: as ``make_target``, or a precision that no backend runs.
     """
+    backends = PRECISIONS[_kind(device)]
     found = [
         make_target(device, backend, precision, threads, batch)
-        for backend, precisions in PRECISIONS.items()
+        for backend, precisions in backends.items()
         if precision in precisions
     ]
     if not found:
-        every = ", ".join(dict.fromkeys(p for precisions in PRECISIONS.values() for p in precisions))
-        raise UserError(f"precision: no backend runs '{precision}'; choose from {every}")
+        every = ", ".join(dict.fromkeys(p for precisions in backends.values() for p in precisions))
+        raise UserError(f"precision: no backend runs '{precision}' on {device}; choose from {every}")
     return found
 
 
-def fingerprint() -> Fingerprint:
-    """Describe the machine that this process runs on."""
-    return Fingerprint(**machine_facts())
+def fingerprint(device: str = "cpu") -> Fingerprint:
+    """Describe the machine that this process runs on, with the GPU where ``device`` is ``cuda:N``.
+
+    Raises:
+        UserError: no such GPU is visible.
+    """
+    here = Fingerprint(**machine_facts())
+    if device == "cpu":
+        return here
+    gpu = Gpu(**gpu_facts(int(device.removeprefix("cuda:"))))
+    return here.model_copy(update={"gpu": gpu, "libraries": {**here.libraries, **gpu_libraries()}})
+
+
+def _kind(device: str) -> DeviceKind:
+    try:
+        return "cpu" if _device(device) == "cpu" else "cuda"
+    except ValueError as error:
+        raise UserError(
+            f"device '{device}' cannot be measured; `nat2deploy devices` lists what can"
+        ) from error

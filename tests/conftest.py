@@ -22,6 +22,16 @@ settings.register_profile(
 )
 settings.load_profile("nat2deploy")
 
+
+def pytest_collection_modifyitems(items):
+    """Skip tests marked ``gpu`` where PyTorch sees none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="PyTorch sees no GPU here"))
+
+
 # Three kernels, an expansion of 1 beside broken ones, squeeze-and-excite on and off, equal neighbours.
 TINY = """
 name = "tiny"

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = ("errors", "files", "version", "progress", "launch", "batch_norm", "machine")
+LEAVES = (
+    "errors",
+    "files",
+    "version",
+    "progress",
+    "launch",
+    "batch_norm",
+    "machine",
+    "gpu",
+    "clock_state",
+    "shipped",
+)
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
@@ -24,17 +35,23 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
     "machine": (),  # asked by the target here, and by the agent on a device
-    "target": ("errors", "files", "machine"),
+    "gpu": ("errors",),
+    "clock_state": (),  # part of the fingerprint, and of what a device says
+    "shipped": (),  # names of files: asked by who reads them
+    "target": ("errors", "files", "machine", "gpu", "clock_state", "shipped"),
     "space": ("errors", "files"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
-    "engines": ("target", "errors", "files"),
-    "cost": ("space", "target", "errors", "files", "version"),
-    "measure": ("engines", "space", "target", "machine", "blocks", "cost", "errors", "files", "version"),
+    "engines": ("target", "gpu", "errors", "files"),
+    "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped"),
+    "measure": (
+        *("engines", "space", "target", "machine", "clock_state", "gpu", "blocks", "cost"),
+        *("errors", "files", "version"),
+    ),
     # Runs on a device where nat2deploy is not: what of measure and engines it takes stays light, by a test.
     "agent": ("errors", "machine", "engines", "measure"),
     "remote": (
-        *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks"),
+        *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks", "clock_state"),
         *("errors", "files", "version", "__init__"),
     ),
     "data": ("errors", "files"),

@@ -9,10 +9,12 @@ import re
 import shutil
 import tarfile
 import time
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
 from nat2deploy.errors import UserError
+from nat2deploy.machine import lasting_facts
 
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
@@ -72,9 +74,10 @@ class Job:
         """Return the groups that this machine has measured for this job, by name."""
         try:
             found = json.loads((self.folder / RESULT_FILE).read_bytes())
-            if found["job"] == self.identity and found["machine"] == machine:
+            same = lasting_facts(found["machine"]) == lasting_facts(machine)
+            if found["job"] == self.identity and same:
                 return dict(found["groups"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass  # nothing yet, or nothing of use
         return {}
 
@@ -117,7 +120,7 @@ def forget_old(jobs: Path) -> None:
 
 
 def receive(stream: IO[bytes], folder: Path) -> None:
-    """Unpack the tar ``stream`` of a job into ``folder``.
+    """Unpack the compressed tar ``stream`` of a job into ``folder``.
 
     ``job.json`` comes last, so that a job that was cut off counts as missing.
 
@@ -126,7 +129,7 @@ def receive(stream: IO[bytes], folder: Path) -> None:
     """
     try:
         (folder / MODELS).mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r|gz") as archive:
             for member in archive:
                 source = archive.extractfile(member) if member.isfile() else None
                 if source is None or not _MEMBER.fullmatch(member.name):
@@ -134,7 +137,7 @@ def receive(stream: IO[bytes], folder: Path) -> None:
                 write(folder / member.name, source.read())
         if not (folder / JOB_FILE).exists():
             raise UserError(f"the job ended without its {JOB_FILE}")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"the job was cut off: {error}") from None
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; free some space or permit it") from None

@@ -57,6 +57,9 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The bundle: a folder, or a .zip.")],
     network: Network = "best",
     engine: Annotated[str, typer.Option(help="onnxruntime.")] = "onnxruntime",
+    target: Annotated[
+        str | None, typer.Option(help="Which of the run's targets it is for, where there are several.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compile a network of a run into a bundle for the device, checked against PyTorch."""
@@ -65,7 +68,7 @@ def export(
     from nat2deploy.run.config import ExportConfig
     from nat2deploy.run.export import export as run_export
 
-    config = parse(ExportConfig, {"network": network, "engine": engine}, "export")
+    config = parse(ExportConfig, {"network": network, "engine": engine, "target": target}, "export")
     with progress() as report:
         manifest = run_export(run, config, out, report)
     print_manifest(manifest, out, as_json=as_json)

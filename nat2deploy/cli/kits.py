@@ -34,7 +34,7 @@ def kit(
     space: Space = "nano",
     profile_file: Annotated[
         Path | None,
-        typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
+        typer.Option("--profile", help="A target by name (see `nat2deploy profiles`) or a file."),
     ] = None,
     precision: Annotated[str, typer.Option(help="Number format of the networks: fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,

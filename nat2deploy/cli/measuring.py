@@ -1,4 +1,4 @@
-"""profile, devices, costs."""
+"""profile, profiles, devices, costs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from nat2deploy.cli.options import (
     HeldOut,
     Interval,
     Json,
+    Python,
     Resolutions,
     Seed,
     Space,
+    SshOption,
+    Tables,
     TimeLimit,
     resolutions,
+    ssh_settings,
+    tables,
 )
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
@@ -27,6 +32,7 @@ from nat2deploy.errors import UserError
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(profile)
+    app.command()(profiles)
     app.command()(devices)
     app.command()(costs)
 
@@ -36,17 +42,25 @@ def profile(
     space: Space = "nano",
     profile_file: Annotated[
         Path | None,
-        typer.Option("--profile", help="A file of profiles/ instead of the options' target."),
+        typer.Option("--profile", help="A target by name (see `nat2deploy profiles`) or a file."),
     ] = None,
     device: Annotated[
         str,
-        typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime."),
+        typer.Option(
+            help="cpu, cuda:N, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime."
+        ),
     ] = "cpu",
     backend: Annotated[
-        str, typer.Option(help="onnxruntime, openvino, torch, or auto: the fastest of them, on this machine.")
+        str,
+        typer.Option(
+            help="onnxruntime, openvino, torch, tensorrt, tensorrt-rtx, or auto: the fastest on this machine."
+        ),
     ] = "onnxruntime",
     precision: Annotated[
-        str, typer.Option(help="Number format of the networks: fp32, int8, or bf16 (openvino).")
+        str,
+        typer.Option(
+            help="Number format of the networks: fp32, int8, fp16 (GPUs), or bf16 (openvino, torch)."
+        ),
     ] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
@@ -57,10 +71,8 @@ def profile(
     held_out: HeldOut = 20,
     every_size: EverySize = 1,
     seed: Seed = 0,
-    python: Annotated[str, typer.Option(help="Python on an ssh device, a name or a path.")] = "python3",
-    ssh_option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE for ssh's -o, beside those of ~/.ssh/config.")
-    ] = None,
+    python: Python = "python3",
+    ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure every block of a search space on a machine into a certified latency table.
@@ -73,16 +85,15 @@ def profile(
     """
     from nat2deploy.cli.render import print_backends
     from nat2deploy.cli.render_table import print_table
-    from nat2deploy.remote.ssh import SshAddress, SshSettings
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
+    from nat2deploy.run.profiles import shipped_tables
     from nat2deploy.target import load_profile, make_target, make_targets
 
     space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
-    ssh = None
-    if device.startswith("ssh:"):
-        ssh = SshSettings(SshAddress.parse(device), python, tuple(ssh_option or ()))
+    ssh = ssh_settings(device, python, ssh_option)
+    if ssh is not None:
         device = "cpu"
     config = ProfileConfig(
         precision=interval,
@@ -100,11 +111,16 @@ def profile(
         print_backends(choice, as_json=as_json)
         target = choice.fastest
     else:
-        if profile_file is not None:
-            target = load_profile(profile_file).target
+        chosen = None if profile_file is None else load_profile(profile_file)
+        if chosen is not None:
+            target = chosen.target
             device, backend, precision = target.device, target.backend, target.precision
             threads, batch = target.threads, target.batch
         target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
+        if chosen is not None and chosen.power_mode:
+            typer.echo(f"profile {chosen.name}: power mode: {chosen.power_mode}", err=True)
+        if chosen is not None and not shipped_tables(chosen):
+            typer.echo(f"profile {chosen.name}: no table of ours was measured on this target", err=True)
     with progress() as report:
         table = run_profile(
             space_config,
@@ -118,10 +134,18 @@ def profile(
     print_table(table, as_json=as_json, written=out)
 
 
+def profiles(as_json: Json = False) -> None:
+    """List the targets that come with the package, and the tables that were measured on each."""
+    from nat2deploy.cli.render import print_profiles
+    from nat2deploy.run.profiles import shipped_profiles
+
+    print_profiles(shipped_profiles(), as_json=as_json)
+
+
 def devices(as_json: Json = False) -> None:
     """List what can be measured on here, and why the rest cannot."""
     from nat2deploy.cli.render import print_devices
-    from nat2deploy.engines.registry import available_backends
+    from nat2deploy.engines.status import available_backends
     from nat2deploy.target import fingerprint
 
     print_devices(available_backends(), fingerprint(), as_json=as_json)
@@ -130,31 +154,27 @@ def devices(as_json: Json = False) -> None:
 def costs(
     arch: Annotated[str, typer.Option(help='Such as {"ks":[..],"e":[..],"d":[..],"r":224,"w":1.0}.')],
     space: Space = "ofa-mbv3",
-    table: Annotated[Path | None, typer.Option(help="A latency table, for latency_ms.")] = None,
+    table: Tables = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs (1000; 10 for nano).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print an architecture's MACs, parameters and, with a table, its latency.
+    """Print an architecture's MACs, parameters, size, peak activation memory and, with a table, its latency.
 
     ks (kernels) and e (expansions) hold one value a present layer, or one a possible layer.
     """
-    from nat2deploy.cost.model import CostModel
-    from nat2deploy.cost.table import load_table
+    from nat2deploy.run.cost_source import cost_source
     from nat2deploy.search.budget import format_cost
     from nat2deploy.space.parsing import parse_architecture
     from nat2deploy.space.search_space import load_space
 
     chosen = load_space(space)
     architecture = parse_architecture(chosen, arch)
-    measured = None if table is None else load_table(table)
     count = classes if classes is not None else (10 if chosen.name == "nano" else 1000)
-    found = CostModel(chosen, count, measured).costs(architecture)
-    values: dict[str, float] = {"macs": found.macs, "params": found.params, "size_mb": found.size_mb}
-    if found.latency_ms is not None:
-        values["latency_ms"] = found.latency_ms
+    values = cost_source(chosen, count, *tables(table)).values(architecture)
     if as_json:
         typer.echo(json.dumps({"id": architecture.id, **values}))
         return
     typer.echo(f"{architecture.id}  {architecture}")
+    width = max(map(len, values))
     for key, value in values.items():
-        typer.echo(f"  {key:<11} {format_cost(key, value)}")
+        typer.echo(f"  {key:<{width}} {format_cost(key, value)}")

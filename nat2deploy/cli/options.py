@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from nat2deploy.remote.ssh import SshSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Space = Annotated[
@@ -24,12 +27,62 @@ HeldOut = Annotated[int, typer.Option(min=8, help="Whole networks for the certif
 EverySize = Annotated[
     int, typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others.")
 ]
+Python = Annotated[str, typer.Option("--python", help="Python on an ssh device, a name or a path.")]
+SshOption = Annotated[
+    list[str] | None,
+    typer.Option("--ssh-option", help="KEY=VALUE for ssh's -o, beside those of ~/.ssh/config."),
+]
 DATA = typer.Option(
     "--data", help="digits, fashion-mnist, cifar10, cifar100 (each also NAME:FOLDER), imagefolder:PATH."
 )
 Data = Annotated[str, DATA]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
+
+Tables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--table",
+        metavar="[NAME=]FILE",
+        help="A latency table; for several targets repeated, each with its name: --table pi5=a.json.",
+    ),
+]
+
+
+def tables(given: list[str] | None) -> tuple[str | None, dict[str, str]]:
+    """Read ``a.json``, or several ``pi5=a.json``: the one without a name, and those by name.
+
+    Raises:
+        typer.BadParameter: several without a name, or two of one name.
+    """
+    named: dict[str, str] = {}
+    unnamed: list[str] = []
+    for word in given or ():
+        name, equals, path = word.partition("=")
+        if not equals or Path(word).exists():
+            unnamed.append(word)
+        elif name in named:
+            raise typer.BadParameter(f"--table: two tables are called '{name}'; give each target one name")
+        else:
+            named[name] = path
+    if len(unnamed) > 1 or (unnamed and named):
+        raise typer.BadParameter(
+            f"--table {unnamed[0]}: several tables need a name each, such as --table pi5={unnamed[0]}"
+        )
+    return (unnamed[0] if unnamed else None), named
+
+
+def ssh_settings(device: str, python: str, options: list[str] | None) -> SshSettings | None:
+    """Return how to reach an ssh device; None for a device of this machine.
+
+    Raises:
+        UserError: an address, a Python or an option that is none.
+    """
+    from nat2deploy.remote.ssh import SshAddress, SshSettings
+
+    if not device.startswith("ssh:"):
+        return None
+    return SshSettings(SshAddress.parse(device), python, tuple(options or ()))
 
 
 def resolutions(text: str | None) -> tuple[int, ...] | None:

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from nat2deploy.cli.console import console, percent, print_json
 from nat2deploy.cli.render_table import print_table
-from nat2deploy.search.budget import format_cost
+from nat2deploy.cost.metric_names import at
+from nat2deploy.search.budget import budget_word, format_cost
 
 if TYPE_CHECKING:  # each brings half of torch along, which bad input should not wait for
     from nat2deploy.deploy.bench import BenchRow
     from nat2deploy.deploy.manifest import Manifest
     from nat2deploy.deploy.verify import Verification
-    from nat2deploy.engines.registry import BackendStatus
+    from nat2deploy.engines.status import BackendStatus
     from nat2deploy.measure.backends import BackendChoice
     from nat2deploy.run.evaluate import EvaluatedNetwork
-    from nat2deploy.run.front import Front
+    from nat2deploy.run.front import Front, FrontNetwork, Measured
     from nat2deploy.run.networks import FinetuneReport, Judged
     from nat2deploy.run.pipeline import Outcome
+    from nat2deploy.run.profiles import ShippedProfile
     from nat2deploy.supernet.checkpoint import SuperNetworkInfo
     from nat2deploy.target import Fingerprint
 
@@ -34,11 +36,26 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
     if as_json:
         print_json({"machine": here.model_dump(), "backends": [asdict(b) for b in backends]})
         return
-    console.print(f"{here.cpu}, {here.cores} cores, governor {here.governor}, {here.system}")
+    clock = ", ".join(f"{name} {words}" for name, words in here.words().items())
+    console.print(f"{here.cpu}, {here.cores} cores, {here.system}, {clock}", soft_wrap=True, markup=False)
     table = Table("what", "usable", "version", "why", box=None, header_style="bold")
     for backend in backends:
         usable = "yes" if backend.available else "no"
         table.add_row(backend.name, usable, backend.version, escape(backend.reason))
+    console.print(table)
+
+
+def print_profiles(profiles: Sequence[ShippedProfile], *, as_json: bool) -> None:
+    """Shipped profiles with their shipped tables."""
+    if as_json:
+        print_json([{**one.profile.model_dump(), "tables": list(one.tables)} for one in profiles])
+        return
+    # Names are for copying: they come whole.
+    name, tables_of = Column("profile", no_wrap=True), Column("tables", overflow="fold")
+    table = Table(name, "target", tables_of, box=None, header_style="bold")
+    for one in profiles:
+        tables = "\n".join(one.tables) or "no table of ours"
+        table.add_row(one.profile.name, str(one.profile.target), tables)
     console.print(table)
 
 
@@ -102,35 +119,36 @@ def print_front(front: Front, out: Path, *, as_json: bool) -> None:
 
 
 def _front_table(front: Front) -> Table:
-    with_latency = any("latency_ms" in network.costs for network in front.networks)
+    targets = _targets(front)
+    measured = [name for name in targets if any(_measured(n, name) for n in front.networks)]
+    shown = ("latency_ms", "macs", "params", "top1")
+    others = [metric for metric in front.objectives if metric.partition("@")[0] not in shown]
+    columns = ["network", "top-1"]
+    for name in targets:
+        columns += [f"{name} predicted".strip(), *(["measured"] if name in measured or not name else [])]
+    columns += [*map(budget_word, others), "MACs", "params"]
     budgets = ", ".join(front.budgets) or "none"
     table = Table(title=f"front on {front.data} (budgets: {budgets})", box=None, header_style="bold")
-    for column in (
-        "network",
-        "top-1",
-        *(("predicted", "measured") if with_latency else ()),
-        "MACs",
-        "params",
-    ):
+    for column in columns:
         table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
     table.add_column("px", justify="right")
     table.add_column("")
     for network in front.networks:
-        latency: tuple[str, ...] = ()
-        if with_latency:
-            seen = network.measured
-            latency = (
-                f"{network.costs['latency_ms']:.3f} ms",
-                "-" if seen is None else f"{seen.median_ms:.3f} ms",
-            )
+        cells = []
+        for name in targets:
+            cells.append(format_cost("latency_ms", network.costs[_latency_on(name)]))
+            seen = _measured(network, name)
+            if seen is not None:
+                cells.append(format_cost("latency_ms", seen.median_ms))
+            elif name in measured or not name:
+                cells.append("-")
         best = front.best is not None and network.id == front.best.id
         mark = "best" if best else "knee" if network.high_tradeoff else ""
         table.add_row(
             network.id,
             percent(network.top1),
-            *latency,
-            format_cost("macs", network.costs["macs"]),
-            format_cost("params", network.costs["params"]),
+            *cells,
+            *(format_cost(metric, network.costs[metric]) for metric in (*others, "macs", "params")),
             str(network.architecture["r"]),
             mark if network.feasible else "over budget when measured",
         )
@@ -139,15 +157,35 @@ def _front_table(front: Front) -> Table:
 
 def _front_words(front: Front) -> list[str]:
     words = [front.note] if front.note else []
-    pairs = [(n.costs["latency_ms"], n.measured.median_ms) for n in front.networks if n.measured is not None]
-    if pairs:
-        errors = [predicted / measured - 1.0 for predicted, measured in pairs]
-        mean = sum(map(abs, errors)) / len(errors)
-        words.append(
-            f"predicted against measured latency: mean error {mean:.2%}, worst "
-            f"{max(errors, key=abs):+.2%} over {len(errors)} networks"
-        )
+    for name in _targets(front):
+        metric = _latency_on(name)
+        pairs = [
+            (n.costs[metric], seen.median_ms)
+            for n in front.networks
+            if (seen := _measured(n, name)) is not None
+        ]
+        if pairs:
+            errors = [predicted / measured - 1.0 for predicted, measured in pairs]
+            mean = sum(map(abs, errors)) / len(errors)
+            words.append(
+                f"predicted against measured latency{f' on {name}' if name else ''}: mean error {mean:.2%}, "
+                f"worst {max(errors, key=abs):+.2%} over {len(errors)} networks"
+            )
     return words
+
+
+def _targets(front: Front) -> list[str]:
+    """The targets with a latency, by name; an empty name where there is one without."""
+    metrics = front.networks[0].costs if front.networks else {}
+    return [m.partition("@")[2] for m in metrics if m.partition("@")[0] == "latency_ms"]
+
+
+def _latency_on(target: str) -> str:
+    return at("latency_ms", target) if target else "latency_ms"
+
+
+def _measured(network: FrontNetwork, target: str) -> Measured | None:
+    return network.measured_on.get(target) if target else network.measured
 
 
 def _judged(judged: Judged) -> str:

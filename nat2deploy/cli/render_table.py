@@ -24,11 +24,18 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
     if as_json:
         print_json(table.model_dump(mode="json"))
         return
+    from nat2deploy.cost.energy import energy_words
+
     if written is not None:
         console.print(f"wrote {written}")
     console.print(f"space        {escape(table.space)}, resolutions {', '.join(map(str, table.resolutions))}")
     console.print(f"target       {table.target}")
-    console.print(f"machine      {escape(table.fingerprint.cpu)}, {table.fingerprint.cores} cores")
+    console.print(f"machine      {escape(str(table.fingerprint))}")
+    clock = ", ".join(f"{name} {words}" for name, words in table.fingerprint.words().items())
+    console.print(f"clock        {escape(clock)}", soft_wrap=True)
+    for change in table.clock_changes:
+        console.print(f"             did not stay the same: {escape(change)}", soft_wrap=True)
+    console.print(f"energy       {escape(energy_words(table))}", soft_wrap=True)
     console.print(f"entries      {len(table.entries)} blocks, noise floor {percent(table.noise_floor)}")
     certificate = table.certificate
     if certificate is None:
@@ -36,13 +43,16 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
     else:
         console.print(f"certificate  {_certified(certificate)}")
     if entries:
-        rows = Table("slowest blocks", "ms", "p95", "MACs", "params", box=None, header_style="bold")
+        metered = any(entry.energy_mj is not None for entry in table.entries.values())
+        energy = ("mJ",) if metered else ()
+        rows = Table("slowest blocks", "ms", "p95", *energy, "MACs", "params", box=None, header_style="bold")
         slowest = sorted(table.entries.items(), key=lambda item: -item[1].median_ms)[:entries]
         for key, entry in slowest:
             rows.add_row(
                 key,
                 f"{entry.median_ms:.4f}",
                 f"{entry.p95_ms:.4f}",
+                *(("" if entry.energy_mj is None else f"{entry.energy_mj:.4g}",) if metered else ()),
                 format_cost("macs", entry.macs),
                 format_cost("params", entry.params),
             )

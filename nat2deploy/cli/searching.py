@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, resolutions
+from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, Tables, resolutions, tables
 from nat2deploy.cli.progress import progress
 from nat2deploy.launch import launched
 
@@ -150,18 +150,28 @@ def supernet_evaluate(
 
 
 def search(
-    supernet: Annotated[str, typer.Option("--supernet", help=_SUPERNET)],
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")],
+    supernet: Annotated[str | None, typer.Option("--supernet", help=_SUPERNET)] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Start from an earlier search's archive, and its weights unless --supernet is given.",
+        ),
+    ] = None,
     space: Annotated[
         str | None, typer.Option("--space", help="Refuse a super-network of another space.")
     ] = None,
     resolution_list: Resolutions = None,
-    table: Annotated[Path | None, typer.Option(help="A latency table of `nat2deploy profile`.")] = None,
+    table: Tables = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            "--budget", help="latency<=5ms, macs<=200M, params<=3M, size<=4MB or top1>=90%; repeatable."
+            "--budget",
+            help="latency<=5ms, latency.p99<=8ms, energy<=5mJ, macs<=200M, params<=3M, size<=4MB, "
+            "memory<=2MB or top1>=90%; latency@NAME<=5ms with tables of several targets; repeatable.",
         ),
     ] = None,
     preset: Annotated[
@@ -184,7 +194,8 @@ def search(
     """Search a super-network's sub-networks for the best within budgets (NAT2).
 
     Prints the front with predicted and then measured latency. The same command goes on with a run that
-    was stopped or killed.
+    was stopped or killed. A new search with other budgets, tables or data starts from an earlier one by
+    --from; accuracies that still hold are not measured again.
 
     Example: nat2deploy search --supernet w.safetensors --data digits --table t.json --budget 'latency<=1ms'
     --out run
@@ -192,9 +203,14 @@ def search(
     from nat2deploy.cli.render import print_front
     from nat2deploy.files import parse, read_toml
     from nat2deploy.run.config import SearchConfig, SearchedSpace
+    from nat2deploy.run.directory import RunDirectory
     from nat2deploy.run.search import search as run_search
     from nat2deploy.search.settings import SearchSettings
 
+    if supernet is None:
+        if start is None:
+            raise typer.BadParameter("give --supernet, or --from with an earlier run")
+        supernet = str(RunDirectory(start).supernet_path)
     chosen: dict[str, object] = {} if settings is None else read_toml(settings, "search settings")
     given = {
         "preset": preset,
@@ -206,16 +222,20 @@ def search(
     }
     chosen.update({key: value for key, value in given.items() if value is not None})
     chosen["seed"] = seed
-    config = SearchConfig(
-        space=SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
-        supernet=supernet,
-        data=data,
-        table=None if table is None else str(table),
-        budgets=tuple(budget or ()),
-        allow_uncertified=allow_uncertified,
-        measure=measure,
-        settings=parse(SearchSettings, chosen, "search settings"),
-    )
+    unnamed, named = tables(table)
+    fields = {
+        "space": SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
+        "supernet": supernet,
+        "start": None if start is None else str(start),
+        "data": data,
+        "table": unnamed,
+        "tables": named,
+        "budgets": tuple(budget or ()),
+        "allow_uncertified": allow_uncertified,
+        "measure": measure,
+        "settings": parse(SearchSettings, chosen, "search settings"),
+    }
+    config = parse(SearchConfig, fields, "search")
     with progress() as report:
         front = run_search(config, out, report)
     print_front(front, out, as_json=as_json)

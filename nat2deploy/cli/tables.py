@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json
+from nat2deploy.cli.options import Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
+from nat2deploy.errors import UserError
 
 table_app = typer.Typer(
     no_args_is_help=True, help="Look at latency tables, validate, compare and merge them."
@@ -45,18 +46,32 @@ def table_validate(
     seed: Annotated[int, typer.Option(min=0, help="Another one than the table's.")] = 1,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds of measuring.")] = 60.0,
     space: OwnSpace = None,
+    device: Annotated[
+        str, typer.Option(help="The table's machine: this one (cpu), or ssh://user@host[:port].")
+    ] = "cpu",
+    python: Python = "python3",
+    ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:
-    """Measure fresh whole networks on this machine, and certify the table anew or contradict it.
+    """Measure fresh whole networks on the table's machine, and certify it anew or contradict it.
 
     Exit code 1 when they contradict its certificate; the table is left as it is then.
     """
     from nat2deploy.cli.render_table import print_validation
     from nat2deploy.run.tables import validate
 
+    ssh = ssh_settings(device, python, ssh_option)
+    if ssh is None and device != "cpu":
+        raise UserError(f"--device {device}: write cpu, for this machine, or ssh://user@host")
     with progress() as report:
         found = validate(
-            path, space_name=space, networks=networks, seed=seed, time_limit_s=time_limit, report=report
+            path,
+            space_name=space,
+            networks=networks,
+            seed=seed,
+            time_limit_s=time_limit,
+            ssh=ssh,
+            report=report,
         )
     print_validation(found, path, as_json=as_json)
     if found.contradicted:

@@ -1,36 +1,42 @@
 """From blocks measured alone to whole networks: a correction that stays additive per block.
 
-    latency = intercept + Σ over blocks (scale × (median − call overhead) + price × weights in MB)
+    latency = intercept + Σ over blocks ( scale × (median − call overhead)
+                                        + price × weights in MB
+                                        − relief × (input and output in MB)
+                                        + a constant )
 
-where the price is asked for inverted residuals only. Why these terms: with ONNX Runtime (fp32, 1 thread) on
-two busy EPYC cores, 60 random networks each of ``nano`` (28 and 32 px, 0.07 to 0.2 ms) and ``ofa-mbv3``
-(160 px, 1.4 to 2.7 ms), 30 splits into 24 networks to fit and 36 to predict, mean and largest errors were:
+where inverted residuals and classifiers have a price each, relief and constant are those of inverted
+residuals, and parallel branches and sums have scales of their own. Why these terms: with ONNX Runtime (1
+thread) on two busy EPYC cores, networks spread evenly over the orders of latency, 40 splits into 24
+networks to fit and the rest to predict, mean and largest errors were:
 
-=========================================================  ==============  ===============
-model                                                      ``nano``        ``ofa-mbv3``
-=========================================================  ==============  ===============
-plain sum                                                  16 %,  26 %     9.0 %, 15.4 %
-one scale                                                  1.8 %,  9.1 %   3.4 %, 11.3 %
-one scale, the call overhead taken off each block          1.3 %,  5.3 %   3.4 %, 11.0 %
-the same, and a price on the weights of all blocks         0.7 %,  3.7 %   2.6 %,  9.6 %
-the same, on those of inverted residuals                   0.6 %,  3.2 %   1.8 %,  6.9 %
-the same, and an intercept of free sign (chosen)           0.6 %,  3.3 %   1.0 %,  4.8 %
-scales for squeeze-and-excite, first and repeated layers   0.8 %,  4.1 %   2.3 %,  9.3 %
-those and the weights of all blocks                        0.6 %,  3.1 %   1.5 %,  6.3 %
-a scale a stage (does not carry over to other widths)      0.6 %,  3.7 %   1.2 %,  6.4 %
-=========================================================  ==============  ===============
+===========================================  ==============  ==============  ===============  ==============
+                                             ``nano-ee-d``   ``nano``        ``ofa-mbv3``     ``nano-ee-d``
+                                             28, 32 px       28 to 64 px     128 to 256 px    in int8
+networks                                     74              140             80               74
+latency, ms                                  0.07 to 0.65    0.06 to 1.9     1.3 to 26        0.06 to 0.72
+noise of a network's median                  0.3 %           0.4 %           2.4 %            0.4 %
+===========================================  ==============  ==============  ===============  ==============
+scale, price of residuals' weights           1.1 %,  5.5 %   1.4 %,  7.6 %   2.5 %,  12.7 %   1.6 %,  7.1 %
+the same and the relief                      1.1 %,  6.0 %   1.0 %,  6.3 %   2.6 %,  13.3 %   1.7 %,  7.2 %
+those and the price of classifiers' weights  1.0 %,  4.2 %   1.0 %,  6.3 %   2.2 %,   9.7 %   1.8 %,  7.8 %
+those and a constant a block (chosen)        1.0 %,  4.3 %   1.0 %,  6.1 %   2.1 %,   9.2 %   1.8 %,  7.9 %
+those and a scale for squeeze-and-excite     0.9 %,  3.2 %   1.0 %,  6.2 %   2.1 %,   9.3 %   1.8 %,  7.9 %
+a scale a kernel size, no constant           1.0 %,  4.3 %   1.0 %,  6.2 %   2.3 %,   9.7 %   1.7 %,  7.7 %
+===========================================  ==============  ==============  ===============  ==============
 
 The call overhead (entering the engine: 1.8 µs, a tenth of a small block) is paid once a network, not once a
 block. Blocks measured alone keep their weights in the nearest caches; in a network they come from further
-away, which costs time in proportion to their size, and the more so the larger the network is: hence the price
-and an intercept that may be negative. The head and the classifier are too large for those caches even alone.
-The networks' own medians were known to 0.2 % (``nano``) and 3.4 % (``ofa-mbv3``), so 1.0 % is near what
-could be seen. Over three resolutions at once (128, 160 and 224 px; 0.65 to 7.2 ms, known to 3.3 %) the chosen
-model was 1.6 % off in the mean, with 99 % of the networks within 5 % and the worst of all splits 13 %.
+away, which costs time in proportion to their size, and the more so the larger the network is: hence the
+prices and an intercept that may be negative. The engine computes in a layout of its own, and a block alone
+is brought into it and out again, in proportion to its input and output: hence the relief. The static
+branches beside an inverted residual and the sums behind them are small and mostly such changes: over all
+six resolutions of ``nano-me-dp`` (110 networks, beside heavy load) scales of their own bring 4.0 % down to
+3.1 %.
 
-Measuring each block between two 1×1 convolutions, whose cost is then taken off, spares the layout changes at
-the block's borders: 0.4 % and 1.0 %, for twice the measuring. Blocks timed after the caches were flushed
-predicted no better. So blocks are measured alone.
+Measuring each block between two 1×1 convolutions, whose cost is then taken off, spares the layout changes
+at the block's borders, for twice the measuring. Blocks timed after the caches were flushed predicted no
+better. So blocks are measured alone.
 """
 
 from __future__ import annotations
@@ -51,27 +57,48 @@ FEWEST_NETWORKS = 4
 _RIDGE = 0.02
 _ROUNDS = 10
 _HUBER = 2.0
-_MB_PER_PARAM = 4 / 1e6
+_LEAST_SCALE = 1e-3
+_MB_PER_FLOAT = 4 / 1e6
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Calibration(BaseModel):
-    """The fitted correction; ``residual`` is the mean absolute relative error on the fitted networks."""
+    """The fitted correction; ``residual`` is the mean absolute relative error on the fitted networks.
+
+    ``branch_scale`` is that of parallel branches, ``add_scale`` that of sums of two tensors; where they are
+    missing it is ``scale``. Megabytes (10⁶ bytes) are those of fp32.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    scale: Scale
+    branch_scale: Scale | None = None
+    add_scale: Scale | None = None
     ms_per_weight_mb: NonNegative
+    ms_per_classifier_mb: NonNegative = 0.0
+    relief_ms_per_mb: NonNegative = 0.0
+    ms_per_block: Finite = 0.0
     call_overhead_ms: NonNegative
-    intercept_ms: Annotated[float, Field(allow_inf_nan=False)]
+    intercept_ms: Finite
     networks: Annotated[int, Field(ge=FEWEST_NETWORKS)]
     residual: NonNegative
 
     def block_ms(self, signature: BlockSignature, median_ms: float) -> float:
-        """What a block adds to a network's latency, in ms, from its median alone."""
-        compute_ms = _compute_ms(median_ms, self.call_overhead_ms)
-        return self.scale * compute_ms + self.ms_per_weight_mb * _priced_mb(signature)
+        """What a block adds to a network's latency, in ms and at least 0, from its median alone."""
+        factors = (
+            self.scale,
+            self.branch_scale or self.scale,
+            self.add_scale or self.scale,
+            self.ms_per_weight_mb,
+            self.ms_per_classifier_mb,
+            self.relief_ms_per_mb,
+            self.ms_per_block,
+        )
+        terms = _terms(signature, median_ms, self.call_overhead_ms)
+        return max(sum(factor * term for factor, term in zip(factors, terms, strict=True)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,9 +114,8 @@ def calibrate(networks: Sequence[MeasuredNetwork], call_overhead_ms: float) -> C
     """Fit the correction to measured networks.
 
     Least squares on relative errors, with Huber weights, so that one network that was disturbed does not
-    count; a light ridge holds terms that the networks do not tell apart near a plain sum. The scale and the
-    weights' price cannot be negative; the intercept takes off half of the fastest network at most, so that
-    predictions stay positive.
+    count; a light ridge holds terms that the networks do not tell apart near a plain sum. Scales,
+    prices and the relief cannot be negative; the intercept takes off half of the fastest network at most.
 
     Args:
         networks: four or more, best spread over the range of latencies.
@@ -103,35 +129,53 @@ def calibrate(networks: Sequence[MeasuredNetwork], call_overhead_ms: float) -> C
             f"calibrating needs {FEWEST_NETWORKS} networks or more, not {len(networks)}; measure more"
         )
     measured = np.array([network.latency_ms for network in networks])
-    terms = np.array([_terms(network, call_overhead_ms) for network in networks])
+    terms = np.array([[*_sums(network, call_overhead_ms), 1.0] for network in networks])
     shares = terms / measured[:, None]
-    prior = np.array([1.0, 0.0, call_overhead_ms])
-    least = np.array([1e-3, 0.0, -0.5 * measured.min()])
-    found = _robust(shares, prior, least)
+    prior = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, call_overhead_ms])
+    least = np.array([_LEAST_SCALE] * 3 + [0.0] * 3 + [-np.inf, -0.5 * measured.min()])
+    occurs = np.flatnonzero(terms.any(axis=0))
+    found = prior.copy()
+    found[occurs] = _robust(shares[:, occurs], prior[occurs], least[occurs])
     return Calibration(
         scale=found[0],
-        ms_per_weight_mb=found[1],
+        branch_scale=found[1] if 1 in occurs else None,
+        add_scale=found[2] if 2 in occurs else None,
+        ms_per_weight_mb=found[3],
+        ms_per_classifier_mb=found[4],
+        relief_ms_per_mb=found[5],
+        ms_per_block=found[6],
         call_overhead_ms=call_overhead_ms,
-        intercept_ms=found[2],
+        intercept_ms=found[7],
         networks=len(networks),
         residual=float(np.mean(np.abs(shares @ found - 1))),
     )
 
 
-def _terms(network: MeasuredNetwork, call_overhead_ms: float) -> list[float]:
-    """What scale, weights' price and intercept are multiplied with."""
-    compute_ms = sum(_compute_ms(median, call_overhead_ms) for median in network.block_medians_ms)
-    weights_mb = sum(_priced_mb(signature) for signature in network.signatures)
-    return [compute_ms, weights_mb, 1.0]
+def _sums(network: MeasuredNetwork, call_overhead_ms: float) -> NDArray[np.float64]:
+    """Add up the terms of a network's blocks."""
+    blocks = zip(network.signatures, network.block_medians_ms, strict=True)
+    terms = np.array([_terms(signature, median, call_overhead_ms) for signature, median in blocks])
+    sums: NDArray[np.float64] = terms.sum(axis=0)
+    return sums
 
 
-def _priced_mb(signature: BlockSignature) -> float:
-    """Weights in 10⁶ bytes that a network fetches from further away than the block does alone."""
-    return signature.params * _MB_PER_PARAM if signature.kind == "mbconv" else 0.0
-
-
-def _compute_ms(median_ms: float, call_overhead_ms: float) -> float:
-    return max(median_ms - call_overhead_ms, 0.0)
+def _terms(signature: BlockSignature, median_ms: float, call_overhead_ms: float) -> tuple[float, ...]:
+    """What the three scales, the two prices, the relief and the constant are multiplied with."""
+    s = signature
+    compute_ms = max(median_ms - call_overhead_ms, 0.0)
+    weights_mb = s.params * _MB_PER_FLOAT
+    branch, add, mbconv = s.kind in ("pointwise", "transform"), s.kind == "add", s.kind == "mbconv"
+    outside = -(-s.height // s.stride) * -(-s.width // s.stride)
+    moved_mb = (s.in_channels * s.height * s.width + s.out_channels * outside) * _MB_PER_FLOAT
+    return (
+        0.0 if branch or add else compute_ms,
+        compute_ms if branch else 0.0,
+        compute_ms if add else 0.0,
+        weights_mb if mbconv else 0.0,
+        weights_mb if s.kind == "classifier" else 0.0,
+        -moved_mb if mbconv else 0.0,
+        1.0 if mbconv else 0.0,
+    )
 
 
 def _robust(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.latency import BlockLatency
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.errors import UserError
@@ -14,6 +15,7 @@ from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import lower
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import SearchSpace
+from nat2deploy.target import Gpu
 
 _NETWORKS = 200
 _CLASSES = 10
@@ -98,6 +100,16 @@ def compare_tables(
     )
 
 
+def _gpu(gpu: Gpu | None) -> dict[str, str]:
+    if gpu is None:
+        return {}
+    facts = gpu.model_dump(exclude={"name"})
+    words = {
+        f"GPU {name.replace('_', ' ')}": str(value) for name, value in facts.items() if value is not None
+    }
+    return {"GPU": gpu.name, **words}
+
+
 def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, str]]:
     """Everything around the measurements that is not the same."""
     rows = []
@@ -109,12 +121,15 @@ def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, 
                 "cpu": machine.cpu,
                 "cores": str(machine.cores),
                 "instruction sets": ", ".join(machine.flags),
-                "governor": machine.governor,
+                **machine.words(),
+                **_gpu(machine.gpu),
                 "system": machine.system,
                 **{f"{name} version": version for name, version in machine.libraries.items()},
                 "resolutions": ", ".join(map(str, table.resolutions)),
                 "created": str(table.created),
                 "noise floor": f"{table.noise_floor:.2%}",
+                "clock changes": "; ".join(table.clock_changes) or "none",
+                "energy": energy_words(table),
                 "certificate": "none"
                 if table.certificate is None
                 else f"{table.certificate.mape:.2%} on {table.certificate.networks} networks",

@@ -73,7 +73,7 @@ def _check_alike(first: LatencyTable, other: LatencyTable) -> None:
             raise UserError(f"the tables are of different {what} ({one} and {two}); they cannot be merged")
     if not first.fingerprint.same_machine(other.fingerprint):
         raise UserError(
-            f"the tables are of different machines ({first.fingerprint.cpu} and {other.fingerprint.cpu}); "
+            f"the tables are of different machines ({first.fingerprint} and {other.fingerprint}); "
             "they cannot be merged"
         )
 

@@ -1,4 +1,4 @@
-"""Costs of an architecture, by looking up its blocks: MACs, parameters, size and latency."""
+"""Costs of an architecture, by looking up its blocks: MACs, parameters, size, memory, latency and energy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.cost.block_values import block_energies
 from nat2deploy.cost.latency import BlockLatency
+from nat2deploy.cost.memory import PeakMemory, network_peak_values
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.cost.tail import Percentile, at_percentile
+from nat2deploy.cost.weights import VALUE_BYTES, weight_bytes
 from nat2deploy.errors import UserError
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
@@ -20,7 +23,7 @@ from nat2deploy.space.lowering import (
     added,
     head_signatures,
     layer_signatures,
-    lower,
+    plan_network,
     stem_signatures,
     sum_signature,
     total_macs,
@@ -28,21 +31,27 @@ from nat2deploy.space.lowering import (
 )
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
+from nat2deploy.target import Target
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a network costs: ``size_mb`` of its fp32 weights (10⁶ bytes).
+    """What a network costs, in the number format of the table's target, else in fp32.
 
-    ``latency_ms`` is there with a table, its percentiles with one that has a tail.
+    ``size_mb`` (10⁶ bytes) is its weights' size; ``memory_mb`` the most that its activations take at once,
+    for a batch of the table's target, else for one image. ``latency_ms`` is there with a table, its
+    percentiles with one that has a tail, ``energy_mj`` (a run of the batch) with one whose every block has
+    an energy: their plain sum.
     """
 
     macs: int
     params: int
     size_mb: float
+    memory_mb: float
     latency_ms: float | None
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
+    energy_mj: float | None = None
 
 
 class _Lookup(NamedTuple):
@@ -74,13 +83,22 @@ class CostModel:
         self.space = space
         self.classes = classes
         self.table = table
+        self.target = Target() if table is None else table.target
+        self._memory = PeakMemory(space, classes)
         self._latency = None if table is None else BlockLatency(table)
+        self._energy = None if table is None else block_energies(table)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """No names: there is one target, and its metrics bear none."""
+        return ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that can be asked for."""
         latencies = () if self.table is None else ("latency_ms", *self._percentiles)
-        return ("macs", "params", "size_mb", *latencies)
+        energy = () if self._energy is None else ("energy_mj",)
+        return ("macs", "params", "size_mb", "memory_mb", *latencies, *energy)
 
     @property
     def _percentiles(self) -> dict[str, Percentile]:
@@ -88,27 +106,49 @@ class CostModel:
         tail = None if self.table is None else self.table.tail
         return {} if tail is None else {"latency_p95_ms": tail.p95, "latency_p99_ms": tail.p99}
 
+    @property
+    def _mb_per_value(self) -> float:
+        return VALUE_BYTES[self.target.precision] * self.target.batch / 1e6
+
     def costs(self, architecture: Architecture) -> Costs:
         """Return the costs of one architecture.
 
         Raises:
             UserError: the table does not hold its resolution, width or one of its blocks.
         """
-        signatures = lower(self.space, architecture, self.classes)
+        plan = plan_network(self.space, architecture, self.classes)
+        signatures = plan.signatures
         latency_ms = None
-        tail: dict[str, float] = {}
+        more: dict[str, float] = {}
         if self.table is not None and self._latency is not None:
             self.table.check_covers(architecture.resolution, architecture.width)
             latency_ms = self._latency.network_ms(signatures)
             median_ms = np.array(latency_ms)
-            tail = {name: float(at_percentile(p, median_ms)) for name, p in self._percentiles.items()}
-        params = total_params(signatures)
-        return Costs(total_macs(signatures), params, params * 4 / 1e6, latency_ms, **tail)
+            more = {name: float(at_percentile(p, median_ms)) for name, p in self._percentiles.items()}
+        if self._energy is not None:
+            more["energy_mj"] = sum(map(self._energy.value, signatures))
+        return Costs(
+            total_macs(signatures),
+            total_params(signatures),
+            sum(map(self._weight_bytes, signatures)) / 1e6,
+            network_peak_values(plan) * self._mb_per_value,
+            latency_ms,
+            **more,
+        )
+
+    def values(self, architecture: Architecture) -> dict[str, float]:
+        """Return the costs of one architecture by metric.
+
+        Raises:
+            UserError: as ``costs``.
+        """
+        found = self.costs(architecture)
+        return {metric: getattr(found, metric) for metric in self.metrics}
 
     def costs_of_genes(self, genes: Genes, encoding: IntegerEncoding) -> dict[str, NDArray[Any]]:
         """Return the costs of canonical genes [N, G], each metric [N]: counts int64, the rest float64.
 
-        ``latency_ms`` is there only with a table, its percentiles with one that has a tail.
+        They are those of ``metrics``, in its order.
 
         Raises:
             UserError: the table does not hold a resolution, width or block that occurs.
@@ -116,11 +156,11 @@ class CostModel:
         """
         if encoding.space is not self.space and encoding.space != self.space:
             raise ValueError(f"the encoding is of another space than the cost model's '{self.space.name}'")
-        params = _look_up(self._params, genes, encoding)
         costs = {
             "macs": _look_up(self._macs, genes, encoding),
-            "params": params,
-            "size_mb": params * 4 / 1e6,
+            "params": _look_up(self._params, genes, encoding),
+            "size_mb": _look_up(self._weights, genes, encoding) / 1e6,
+            "memory_mb": self._memory.values(genes, encoding) * self._mb_per_value,
         }
         if self.table is not None:
             for resolution, width in np.unique(genes[:, :2], axis=0):
@@ -128,13 +168,15 @@ class CostModel:
             costs["latency_ms"] = _look_up(self._latencies, genes, encoding)
             for name, percentile in self._percentiles.items():
                 costs[name] = at_percentile(percentile, costs["latency_ms"])
+        if self._energy is not None:
+            costs["energy_mj"] = _look_up(self._energies, genes, encoding)
         return costs
 
     def cheapest(self, metric: str) -> tuple[Architecture, float]:
         """Return the architecture of the whole space that costs least, exactly, and its cost.
 
         Exact because costs add up over layers: each position's cheapest choice, then each stage's cheapest
-        depth, then the cheapest resolution and width.
+        depth, then the cheapest resolution and width. Peak memory does not: see ``PeakMemory``.
 
         Raises:
             UserError: no such metric, or the table does not hold all resolutions and widths of the space.
@@ -146,10 +188,26 @@ class CostModel:
                 else f"use one of {', '.join(self.metrics)}"
             )
             raise UserError(f"no cost metric '{metric}' here; {why}")
-        lookup = self._macs if metric == "macs" else self._params
-        if metric.startswith("latency") and self.table is not None:
+        encoding = IntegerEncoding(self.space)
+        if metric == "memory_mb":
+            architecture = self._memory.cheapest(encoding)
+        else:
+            architecture = encoding.decode(self._lowest(self._lookup_of(metric), encoding))
+        return architecture, float(getattr(self.costs(architecture), metric))
+
+    def _lookup_of(self, metric: str) -> _Lookup:
+        if metric == "macs":
+            return self._macs
+        if metric == "params":
+            return self._params
+        if metric == "size_mb":
+            return self._weights
+        if self.table is not None:
             self.table.check_space(self.space)
-            lookup = self._latencies  # of which the percentiles are ascending functions
+        # Percentiles are ascending functions of the median.
+        return self._energies if metric == "energy_mj" else self._latencies
+
+    def _lowest(self, lookup: _Lookup, encoding: IntegerEncoding) -> Genes:
         space = self.space
         present = lookup.layers[..., 1:]
         shape = (*present.shape[:2], len(space.stages), space.max_depth)
@@ -163,11 +221,11 @@ class CostModel:
         for stage, choice in enumerate(by_depth[r, w].argmin(-1)):
             depth = space.depths[0] + int(choice)
             layers[stage, :depth] = code[r, w, stage, :depth]
-        encoding = IntegerEncoding(space)
         head = np.array([r, w, exits][: encoding.first_layer], dtype=np.int64)
-        architecture = encoding.decode(np.concatenate([head, layers.ravel()]))
-        cost = getattr(self.costs(architecture), metric)
-        return architecture, float(cost)
+        return np.concatenate([head, layers.ravel()])
+
+    def _weight_bytes(self, signature: BlockSignature) -> int:
+        return weight_bytes(signature, self.target.precision)
 
     @cached_property
     def _macs(self) -> _Lookup:
@@ -176,6 +234,15 @@ class CostModel:
     @cached_property
     def _params(self) -> _Lookup:
         return self._lookup(lambda signature: signature.params, 0, np.int64)
+
+    @cached_property
+    def _weights(self) -> _Lookup:
+        return self._lookup(self._weight_bytes, 0, np.int64)
+
+    @cached_property
+    def _energies(self) -> _Lookup:
+        assert self._energy is not None
+        return self._lookup(self._energy.value, 0.0, np.float64)
 
     @cached_property
     def _latencies(self) -> _Lookup:

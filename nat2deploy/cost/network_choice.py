@@ -1,8 +1,8 @@
-"""Which whole networks to measure: random, and spread evenly over the range of latencies."""
+"""Which whole networks to measure: random, and spread evenly over the orders of latency."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,13 +39,15 @@ def choose_networks(
     count: int,
     *,
     most_classes: int,
+    exclude: Collection[Architecture] = (),
 ) -> list[Network]:
     """Draw ``count`` distinct networks, one a stratum of the predicted latency, in random order.
 
     Uniform draws bunch up in the middle; here the range between the fastest and the slowest of a large random
-    pool is cut into ``count`` equal strata, and the network nearest to each one's middle is taken. Numbers of
-    classes are drawn log-uniformly from 2 to ``most_classes``. Fewer networks come back when the space has
-    not that many.
+    pool is cut into ``count`` strata of equal ratio, because errors count relative to the latency, and the
+    network nearest to each one's (geometric) middle is taken. Numbers of classes are drawn log-uniformly from
+    2 to ``most_classes``. None of ``exclude`` is taken, with any number of classes. Fewer networks come back
+    when the space has not that many.
     """
     encoding = IntegerEncoding(space)
     pool = dict.fromkeys(random_architectures(encoding, rng, _POOL * count))
@@ -58,12 +60,16 @@ def choose_networks(
     )
     networks = []
     for architecture in pool:
+        if architecture in exclude:
+            continue
         classes = round(2 * (most_classes / 2) ** rng.random())
         networks.append(Network(architecture, classes, plan_network(space, architecture, classes)))
+    if not networks:
+        return []
     predicted = np.array([latency_ms(network.signatures) for network in networks])
-    edges = np.linspace(predicted.min(), predicted.max(), count + 1)
+    edges = np.geomspace(predicted.min(), predicted.max(), count + 1)
     chosen: list[int] = []
-    for middle in (edges[:-1] + edges[1:]) / 2:
+    for middle in np.sqrt(edges[:-1] * edges[1:]):
         nearest = np.argsort(np.abs(predicted - middle), kind="stable")
         free = next((int(index) for index in nearest if index not in chosen), None)
         if free is not None:

@@ -15,24 +15,30 @@ from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.tail import Tail
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.shipped import find_file
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint, Target
 
 Relative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+Energy = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Entry(MeasuredLatency):
     """One block, measured alone, and its exact counts for one image.
 
     ``converged`` says whether the confidence interval came within the precision asked for, in time.
+    ``energy_mj`` is the energy of one inference of the target's batch in mJ, None where it was not measured:
+    on a CPU that of all packages (RAPL), on a GPU that of the whole card (NVML). The power that these take
+    when idle is not subtracted.
     """
 
     converged: bool
     macs: Count
     params: Count
     activation_bytes: Count
+    energy_mj: Energy | None = None
 
 
 class LatencyTable(BaseModel):
@@ -63,6 +69,10 @@ class LatencyTable(BaseModel):
     certificate: Certificate | None = None
     networks: tuple[NetworkEntry, ...] = ()
     """Measured whole networks, by which calibration, tail and certificate can be checked again."""
+    clock_changes: tuple[str, ...] = ()
+    """What changed of the processor's frequency while the table was measured, or slowed it, in words."""
+    energy: str | None = None
+    """How the blocks' energy was measured, or why it was not; None in tables of old versions."""
     entries: Annotated[dict[str, Entry], Field(min_length=1)]
 
     @field_validator("entries")
@@ -120,11 +130,12 @@ class LatencyTable(BaseModel):
 
 
 def load_table(path: Path) -> LatencyTable:
-    """Read a latency table.
+    """Read a latency table; a shipped one's name is enough.
 
     Raises:
         UserError: missing, not JSON, another schema version, or a field that does not fit.
     """
+    path = find_file(path, "latency_tables")
     value = read_json(path, "latency table")
     if not isinstance(value, dict) or "schema_version" not in value:
         raise UserError(f"{path} is no latency table; make one with `nat2deploy profile`")

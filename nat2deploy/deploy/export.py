@@ -182,9 +182,9 @@ def _inputs(preprocessing: Preprocessing, images: Tensor) -> Floats:
 
 
 def _check(target: Target, labels: Sequence[str], images: Tensor) -> None:
-    if target.backend != "onnxruntime":
+    if target.backend != "onnxruntime" or target.kind != "cpu":
         raise UserError(
-            f"a bundle runs on ONNX Runtime, not on {target.backend}; export with --engine onnxruntime"
+            f"a bundle runs on the CPU's ONNX Runtime, not on {target}; export with --engine onnxruntime"
         )
     for label in labels:
         if not label.strip() or len(label.splitlines()) != 1:

@@ -129,6 +129,8 @@ class Manifest(_Part):
             raise ValueError(f"files lists {MANIFEST_NAME} itself")
         if self.files and self.model not in self.files:
             raise ValueError(f"files does not list the model {self.model}")
+        if self.target.kind != "cpu":
+            raise ValueError(f"a bundle runs on the CPU, not on {self.target.device}")
         if self.input.shape[0] != self.target.batch:
             raise ValueError(f"input batch {self.input.shape[0]} is not the target's {self.target.batch}")
         return self

@@ -18,16 +18,18 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that the format can hold
 _UNIX = 3
 
 
-def pack(folder: Path, path: Path) -> None:
+def pack(folder: Path, path: Path, *, deflate: bool = False) -> None:
     """Write all files below ``folder`` to the zip ``path``: sorted, with fixed times and permissions.
 
-    Stored without compression: weights hardly shrink, and deflated bytes differ between versions of zlib.
+    Stored without compression by default: weights hardly shrink, and deflated bytes differ between versions
+    of zlib.
     """
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system = _UNIX
+            entry.compress_type = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             entry.file_size = (folder / name).stat().st_size
             with (folder / name).open("rb") as source, archive.open(entry, "w") as sink:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.engines.ends import InputType
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
 from nat2deploy.target import Target
 
 Images = NDArray[np.float32]
 Array = NDArray[Any]
-InputType = type[np.float32] | type[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Engine(ABC):
         target: what the engine was compiled for.
         input_shape: the input with its batch first, usually ``(B, 3, H, W)``.
         any_batch: whether ``run`` may be given another batch than ``input_shape[0]``.
-        input_type: float32 but for a part of an int8 network (see ``Borders``), which takes uint8.
+        input_type: float32 but for a part of an int8 network (see ``Borders``), which takes uint8 or int8.
 
     Raises:
         UserError: ``input_shape`` holds something else than positive sizes, or another batch than the target.

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Union
 
 import numpy as np
 
 from nat2deploy.errors import UserError
+
+InputType = Union[type[np.float32], type[np.uint8], type[np.int8]]  # noqa: UP007 - old Pythons run this
+WHOLE_TYPES: Mapping[str, InputType] = {"float32": np.float32}
+"""What the input of a whole network may be, by the model's type: the type that an engine takes for it."""
+BYTE_TYPES: Mapping[str, InputType] = {**WHOLE_TYPES, "uint8": np.uint8}
+"""The same, or what a part of an int8 network takes on a CPU."""
+HALF_TYPES: Mapping[str, InputType] = {**WHOLE_TYPES, "float16": np.float32}
+"""The same, or what a part of an fp16 network takes; engines take float32 for it and convert."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +25,12 @@ class Ends:
 
     Attributes:
         input_shape: with its batch first.
-        input_type: float32, or uint8 for a part of an int8 network.
+        input_type: float32, or uint8 or int8 for a part of an int8 network.
         any_batch: whether the model takes other batches, too.
     """
 
     input_shape: tuple[int, ...]
-    input_type: type[np.float32] | type[np.uint8]
+    input_type: InputType
     any_batch: bool
 
 
@@ -30,7 +39,7 @@ def check_ends(
     outputs: int,
     *,
     batch: int,
-    parts: bool,
+    types: Mapping[str, InputType],
     source: str,
 ) -> Ends:
     """Check that an ONNX model has the inputs and outputs that an engine runs.
@@ -39,15 +48,12 @@ def check_ends(
         inputs: name, type (``float32``, ``uint8``, others) and shape of each; a free size is None.
         outputs: how many there are.
         batch: takes the place of a free one.
-        parts: whether the model may be a part of an int8 network, whose input may be uint8.
+        types: the types that the input may have, with the one that the engine takes in its place.
         source: where the model came from, for errors.
 
     Raises:
         UserError: not one of each, another type, a free size beside the batch, or another batch.
     """
-    types: dict[str, type[np.float32] | type[np.uint8]] = {"float32": np.float32}
-    if parts:
-        types["uint8"] = np.uint8
     if len(inputs) != 1 or inputs[0][1] not in types:
         given = ", ".join(f"{name}: {kind}" for name, kind, _ in inputs) or "none"
         raise UserError(f"{source} has the inputs ({given}); nat2deploy runs models with one float32 input")

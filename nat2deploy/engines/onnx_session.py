@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from nat2deploy.engines.cores import cores_for
-from nat2deploy.engines.ends import check_ends
+from nat2deploy.engines.ends import BYTE_TYPES, WHOLE_TYPES, check_ends
 from nat2deploy.errors import UserError
 
 Array = NDArray[Any]
@@ -44,8 +44,9 @@ class OnnxSession:
     def __init__(self, model: bytes, *, threads: int, batch: int, parts: bool, source: str) -> None:
         self.session = _session(model, threads, source)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        described = [(value.name, _type_name(value.type), _sizes(value.shape)) for value in inputs]
-        self.ends = check_ends(described, len(outputs), batch=batch, parts=parts, source=source)
+        described = [(value.name, type_name(value.type), sizes(value.shape)) for value in inputs]
+        types = BYTE_TYPES if parts else WHOLE_TYPES
+        self.ends = check_ends(described, len(outputs), batch=batch, types=types, source=source)
         self._input, self._output = inputs[0].name, outputs[0].name
 
     def run(self, images: Array) -> Array:
@@ -88,11 +89,12 @@ def _session(model: bytes, threads: int, source: str) -> ort.InferenceSession:
         raise UserError(f"{source} does not load in ONNX Runtime {ort.__version__}: {line}") from error
 
 
-def _type_name(kind: str) -> str:
+def type_name(kind: str) -> str:
     """Such as ``float32`` of ``tensor(float)``."""
     name = kind.removeprefix("tensor(").removesuffix(")")
     return "float32" if name == "float" else name
 
 
-def _sizes(shape: list[int | str | None]) -> list[int | None]:
+def sizes(shape: list[int | str | None]) -> list[int | None]:
+    """Return a shape with None for each free size."""
     return [size if isinstance(size, int) else None for size in shape]

@@ -13,7 +13,7 @@ import openvino as ov
 
 from nat2deploy.engines.base import Array
 from nat2deploy.engines.cores import allowed_cores
-from nat2deploy.engines.ends import Ends, check_ends
+from nat2deploy.engines.ends import BYTE_TYPES, WHOLE_TYPES, Ends, check_ends
 from nat2deploy.engines.onnx_engine import OnnxEngine
 from nat2deploy.errors import UserError
 from nat2deploy.target import Precision, Target
@@ -39,8 +39,8 @@ class OpenVinoEngine(OnnxEngine):
     def _load(self, model: bytes, target: Target, source: str) -> Ends:
         network = _read(model, source)
         inputs = [(port.get_any_name(), _type_name(port), _sizes(port)) for port in network.inputs]
-        parts = target.precision == "int8"
-        ends = check_ends(inputs, len(network.outputs), batch=target.batch, parts=parts, source=source)
+        types = BYTE_TYPES if target.precision == "int8" else WHOLE_TYPES
+        ends = check_ends(inputs, len(network.outputs), batch=target.batch, types=types, source=source)
         if ends.any_batch:
             network.reshape(list(ends.input_shape))
         self._compiled = _compile(network, target, source)

@@ -15,6 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import nn
 
 from nat2deploy.engines.base import WHOLE, Borders, Images
+from nat2deploy.engines.half import to_half
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT, normalise, to_onnx
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
@@ -37,11 +38,13 @@ def target_onnx(
         target: its precision decides; bf16 models are float32 files that the engine runs in bf16.
         input_shape: the input with its batch first.
         calibration: as ``quantise``; needed for int8, not looked at otherwise.
-        borders: as ``quantise``.
+        borders: as ``quantise`` and ``to_half``.
 
     Raises:
         UserError: as ``to_onnx`` and ``quantise``, or int8 without calibration images.
     """
+    if target.precision == "fp16":
+        return to_half(to_onnx(module, input_shape), borders)
     if target.precision != "int8":
         return to_onnx(module, input_shape)
     if calibration is None:
@@ -51,26 +54,37 @@ def target_onnx(
     # ONNX Runtime converts images to channels-last once, around all int8 convolutions that follow each other;
     # OpenVINO finds its int8 kernels only in graphs that do not say so themselves.
     channels_last = target.backend == "onnxruntime"
-    return quantise(to_onnx(module, input_shape), calibration, borders, channels_last=channels_last)
+    symmetric = target.kind == "cuda"
+    return quantise(
+        to_onnx(module, input_shape), calibration, borders, channels_last=channels_last, symmetric=symmetric
+    )
 
 
 def quantise(
-    model: bytes, calibration: Images, borders: Borders = WHOLE, *, channels_last: bool = False
+    model: bytes,
+    calibration: Images,
+    borders: Borders = WHOLE,
+    *,
+    channels_last: bool = False,
+    symmetric: bool = False,
 ) -> bytes:
     """Quantise a float ONNX model statically; the same input gives the same bytes.
 
     Activations are uint8 with a zero point. Weights are int8 but use 7 bits of it: on x86 without VNNI the
     kernels add two products in 16 bits, which 8-bit weights overflow, and a file must be right everywhere.
+    ``symmetric`` is TensorRT's form: activations are int8 without zero points, weights use all 8 bits, and
+    biases stay float.
 
     An end that lies inside a network is cut between a quantisation and the dequantisation after it: such an
-    input or output is uint8. Then a block measured alone has the kernels that it has in the network, and no
-    conversions beside them.
+    input or output is uint8 (int8 where symmetric). Then a block measured alone has the kernels that it has
+    in the network, and no conversions beside them.
 
     Args:
         model: bytes of an ONNX file of float32 ``input`` and ``output``, batch fixed.
         calibration: float32 [N, ...], the input's shape but for the batch; any N above zero.
         borders: which ends lie inside a network.
         channels_last: whether images at those ends are [B, H, W, C].
+        symmetric: whether zero is 0 everywhere.
 
     Raises:
         UserError: calibration of another type or shape, not finite, or a graph that cannot be quantised.
@@ -79,16 +93,17 @@ def quantise(
     batches = _batches(calibration, _shape(proto.graph.input[0]))
     if borders.output:
         _add_probe(proto.graph)
-    proto = _quantise(proto, batches)
+    proto = _quantise(proto, batches, symmetric)
     graph = proto.graph
+    byte = TensorProto.INT8 if symmetric else TensorProto.UINT8
     if borders.input:
-        _cut_input(graph)
+        _cut_input(graph, byte)
         if channels_last and len(_shape(graph.input[0])) == 4:
             _rename(graph, INPUT, "channels_first_input")
             graph.node.insert(0, _transpose(INPUT, "channels_first_input", _CHANNELS_FIRST))
             _make_channels_last(graph.input[0])
     if borders.output:
-        _cut_output(graph)
+        _cut_output(graph, byte)
         if channels_last and len(_shape(graph.output[0])) == 4:
             _rename(graph, OUTPUT, "channels_first_output")
             graph.node.append(_transpose("channels_first_output", OUTPUT, _CHANNELS_LAST))
@@ -132,7 +147,7 @@ def _batches(calibration: Images, shape: tuple[int, ...]) -> list[Images]:
     return list(filled.reshape(-1, *shape))
 
 
-def _quantise(proto: onnx.ModelProto, batches: list[Images]) -> onnx.ModelProto:
+def _quantise(proto: onnx.ModelProto, batches: list[Images], symmetric: bool) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="nat2deploy-") as folder, _quiet():
         path = Path(folder) / "model.onnx"
         try:
@@ -142,11 +157,15 @@ def _quantise(proto: onnx.ModelProto, batches: list[Images]) -> onnx.ModelProto:
                 _Reader(batches),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=True,
-                activation_type=QuantType.QUInt8,
+                reduce_range=not symmetric,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                # Else pooling and reshaping stay float where they come first, as they do in a part only.
-                extra_options={"ForceQuantizeNoInputCheck": True},
+                extra_options={
+                    # Else pooling and reshaping stay float where they come first, as they do in a part only.
+                    "ForceQuantizeNoInputCheck": True,
+                    "ActivationSymmetric": symmetric,
+                    "QuantizeBias": not symmetric,
+                },
             )
         except Exception as error:  # a script's worth of unrelated classes
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -165,16 +184,16 @@ def _add_probe(graph: onnx.GraphProto) -> None:
     graph.node.append(_transpose("probed", OUTPUT, axes))
 
 
-def _cut_input(graph: onnx.GraphProto) -> None:
+def _cut_input(graph: onnx.GraphProto, byte: int) -> None:
     """Let the graph begin behind the quantisation of its input."""
     (first,) = (node for node in graph.node if INPUT in node.input)
     quantised = first.output[0]
     graph.node.remove(first)
     _rename(graph, quantised, INPUT)
-    graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    graph.input[0].type.tensor_type.elem_type = byte
 
 
-def _cut_output(graph: onnx.GraphProto) -> None:
+def _cut_output(graph: onnx.GraphProto, byte: int) -> None:
     """Let the graph end behind the quantisation of what the probe sees."""
     producers = {name: node for node in graph.node for name in node.output}
     name = OUTPUT
@@ -186,7 +205,7 @@ def _cut_output(graph: onnx.GraphProto) -> None:
         name = node.input[0]
         graph.node.remove(node)
     _rename(graph, name, OUTPUT)
-    graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+    graph.output[0].type.tensor_type.elem_type = byte
 
 
 def _transpose(source: str, result: str, order: tuple[int, ...]) -> onnx.NodeProto:

@@ -1,14 +1,12 @@
-"""One front door to the backends: compile, load, and say which can be used here."""
+"""One front door to the backends: compile and load."""
 
 from __future__ import annotations
 
-import importlib
-import shutil
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nat2deploy.engines.status import missing, version
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -18,21 +16,7 @@ if TYPE_CHECKING:
     from nat2deploy.engines.base import Borders, Engine, Images
     from nat2deploy.engines.onnx_engine import OnnxEngine
 
-# Everything heavy is imported inside the functions: listing the backends must not need them.
-
-
-@dataclass(frozen=True)
-class BackendStatus:
-    """Whether a backend or device can be measured on here.
-
-    ``version`` is that of the installed package, empty where there is none; ``reason`` says why not, or
-    what it is for.
-    """
-
-    name: str
-    available: bool
-    version: str
-    reason: str
+# Everything heavy is imported inside the functions: a backend that is not used need not be there.
 
 
 def compile_model(
@@ -55,8 +39,13 @@ def compile_model(
             gives uint8 there, as ``Engine.input_shape`` and ``input_type`` say.
 
     Raises:
-        UserError: the module does not export, the batch is not the target's, or int8 without calibration.
+        UserError: the module does not export, the batch is not the target's, int8 without calibration, or a
+            backend or GPU that is not here.
     """
+    if target.backend == "torch" and target.kind == "cuda":
+        from nat2deploy.engines.torch_cuda import TorchCudaEngine
+
+        return TorchCudaEngine(module, target, input_shape)
     if target.backend == "torch":
         from nat2deploy.engines.torch_eager import TorchEngine
 
@@ -68,8 +57,46 @@ def compile_model(
     )
 
 
+def compile_ahead(
+    module: nn.Module,
+    target: Target,
+    input_shape: tuple[int, ...],
+    *,
+    sm: Sequence[int],
+    calibration: Images | None = None,
+) -> bytes:
+    """Compile a plain module for GPUs that need not be here, with TensorRT for RTX.
+
+    Args:
+        module: as of ``compile_model``.
+        target: of backend ``tensorrt-rtx``; its precision and batch count.
+        input_shape: the input with the target's batch first.
+        sm: the GPUs' compute capabilities, such as (86, 89) for 8.6 and 8.9.
+        calibration: as of ``compile_model``.
+
+    Returns:
+        A plan: in a file, ``load_engine`` reads it on the GPU's machine.
+
+    Raises:
+        UserError: as ``compile_model``, another backend, or GPUs that the package does not know.
+    """
+    from nat2deploy.engines.base import check_shape
+    from nat2deploy.engines.quantise import target_onnx
+    from nat2deploy.engines.tensorrt_plan import build_plan
+
+    if target.backend != "tensorrt-rtx" or not sm:
+        raise UserError(
+            f"the target ({target}) cannot be compiled ahead; choose tensorrt-rtx, and GPUs by `sm`"
+        )
+    check_shape(target, input_shape)
+    model = target_onnx(module, target, input_shape, calibration)
+    return build_plan(model, target, sm=sm, source="the exported network")
+
+
 def load_engine(path: Path, target: Target) -> Engine:
     """Load what ``Engine.save`` wrote, or an ONNX file of any origin with one input and one output.
+
+    For TensorRT a plan of ``compile_ahead`` will do, too.
 
     Raises:
         UserError: missing, not ONNX, not made for this target, or a backend that keeps nothing on disk.
@@ -84,67 +111,17 @@ def _onnx_engine(target: Target) -> type[OnnxEngine]:
         try:
             from nat2deploy.engines.openvino import OpenVinoEngine
         except (ImportError, OSError) as error:
-            reason = _missing("openvino", _version("openvino"), error)
+            reason = missing("openvino", version("openvino"), error)
             raise UserError(f"backend openvino cannot be used: {reason}") from error
         return OpenVinoEngine
+    if target.backend in ("tensorrt", "tensorrt-rtx"):
+        from nat2deploy.engines.tensorrt import TensorRtEngine
+
+        return TensorRtEngine
+    if target.kind == "cuda":
+        from nat2deploy.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+
+        return OnnxRuntimeCudaEngine
     from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine
-
-
-def available_backends() -> list[BackendStatus]:
-    """List the backends and devices that people look for, each with an honest word on its state here."""
-    return [
-        _importable("onnxruntime", "onnxruntime", "ONNX Runtime on the CPU, the default"),
-        _importable("openvino", "openvino", "OpenVINO on the CPU: fp32, int8, and bf16 where the CPU has it"),
-        _importable("torch", "torch", "eager PyTorch on the CPU, a baseline"),
-        _unsupported("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
-        _unsupported("tensorrt-rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")),
-        BackendStatus("cuda", False, "", _cuda_reason()),
-        _ssh(),
-    ]
-
-
-def _importable(name: str, module: str, purpose: str) -> BackendStatus:
-    version = _version(name)
-    try:
-        importlib.import_module(module)
-    except (ImportError, OSError) as error:
-        return BackendStatus(name, False, version, _missing(name, version, error))
-    return BackendStatus(name, True, version, purpose)
-
-
-def _missing(name: str, version: str, error: Exception) -> str:
-    if not version and name == "openvino":
-        return "not installed; run `pip install 'nat2deploy[openvino]'`"
-    return f"cannot be imported: {str(error).splitlines()[0]}"
-
-
-def _unsupported(name: str, packages: tuple[str, ...]) -> BackendStatus:
-    version = next((found for found in map(_version, packages) if found), "")
-    state = "installed, but" if version else "not installed, and"
-    return BackendStatus(name, False, version, f"{state} this version has no engine for it")
-
-
-def _ssh() -> BackendStatus:
-    if shutil.which("ssh") is None:
-        return BackendStatus("ssh", False, "", "no `ssh` here; install OpenSSH's client")
-    purpose = "profile --device ssh://user@host, for devices with Python 3.9+, numpy and onnxruntime"
-    return BackendStatus("ssh", True, "", purpose)
-
-
-def _cuda_reason() -> str:
-    try:
-        import torch
-    except (ImportError, OSError):
-        return "PyTorch cannot be imported to look for one; this version measures on the CPU only"
-    if not torch.cuda.is_available():
-        return "no CUDA device is visible; this version measures on the CPU only"
-    return f"{torch.cuda.get_device_name(0)} is visible, but this version measures on the CPU only"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from functools import partial
 
 from nat2deploy.errors import UserError
+from nat2deploy.gpu import busy_warning, gpu_memory_bytes
 from nat2deploy.machine import memory_bytes
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
@@ -76,15 +77,17 @@ class LocalDevice(Device):
 
     def fingerprint(self) -> Fingerprint:
         """Describe this machine."""
-        return fingerprint()
+        return fingerprint(self.target.device)
 
     def warning(self) -> str | None:
         """Return a line of warning when this machine is busy, else None."""
+        if self.target.kind == "cuda":
+            return load_warning() or busy_warning(self.target.gpu_index)
         return load_warning()
 
     def memory_bytes(self) -> int | None:
-        """Return this machine's memory."""
-        return memory_bytes()
+        """Return this machine's memory, or that of the target's GPU."""
+        return gpu_memory_bytes(self.target.gpu_index) if self.target.kind == "cuda" else memory_bytes()
 
     def _measure(self, group: Group, progress: Progress) -> Measurement:
         # Within, because with PyTorch's own threads exporting took six times as long beside other load.
@@ -102,4 +105,6 @@ class LocalDevice(Device):
                 precision=group.precision,
                 time_limit_s=group.time_limit_s,
                 progress=progress,
+                energy_share=group.energy_share,
+                device=self.target.device,
             )

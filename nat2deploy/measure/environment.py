@@ -17,7 +17,7 @@ def pinned_threads(target: Target) -> Iterator[None]:
     ONNX Runtime computes on the calling thread, which gets the first core to itself, and on workers that each
     engine bound to the other cores when it was compiled. OpenVINO computes on the calling thread too; its
     workers, one pool a process, run where the system puts them. PyTorch's workers inherit the calling
-    thread's cores, so there it may use all of the target's.
+    thread's cores, so there it may use all of the target's. A GPU gets its work from the calling thread.
 
     Raises:
         UserError: the target has more threads than this process may use cores.

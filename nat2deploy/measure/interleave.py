@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,9 @@ class Measurement:
         rounds: rounds begun.
         discarded_rounds: rounds of which at least one visit was thrown away because the reference was slow.
         elapsed_s: wall time, warm-up included.
+        energy_mj: energy of one call of each candidate in mJ, None where it was not measured.
+        energy_word: how the energy was measured, or why not; empty where nobody asked.
+        clocks: ``machine.clock_facts`` before and after, both while the processor was at work.
     """
 
     summaries: dict[str, Summary]
@@ -66,6 +70,9 @@ class Measurement:
     rounds: int
     discarded_rounds: int
     elapsed_s: float
+    energy_mj: dict[str, float] | None = None
+    energy_word: str = ""
+    clocks: tuple[dict[str, Any], ...] = ()
 
 
 def measure_interleaved(
@@ -89,7 +96,9 @@ def measure_interleaved(
     A round visits each candidate that is not known well enough yet: first calls that only settle caches and
     thread pools, then timed calls, of which those that lost the processor are left out (see
     ``clock.time_uninterrupted``). The reference workload is timed every 50 ms; visits beside a slow look at
-    it are thrown away (at most half of a candidate's) and so repeated in later rounds.
+    it are thrown away (at most half of a candidate's) and so repeated in later rounds. What is kept is
+    brought to the reference's median speed: candidates are done at different times, and a virtual machine's
+    clock was seen to fall by 40 % for minutes.
 
     Args:
         candidates: name to callable, such as ``Engine.prepare`` returns.
@@ -215,12 +224,15 @@ class _Session:
         self.log.look(round_index)
 
     def summaries(self, names: list[str], tolerance: float) -> dict[str, Summary]:
-        """Summarise each named candidate from its undisturbed visits."""
+        """Summarise each named candidate from its undisturbed visits, all at the reference's median speed."""
+        slowness = self.log.slowness()
         found = {}
         for name in names:
-            batches = self._visits[name].batches
-            kept = np.flatnonzero(self._keep(self._visits[name], tolerance))
-            found[name] = summarise_rounds([batches[index].samples_ms for index in kept])
+            one = self._visits[name]
+            kept = np.flatnonzero(self._keep(one, tolerance))
+            found[name] = summarise_rounds(
+                [one.batches[index].samples_ms / slowness[one.looks[index]] for index in kept]
+            )
         return found
 
     def discarded_rounds(self, tolerance: float) -> int:

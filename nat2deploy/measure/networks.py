@@ -25,14 +25,14 @@ def measure_engines(
     """Measure engines on random input, interleaved, on pinned threads, beside a reference workload.
 
     Args:
-        engines: name to engine; of any backend, with the same number of threads.
+        engines: name to engine; of any backend, on one device, with the same number of threads.
         seed: of the input images and of the visiting orders.
         time_limit_s: stop after this long; each engine is visited at least once.
         precision: an engine is done when its 95 % interval lies within this share of its median.
         progress: told the share done and a line of text after each round.
 
     Raises:
-        UserError: no engines, engines with different thread counts, or more threads than cores.
+        UserError: no engines, engines with different thread counts or devices, or more threads than cores.
     """
     if not engines:
         raise UserError("no networks to measure; name at least one")
@@ -41,6 +41,11 @@ def measure_engines(
     if len(counts) > 1:
         raise UserError(
             f"networks for {counts} threads cannot be measured together; measure each count alone"
+        )
+    devices = sorted({target.device for target in targets})
+    if len(devices) > 1:
+        raise UserError(
+            f"networks on {' and '.join(devices)} cannot be measured together; measure each alone"
         )
     # PyTorch needs the calling thread on all cores, so one PyTorch engine decides for all.
     target = max(targets, key=lambda target: target.backend == "torch")

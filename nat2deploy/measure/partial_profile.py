@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nat2deploy.clock_state import ClockState
 from nat2deploy.cost.measured import Milliseconds
 from nat2deploy.cost.table import Entry, Relative
 from nat2deploy.errors import UserError
@@ -22,7 +23,8 @@ class BlockChunk(BaseModel):
     """Blocks that were measured interleaved, and the machine meanwhile.
 
     ``reference_ms`` is the reference workload's median, ``call_overhead_ms`` that of an engine that computes
-    next to nothing.
+    next to nothing. ``energy`` says how energy was measured, or why not; ``clocks`` are the processor's
+    before and after.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,8 @@ class BlockChunk(BaseModel):
     noise_floor: Relative
     drift: Relative
     elapsed_s: Relative
+    energy: str = ""
+    clocks: tuple[ClockState, ...] = ()
     entries: dict[str, Entry]
 
     def scaled(self, factor: float) -> dict[str, Entry]:
@@ -75,7 +79,10 @@ def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) ->
         found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
     except UserError:
         return None
-    wanted = {"space": space.model_dump(mode="json"), "machine": fingerprint().model_dump(mode="json")}
+    if not targets:
+        return None
+    machine = fingerprint(targets[0].device).steady()
+    wanted = {"space": space.model_dump(mode="json"), "machine": machine}
     if any(found.settings.get(name) != value for name, value in wanted.items()):
         return None
     measuring = found.settings.get("target")

@@ -30,6 +30,7 @@ _NETWORKS_AT_ONCE = 64
 _BYTES_A_PARAM = 12  # as loaded, as the engine packs it anew, and for all else that an engine holds
 _BLOCK_SHARE = 0.6
 _LEAST_S = 0.1
+_ENERGY_SHARE = 0.25  # of the time for blocks
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class ProfilePlan:
         target: backend, precision, threads and batch, as deployed.
         seed: of the visiting orders, the weights and the networks.
         precision: wanted relative half width of each block's confidence interval; half of it for networks.
-        time_limit_s: seconds of measuring, six tenths of them for blocks; compiling comes on top.
+        time_limit_s: seconds of measuring, six tenths of them at most for blocks; compiling comes on top. A
+            quarter of the blocks' time goes to their energy where the device has a meter.
         calibration_networks: whole networks that the calibration is fitted to.
         held_out_networks: whole networks, others, that the certificate is of.
         every_size: each block is measured at every so-manieth of its input sizes; the rest is interpolated.
@@ -77,7 +79,7 @@ class ProfilePlan:
         return {
             "space": self.space.model_dump(mode="json"),
             "target": self.target.model_dump(mode="json"),
-            "machine": machine.model_dump(mode="json"),
+            "machine": machine.steady(),
             "version": __version__,
             "seed": self.seed,
             "precision": self.precision,
@@ -116,6 +118,7 @@ class ProfilePlan:
                     seed=self.seed + done + start,
                     precision=self.precision,
                     time_limit_s=max(remaining_s * len(chunk) / (len(left) - start), _LEAST_S),
+                    energy_share=_ENERGY_SHARE,
                 ),
             )
 
@@ -141,15 +144,15 @@ class ProfilePlan:
         return networks
 
     def network_groups(
-        self, profile: str, networks: Sequence[Network], memory_bytes: int | None
+        self, profile: str, networks: Sequence[Network], memory_bytes: int | None, spent_s: float
     ) -> list[Group]:
-        """Put chosen networks into groups, within the time that blocks leave."""
+        """Put chosen networks into groups, within what blocks left of the time: they took ``spent_s``."""
         return network_groups(
             networks,
             profile=profile,
             seed=self.seed,
             precision=self.precision / 2,
-            time_limit_s=self.time_limit_s * (1 - _BLOCK_SHARE),
+            time_limit_s=max(self.time_limit_s - spent_s, self.time_limit_s * (1 - _BLOCK_SHARE)),
             memory_bytes=memory_bytes,
         )
 

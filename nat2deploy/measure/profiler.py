@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from nat2deploy.clock_state import ClockState, clock_changes
 from nat2deploy.cost.activations import activation_bytes
-from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
 from nat2deploy.cost.fitting import certify_networks, fit_table
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
@@ -25,6 +26,7 @@ from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
 from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
 from nat2deploy.measure.statistics import Summary
+from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint
@@ -74,11 +76,17 @@ def profile_space(
     )
     whole = _measure_networks(
         networks,
-        plan.network_groups(done.profile, networks, device.memory_bytes()),
+        plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s),
         device,
         _part(tell, _BLOCK_PROGRESS, 1.0),
     )
+    clocks = [*blocks.clocks, *whole.clocks]
+    if clocks:
+        # The machine as it was at work, on the core that was measured on.
+        here = here.model_copy(update=clocks[-1].model_dump())
     table, word = _fit(plan, here, blocks, networks, whole)
+    for change in table.clock_changes:
+        tell(1.0, f"the processor's clock did not stay the same: {change}")
     if partial is not None:
         partial.unlink(missing_ok=True)
     device.finish()
@@ -108,6 +116,8 @@ def _fit(
         drift=blocks.drift,
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
         networks=tuple(measured),
+        clock_changes=tuple(clock_changes([*blocks.clocks, *whole.clocks])),
+        energy=blocks.energy,
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
     )
     table, why_not = fit_table(
@@ -129,7 +139,7 @@ def validate_table(
 ) -> tuple[Certificate, list[NetworkEntry]]:
     """Certify a table anew: measure a fresh set of random networks on its machine, now.
 
-    Returns the certificate and the networks that it is of.
+    None of them is one that the table is calibrated on. Returns the certificate and its networks.
 
     Args:
         table: made on the same machine.
@@ -149,13 +159,24 @@ def validate_table(
     here = device.fingerprint()
     if not table.fingerprint.same_machine(here):
         raise UserError(
-            f"the latency table was measured on {table.fingerprint.cpu} ({table.fingerprint.cores} cores), "
-            f"this is {here.cpu} ({here.cores} cores); validate it there, or profile here"
+            f"the latency table was measured on {table.fingerprint}, this is {here}; validate it there, "
+            "or profile this one"
         )
     rng = np.random.default_rng([seed, 2])
+    seen = {
+        parse_architecture(space, network.architecture)
+        for network in table.networks
+        if network.role == "calibration"
+    }
+    latency = BlockLatency(table)
     chosen = choose_networks(
-        space, BlockLatency(table).network_ms, rng, networks, most_classes=CLASS_LADDER[-1]
+        space, latency.network_ms, rng, networks, most_classes=CLASS_LADDER[-1], exclude=seen
     )
+    if len(chosen) < FEWEST_NETWORKS:
+        raise UserError(
+            f"space '{space.name}' has only {len(chosen)} networks that the table is not calibrated on; a "
+            f"certificate needs {FEWEST_NETWORKS}"
+        )
     groups = network_groups(
         chosen,
         profile=secrets.token_hex(8),
@@ -165,6 +186,7 @@ def validate_table(
         memory_bytes=device.memory_bytes(),
     )
     whole = _measure_networks(chosen, groups, device, progress or _silent)
+    device.finish()
     found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
 
@@ -178,15 +200,21 @@ class _Blocks:
     noise_floor: float
     drift: float
     elapsed_s: float
+    energy: str
+    clocks: list[ClockState]
 
 
 @dataclass(frozen=True)
 class _Whole:
-    """Measured networks, in order, and the machine meanwhile."""
+    """Measured networks, in order, and the machine meanwhile.
 
-    summaries: list[Summary]
+    With each summary goes the factor that puts it on the scale of the groups' median reference.
+    """
+
+    summaries: list[tuple[Summary, float]]
     noise_floor: float
     elapsed_s: float
+    clocks: list[ClockState]
 
 
 def _measure_blocks(
@@ -211,11 +239,18 @@ def _chunk(signatures: Sequence[BlockSignature], found: Measurement) -> BlockChu
         noise_floor=found.noise_floor,
         drift=found.drift,
         elapsed_s=found.elapsed_s,
-        entries={s.key: _entry(s, found.summaries[s.key], found.converged[s.key]) for s in signatures},
+        energy=found.energy_word,
+        clocks=_clocks(found),
+        entries={s.key: _entry(s, found) for s in signatures},
     )
 
 
-def _entry(signature: BlockSignature, summary: Summary, converged: bool) -> Entry:
+def _clocks(found: Measurement) -> tuple[ClockState, ...]:
+    return tuple(ClockState.model_validate(facts) for facts in found.clocks)
+
+
+def _entry(signature: BlockSignature, found: Measurement) -> Entry:
+    summary = found.summaries[signature.key]
     return Entry(
         median_ms=summary.median_ms,
         p95_ms=summary.p95_ms,
@@ -223,10 +258,11 @@ def _entry(signature: BlockSignature, summary: Summary, converged: bool) -> Entr
         ci_low_ms=summary.ci_low_ms,
         ci_high_ms=summary.ci_high_ms,
         samples=summary.samples,
-        converged=converged,
+        converged=found.converged[signature.key],
         macs=signature.macs,
         params=signature.params,
         activation_bytes=activation_bytes(signature),
+        energy_mj=None if found.energy_mj is None else found.energy_mj[signature.key],
     )
 
 
@@ -242,6 +278,8 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
         elapsed_s=sum(chunk.elapsed_s for chunk in chunks),
+        energy=" | ".join(dict.fromkeys(chunk.energy for chunk in chunks if chunk.energy)),
+        clocks=[clock for chunk in chunks for clock in chunk.clocks],
     )
 
 
@@ -249,20 +287,29 @@ def _measure_networks(
     networks: Sequence[Network], groups: Sequence[Group], device: Device, tell: Progress
 ) -> _Whole:
     """Measure whole networks, group by group."""
-    summaries: dict[str, Summary] = {}
-    noise, elapsed_s = [], 0.0
-    for index, group in enumerate(groups):
-        found = device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
-        summaries.update(found.summaries)
-        noise.append(found.noise_floor)
-        elapsed_s += found.elapsed_s
-    ordered = [summaries[network_name(index, network)] for index, network in enumerate(networks)]
-    return _Whole(ordered, float(np.median(noise)), elapsed_s)
+    found = [
+        device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
+        for index, group in enumerate(groups)
+    ]
+    references_ms = [measurement.reference_ms or 1.0 for measurement in found]
+    common_ms = float(np.median(references_ms))
+    summaries = {
+        name: (summary, common_ms / reference_ms)
+        for measurement, reference_ms in zip(found, references_ms, strict=True)
+        for name, summary in measurement.summaries.items()
+    }
+    return _Whole(
+        [summaries[network_name(index, network)] for index, network in enumerate(networks)],
+        float(np.median([measurement.noise_floor for measurement in found])),
+        sum(measurement.elapsed_s for measurement in found),
+        [clock for measurement in found for clock in _clocks(measurement)],
+    )
 
 
 def _network_entry(
-    network: Network, summary: Summary, role: Literal["calibration", "held-out"]
+    network: Network, measured: tuple[Summary, float], role: Literal["calibration", "held-out"]
 ) -> NetworkEntry:
+    summary, factor = measured
     return NetworkEntry(
         architecture=network.architecture.to_json(),
         classes=network.classes,
@@ -273,7 +320,7 @@ def _network_entry(
         ci_low_ms=summary.ci_low_ms,
         ci_high_ms=summary.ci_high_ms,
         samples=summary.samples,
-    )
+    ).scaled(factor)
 
 
 def _part(tell: Progress, start: float, end: float) -> Progress:

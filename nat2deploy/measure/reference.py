@@ -12,6 +12,8 @@ from nat2deploy.measure.statistics import Samples, relative_spread
 
 REFERENCE_INPUT = 0.5
 """Every value of the reference workload's input."""
+# Look i is the last one before a visit, so two more before it and three after it lie evenly around.
+_BEFORE, _AFTER = 2, 3
 
 
 @dataclass
@@ -43,6 +45,18 @@ class ReferenceLog:
         excess: Samples = looks / np.percentile(looks, 25) - 1
         later: Samples = np.append(excess[1:], excess[-1])
         return np.maximum(excess, later)
+
+    def slowness(self) -> Samples:
+        """Return how long the reference took around look i, as a multiple of its overall median, ``[looks]``.
+
+        A clock that changes for minutes changes it for good, a disturbance of one or two looks does not: it
+        is the median over three looks before and three after.
+        """
+        looks = np.array(self.looks_ms)
+        padded = np.pad(looks, (_BEFORE, _AFTER), mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(padded, _BEFORE + 1 + _AFTER)
+        found: Samples = np.median(around, axis=1) / np.median(looks)
+        return found
 
     def median_ms(self) -> float:
         """Return the median of all looks in ms."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nat2deploy.clock_state import ClockState
 from nat2deploy.cost.measured import MeasuredLatency, Milliseconds
-from nat2deploy.cost.table import Relative
+from nat2deploy.cost.table import Energy, Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.measure.interleave import Measurement
@@ -43,11 +45,18 @@ class MeasurementAnswer(_Answer):
     rounds: Positive
     discarded_rounds: Annotated[int, Field(ge=0)]
     elapsed_s: Relative
+    energy_mj: dict[str, Energy] | None = None
+    energy_word: Text = ""
+    clocks: tuple[ClockState, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.summaries.keys() != self.converged.keys():
             raise ValueError("summaries and convergence are of different candidates")
+        if self.energy_mj is not None and self.summaries.keys() != self.energy_mj.keys():
+            raise ValueError("summaries and energies are of different candidates")
+        for clock in self.clocks:
+            _check_words(clock.settings().values())
         return self
 
     def measurement(self) -> Measurement:
@@ -98,9 +107,15 @@ def check_machine(machine: Fingerprint) -> None:
     Raises:
         ValueError: too long, control characters, or no cores.
     """
-    words = [machine.cpu, machine.governor, machine.system, *machine.flags]
-    words += [*machine.libraries, *machine.libraries.values()]
-    if sum(map(len, words)) > _LONGEST_FACTS or not all(map(str.isprintable, words)) or machine.cores < 1:
+    words = [machine.cpu, machine.system, *machine.flags, *machine.settings().values()]
+    _check_words([*words, *machine.libraries, *machine.libraries.values()])
+    if machine.cores < 1:
+        raise ValueError("the machine has no cores")
+
+
+def _check_words(words: Iterable[str]) -> None:
+    found = list(words)
+    if sum(map(len, found)) > _LONGEST_FACTS or not all(map(str.isprintable, found)):
         raise ValueError("the machine's facts are not printable words")
 
 

@@ -101,7 +101,9 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress) -> None:
     """
     check_target(plan.target)
     networks = plan.choose_networks(macs)
-    groups = [*_block_groups(plan), *plan.network_groups(_PROFILE, networks, _MEMORY_BYTES)]
+    groups = _block_groups(plan)
+    blocks_s = math.fsum(group.time_limit_s for group in groups)
+    groups += plan.network_groups(_PROFILE, networks, _MEMORY_BYTES, blocks_s)
     with tempfile.TemporaryDirectory(prefix="nat2deploy-") as name:
         folder = Path(name)
         settings = KitSettings.of(plan).model_dump(mode="json")
@@ -115,7 +117,7 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress) -> None:
             minutes=math.ceil(plan.time_limit_s / 60),
         )
         write_text(folder / "README.txt", readme)
-        write_atomic(out, lambda temporary: pack(folder, temporary))
+        write_atomic(out, lambda temporary: pack(folder, temporary, deflate=True))
 
 
 def _block_groups(plan: ProfilePlan) -> list[Group]:

@@ -21,8 +21,12 @@ def check_target(target: Target) -> None:
     """Check that a target can be measured without this package on the device.
 
     Raises:
-        UserError: another backend than ONNX Runtime.
+        UserError: another backend than ONNX Runtime, or a GPU.
     """
+    if target.kind != "cpu":
+        raise UserError(
+            f"{target.device} cannot be measured on another device; profile on that device itself"
+        )
     if target.backend != "onnxruntime":
         raise UserError(
             f"backend {target.backend} cannot be measured on another device; use --backend onnxruntime"
@@ -67,6 +71,7 @@ def write_job(
                     "seed": group.seed,
                     "precision": group.precision,
                     "time_limit_s": group.time_limit_s,
+                    "energy_share": group.energy_share,
                     "candidates": candidates,
                 }
             )

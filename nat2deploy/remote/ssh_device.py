@@ -162,8 +162,8 @@ class SshDevice(Device):
 
 
 def _pack(folder: Path, packed: Any) -> None:
-    """Write a job as a tar, ``job.json`` last: where that has arrived, all has."""
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+    """Write a job as a compressed tar, ``job.json`` last: where that has arrived, all has."""
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
         for path in (*sorted((folder / MODELS).iterdir()), folder / JOB_FILE):
             content = path.read_bytes()
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())

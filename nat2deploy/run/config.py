@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.files import parse, read_toml
+from nat2deploy.search.budget import is_target_name
 from nat2deploy.search.settings import Positive, SearchSettings
 from nat2deploy.target import Target
 
 Rate = Annotated[float, Field(gt=0, le=10)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _names(tables: dict[str, str]) -> dict[str, str]:
+    for name in tables:
+        if not is_target_name(name):
+            raise ValueError(f"a target cannot be called '{name[:60]}'; use letters, digits, - and _")
+    return tables
+
+
+Tables = Annotated[dict[str, str], AfterValidator(_names)]
+"""Files of latency tables, by their target's name."""
 
 
 class _Config(BaseModel):
@@ -40,6 +52,8 @@ class ProfileConfig(_Config):
 
     table: str | None = None
     """A table made before; nothing is measured then."""
+    tables: Tables = {}
+    """Tables made before, of several targets by name, instead; the bundle is for ``[export] target``."""
     precision: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     """Wanted relative half width of each entry's confidence interval."""
     time_limit_s: Seconds = 300.0
@@ -47,6 +61,12 @@ class ProfileConfig(_Config):
     held_out_networks: Positive = 20
     every_size: Positive = 1
     """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
+    device: Annotated[str, Field(pattern=r"^(cpu$|ssh://)")] = "cpu"
+    """What is measured on: ``cpu``, this machine, or ``ssh://user@host``."""
+    python: str = "python3"
+    """Python on an ssh device."""
+    ssh_options: tuple[str, ...] = ()
+    """``KEY=VALUE`` for ssh's -o."""
 
 
 class TrainConfig(_Config):
@@ -86,13 +106,23 @@ class SearchConfig(_Config):
     space: SearchedSpace = SearchedSpace()
     supernet: str
     """A file, or a shipped one's name."""
+    start: str | None = None
+    """An earlier run of the space, whose archive's best make the first one."""
     data: str
     table: str | None = None
+    tables: Tables = {}
+    """Tables of several targets by name, instead; their metrics then bear it, such as ``latency@pi5``."""
     budgets: tuple[str, ...] = ()
     allow_uncertified: bool = False
     measure: bool = True
-    """Measure the front on this machine when it is the table's."""
+    """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.table is not None and self.tables:
+            raise ValueError("give table, or tables of several targets by name, not both")
+        return self
 
 
 class FinetuneConfig(_Config):
@@ -115,6 +145,8 @@ class ExportConfig(_Config):
 
     network: str = "best"
     engine: Literal["onnxruntime"] = "onnxruntime"
+    target: str | None = None
+    """Which of the run's targets it is for, where there are several."""
 
 
 class PipelineConfig(_Config):
@@ -131,6 +163,15 @@ class PipelineConfig(_Config):
     search: SearchSettings = SearchSettings()
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        tables = self.profile.tables
+        if self.profile.table is not None and tables:
+            raise ValueError("profile: give table, or tables of several targets by name, not both")
+        if tables and self.export.target not in tables and (len(tables) > 1 or self.export.target):
+            raise ValueError(f"export: choose the bundle's target from {', '.join(tables)}")
+        return self
 
 
 def load_pipeline(path: Path) -> PipelineConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ExportConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.networks import open_network
-from nat2deploy.search.budget import parse_budgets
+from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
 from nat2deploy.target import PRECISIONS, Target, fingerprint
 from nat2deploy.training.evaluation import judge
 
@@ -34,15 +35,16 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     that of the int8 engine. Latency is measured here only when the latency table is of this machine.
 
     Raises:
-        UserError: no run or network, ``out`` holds something else, the engine does not run the table's
-            precision, or it does not agree with PyTorch.
+        UserError: no run or network, no such target of the run, ``out`` holds something else, the engine does
+            not run the table's precision or device, or it does not agree with PyTorch.
     """
     search = RunDirectory(run_path).read_config(SearchConfig)
     report("export", 0, 3, "open the network")
     chosen, data = open_network(run_path, config.network)
     architecture = chosen.info.choice
-    table = None if search.table is None else load_table(Path(search.table))
-    target = _target(config, None if table is None else table.target)
+    name, path = table_for(search, config.target)
+    table = None if path is None else load_table(Path(path))
+    target = bundle_target(config, None if table is None else table.target)
     # A table of another engine predicts nothing about this one.
     predicting = None if table is None or table.target != target else table
     costs = CostModel(chosen.info.space, data.classes, predicting).costs(architecture)
@@ -65,7 +67,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         network_id=architecture.id,
         architecture=architecture.to_json(),
         space=chosen.info.space.name,
-        budgets=parse_budgets(list(search.budgets)),
+        budgets=_budgets(search, name),
         costs=costs,
         accuracy=(search.data, top1, len(data.test)),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
@@ -77,12 +79,49 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     return manifest
 
 
-def _target(config: ExportConfig, measured: Target | None) -> Target:
-    """The table's target (the default one without a table), on the bundle's engine."""
+def table_for(search: SearchConfig, target: str | None) -> tuple[str, str | None]:
+    """Return the name (empty without) and the table's file of the target that a run's bundle is for.
+
+    Raises:
+        UserError: a target that the run has not, or none said where it has several.
+    """
+    names = tuple(search.tables)
+    if target is None and len(names) <= 1:
+        target = names[0] if names else ""
+    if target == "":
+        return "", search.table
+    if target not in search.tables:
+        have = f"the run's are {', '.join(names)}" if names else "the run's has no name; leave it out"
+        what = "say which target the bundle is for" if target is None else f"there is no target '{target}'"
+        raise UserError(f"--target: {what}; {have}")
+    return target, search.tables[target]
+
+
+def _budgets(search: SearchConfig, name: str) -> list[Budget]:
+    """The run's budgets that hold on a target, with metrics that no longer name it."""
+    found = []
+    for budget in budgets_on(parse_budgets(list(search.budgets)), tuple(search.tables)):
+        metric, _, target = budget.metric.partition("@")
+        if target in ("", name):
+            found.append(replace(budget, metric=metric))
+    return found
+
+
+def bundle_target(config: ExportConfig, measured: Target | None) -> Target:
+    """Return the table's target (the default one without a table), on the bundle's engine.
+
+    Raises:
+        UserError: the bundle's engine runs neither the device nor the precision.
+    """
     if measured is None:
         return Target(backend=config.engine)
-    if measured.precision not in PRECISIONS[config.engine]:
-        have = " and ".join(PRECISIONS[config.engine])
+    if measured.kind != "cpu":
+        raise UserError(
+            f"the run's table is of target {measured}; a bundle for {config.engine} runs on the CPU; "
+            "search with a table of one"
+        )
+    if measured.precision not in PRECISIONS["cpu"][config.engine]:
+        have = " and ".join(PRECISIONS["cpu"][config.engine])
         raise UserError(
             f"the run's table is of target {measured}; a bundle for {config.engine} holds {have}, "
             f"not {measured.precision}; search with a table of one of those"

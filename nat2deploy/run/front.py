@@ -30,7 +30,7 @@ class FrontNetwork(_Model):
     """One network of the front.
 
     ``top1`` is the validation accuracy with inherited weights; ``costs`` are predicted, by metric.
-    ``feasible`` says whether every budget is kept, by the measured latency where there is one.
+    ``feasible`` says whether every budget is kept, by measured latencies where there are some.
     ``high_tradeoff``: one of the front's knees, which lose most for what any neighbour gains.
     """
 
@@ -39,6 +39,8 @@ class FrontNetwork(_Model):
     top1: float
     costs: dict[str, float]
     measured: Measured | None = None
+    measured_on: dict[str, Measured] = {}
+    """Of a search for several targets, by the target's name."""
     feasible: bool
     high_tradeoff: bool = False
 

@@ -16,14 +16,17 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import PipelineConfig, SearchConfig, SearchedSpace, load_pipeline
+from nat2deploy.run.cost_source import check_tables, load_tables
 from nat2deploy.run.directory import RunDirectory
-from nat2deploy.run.export import export
+from nat2deploy.run.export import bundle_target, export
 from nat2deploy.run.front import Front
 from nat2deploy.run.networks import FinetuneReport, finetune
 from nat2deploy.run.profile import profile_once
-from nat2deploy.run.search import search, supernet_and_space
+from nat2deploy.run.search import search
+from nat2deploy.run.search_inputs import supernet_and_space
 from nat2deploy.run.train import train
-from nat2deploy.search.budget import parse_budgets
+from nat2deploy.search.budget import budgets_on, parse_budgets
+from nat2deploy.space.search_space import load_space
 
 
 @contextmanager
@@ -68,7 +71,8 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     Raises:
         UserError: an input that cannot be used, or no network keeps the budgets.
     """
-    parse_budgets(list(config.budgets))
+    budgets_on(parse_budgets(list(config.budgets)), tuple(config.profile.tables))
+    bundle_target(config.export, config.target)  # now, not after searching
     if config.train.supernet is not None:
         supernet_and_space(config.train.supernet, _searched(config))  # now, not after profiling
     run = RunDirectory(out)
@@ -77,9 +81,7 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         table_path = out / "table.json"
         supernet = config.train.supernet or str(out / "supernet.safetensors")
         with _timed(out, "profile"):
-            table = profile_once(
-                config.space, config.target, config.profile, table_path, seed=config.seed, report=report
-            )
+            table = _table(config, table_path, report)
         with _timed(out, "train"):
             if config.train.supernet is None:
                 train(
@@ -103,12 +105,25 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         return Outcome(out, table, front, finetuned, manifest, verification, bundle)
 
 
+def _table(config: PipelineConfig, path: Path, report: Report) -> LatencyTable:
+    """The latency table that the bundle is for: made here, or read."""
+    tables = config.profile.tables
+    if tables:
+        held = load_tables(None, tables)
+        space = load_space(config.space.name).restrict(resolutions=config.space.resolutions)
+        check_tables(held, space, allow_uncertified=config.allow_uncertified)
+        return held[config.export.target or next(iter(tables))]
+    return profile_once(config.space, config.target, config.profile, path, seed=config.seed, report=report)
+
+
 def _search_config(config: PipelineConfig, supernet: str, table: Path) -> SearchConfig:
+    single = None if config.profile.tables else config.profile.table or str(table)
     return SearchConfig(
         space=_searched(config),
         supernet=supernet,
         data=config.data,
-        table=config.profile.table or str(table),
+        table=single,
+        tables=config.profile.tables,
         budgets=config.budgets,
         allow_uncertified=config.allow_uncertified,
         settings=config.search.model_copy(update={"seed": config.seed}),

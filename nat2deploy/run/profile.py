@@ -13,7 +13,7 @@ from nat2deploy.measure.partial_profile import partial_target
 from nat2deploy.measure.plan import ProfilePlan
 from nat2deploy.measure.profiler import profile_space
 from nat2deploy.progress import Report, silent
-from nat2deploy.remote.ssh import SshSettings
+from nat2deploy.remote.ssh import SshAddress, SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -73,9 +73,7 @@ def profile(
     """
     plan = make_plan(space_config, target, config, seed)
     check_table_path(out)
-    device: Device = LocalDevice(target)
-    if ssh is not None:
-        device = SshDevice(ssh, target, say=lambda text: report("connection", 0.0, 1.0, text))
+    device = measuring_device(target, ssh, report)
     table = profile_space(
         plan,
         device,
@@ -84,6 +82,17 @@ def profile(
     )
     save_table(table, out)
     return table
+
+
+def measuring_device(target: Target, ssh: SshSettings | None, report: Report) -> Device:
+    """Return what measures for a target: this machine, or with ``ssh`` another.
+
+    Raises:
+        UserError: a target that cannot be measured there.
+    """
+    if ssh is None:
+        return LocalDevice(target)
+    return SshDevice(ssh, target, say=lambda text: report("connection", 0.0, 1.0, text))
 
 
 def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, seed: int) -> ProfilePlan:
@@ -126,7 +135,10 @@ def profile_once(
     """
     path = Path(config.table) if config.table is not None else out
     if config.table is None and not out.exists():
-        return profile(space_config, target, config, out, seed=seed, report=report)
+        ssh = None
+        if config.device != "cpu":
+            ssh = SshSettings(SshAddress.parse(config.device), config.python, config.ssh_options)
+        return profile(space_config, target, config, out, seed=seed, ssh=ssh, report=report)
     table = load_table(path)
     table.check_space(_space(space_config))
     if table.target != target:

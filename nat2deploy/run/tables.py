@@ -14,6 +14,8 @@ from nat2deploy.cost.table_picture import draw_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.profiler import validate_table
 from nat2deploy.progress import Report, silent
+from nat2deploy.remote.ssh import SshSettings
+from nat2deploy.run.profile import measuring_device
 from nat2deploy.space.search_space import SearchSpace, load_space
 
 # A fresh mean error up to this is never a contradiction: it is what a good table is off by.
@@ -41,14 +43,19 @@ def validate(
     networks: int = 50,
     seed: int = 1,
     time_limit_s: float = 60.0,
+    ssh: SshSettings | None = None,
     report: Report = silent,
 ) -> Validation:
-    """Measure a fresh set of networks on this machine; update the table's certificate or contradict it.
+    """Measure a fresh set of networks; update the table's certificate or contradict it.
+
+    The machine is this one, or with ``ssh`` another; it must be the table's.
 
     Raises:
         UserError: no table, one of another machine or space, the table's own seed, or too much noise.
     """
     table = load_table(path)
+    if not path.exists():  # a shipped table's name
+        raise UserError(f"{path} came with the package and is not written to; name a copy of the file")
     if seed == table.seed:
         raise UserError(f"--seed {seed} is the table's own; give another one, for networks that it never saw")
     space = _space(table, space_name, path)
@@ -58,6 +65,7 @@ def validate(
         networks=networks,
         seed=seed,
         time_limit_s=time_limit_s,
+        device=measuring_device(table.target, ssh, report),
         progress=lambda share, text: report("validate", share, 1.0, text),
     )
     before = table.certificate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ Role = Literal["archive", "candidate", "drawn"]
 class Evaluation:
     """One architecture judged with one version of the super-network's weights.
 
-    ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``params``, ``size_mb``).
+    ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``size_mb@pi5``, ...).
     """
 
     architecture: Architecture
@@ -66,6 +67,15 @@ class ArchiveFile:
         """All evaluations with a version of the weights, oldest first."""
         return [e for e in self.evaluations if e.version == version]
 
+    def look_up(self, costs: Callable[[list[Architecture]], list[dict[str, float]]]) -> None:
+        """Look up all costs anew, in memory: those of the file may be of an older version."""
+        found = costs([e.architecture for e in self.evaluations])
+        self.evaluations = [
+            replace(e, values={"top1": e.values["top1"], **values})
+            for e, values in zip(self.evaluations, found, strict=True)
+        ]
+        self._known = {(e.architecture, e.version): e for e in self.evaluations}
+
     def append(self, evaluation: Evaluation) -> None:
         """Add one finished evaluation; it is on disk when this returns."""
         line = _Line(
@@ -87,18 +97,30 @@ class ArchiveFile:
         if not self.path.exists():
             return []
         data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):  # killed while writing its last line
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # killed while writing its last line
             with self.path.open("r+b") as stream:
-                stream.truncate(len(whole))
-        evaluations = []
-        for number, text in enumerate(whole.splitlines(), start=1):
-            try:
-                line = _Line.model_validate(json.loads(text))
-                architecture = parse_architecture(self.space, dict(line.architecture))
-            except (ValidationError, ValueError, RecursionError, UserError) as error:
-                raise UserError(
-                    f"archive {self.path}, line {number} cannot be read; remove that line or start a new run"
-                ) from error
-            evaluations.append(Evaluation(architecture, line.version, line.role, line.loss, line.values))
-        return evaluations
+                stream.truncate(whole)
+        return read_archive(self.path, self.space)
+
+
+def read_archive(path: Path, space: SearchSpace) -> list[Evaluation]:
+    """Return the finished evaluations of an archive, oldest first, and leave the file as it is.
+
+    Raises:
+        UserError: missing, or a line that cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"no archive at {path}; a search writes one")
+    data = path.read_bytes()
+    evaluations = []
+    for number, text in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            line = _Line.model_validate(json.loads(text))
+            architecture = parse_architecture(space, dict(line.architecture))
+        except (ValidationError, ValueError, RecursionError, UserError) as error:
+            raise UserError(
+                f"archive {path}, line {number} cannot be read; remove that line or start a new run"
+            ) from error
+        evaluations.append(Evaluation(architecture, line.version, line.role, line.loss, line.values))
+    return evaluations

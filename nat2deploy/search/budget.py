@@ -1,43 +1,49 @@
-"""Budgets: ``latency<=5ms``, ``params<=3M``, ``top1>=90%``."""
+"""Budgets: ``latency<=5ms``, ``top1>=90%``, and where several targets have a table ``latency@pi5<=30ms``."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
 
+from nat2deploy.cost.metric_names import metric_on
 from nat2deploy.errors import UserError
-
-Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb", "top1"]
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _BUDGET = re.compile(
-    rf"\s*([a-z0-9_.@]+)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*", re.ASCII | re.IGNORECASE
+    rf"\s*([a-z0-9_.@-]+)\s*(<=|>=)\s*({_NUMBER})\s*([A-Za-zµ%]*)\s*", re.ASCII | re.IGNORECASE
 )
+_TARGET = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _TIME = {"ms": 1.0, "us": 1e-3, "s": 1e3}
+_ENERGY = {"mJ": 1.0, "uJ": 1e-3, "J": 1e3}
+_BYTES = {"MB": 1.0, "kB": 1e-3, "KB": 1e-3, "GB": 1e3}
 _COUNT = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 
 # Word -> (metric, what each unit is worth in the metric's own unit, an example).
-_METRICS: dict[str, tuple[Metric, dict[str, float], str]] = {
+_METRICS: dict[str, tuple[str, dict[str, float], str]] = {
     "latency": ("latency_ms", _TIME, "latency<=5ms"),
     "latency.p95": ("latency_p95_ms", _TIME, "latency.p95<=6ms"),
     "latency.p99": ("latency_p99_ms", _TIME, "latency.p99<=8ms"),
+    "energy": ("energy_mj", _ENERGY, "energy<=5mJ"),
     "macs": ("macs", _COUNT, "macs<=200M"),
     "params": ("params", _COUNT, "params<=3M"),
-    "size": ("size_mb", {"MB": 1.0, "kB": 1e-3, "KB": 1e-3}, "size<=4MB"),
+    "size": ("size_mb", _BYTES, "size<=4MB"),
+    "memory": ("memory_mb", _BYTES, "memory<=512kB"),
     "top1": ("top1", {"": 1.0, "%": 0.01}, "top1>=90%"),
 }
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A hard limit on one metric, in the metric's unit: an upper one, or a lower one for ``top1``."""
+    """A hard limit on one metric, in the metric's unit: an upper one, or a lower one for ``top1``.
+
+    ``metric`` names its target too where the text does, such as ``latency_ms@pi5``.
+    """
 
     text: str
-    metric: Metric
+    metric: str
     limit: float
 
     def violation(self, value: float) -> float:
@@ -61,9 +67,13 @@ def parse_budget(text: str) -> Budget:
     match = _BUDGET.fullmatch(text)
     if match is None:
         raise UserError(f"budget {text[:60]!r} cannot be read; write it like {examples}")
-    word, sense, number, unit = match.groups()
-    if word not in _METRICS:
-        raise UserError(f"budget {text[:60]!r}: no metric '{word}'; use one of {', '.join(_METRICS)}")
+    name, sense, number, unit = match.groups()
+    word, _, target = name.partition("@")
+    if word not in _METRICS or ("@" in name and not is_target_name(target)):
+        raise UserError(
+            f"budget {text[:60]!r}: no metric '{name}'; use one of {', '.join(_METRICS)}, each with @TARGET "
+            "behind it where several targets have a table"
+        )
     metric, units, example = _METRICS[word]
     if unit not in units:
         known = ", ".join(unit or "no unit" for unit in units)
@@ -75,7 +85,7 @@ def parse_budget(text: str) -> Budget:
         limit = float(Decimal(number) * Decimal(str(units[unit])))  # as floats, 95 * 0.01 is over 0.95
     if not (0.0 < limit < math.inf) or (metric == "top1" and limit > 1.0):
         raise UserError(f"budget {text[:60]!r}: the limit is out of range; write it like {example}")
-    return Budget("".join(text.split()), metric, limit)
+    return Budget("".join(text.split()), f"{metric}@{target}" if target else metric, limit)
 
 
 def parse_budgets(texts: list[str]) -> tuple[Budget, ...]:
@@ -85,11 +95,56 @@ def parse_budgets(texts: list[str]) -> tuple[Budget, ...]:
         UserError: one cannot be read, or two limit the same metric.
     """
     budgets = tuple(parse_budget(text) for text in texts)
+    _check_distinct(budgets)
+    return budgets
+
+
+def budgets_on(budgets: tuple[Budget, ...], targets: tuple[str, ...]) -> tuple[Budget, ...]:
+    """Return budgets whose metrics name their target, where the costs are of ``targets``.
+
+    Raises:
+        UserError: as ``metric_on``, or two limit the same metric.
+    """
+    found = []
+    for budget in budgets:
+        try:
+            found.append(replace(budget, metric=metric_on(budget.metric, targets)))
+        except UserError as error:
+            raise UserError(f"budget '{budget.text}': {error}") from error
+    _check_distinct(tuple(found))
+    return tuple(found)
+
+
+def cost_metric(text: str) -> str:
+    """Return the metric of a budget's word or of a metric's own name, each with or without a target.
+
+    Raises:
+        UserError: no cost.
+    """
+    word, at, target = text.partition("@")
+    names = {metric: metric for metric, *_ in _METRICS.values() if metric != "top1"}
+    names |= {name: metric for name, (metric, *_) in _METRICS.items() if metric != "top1"}
+    if word not in names or (at and not is_target_name(target)):
+        raise UserError(f"no cost '{text[:60]}'; use one of {', '.join(dict.fromkeys(names))}")
+    return names[word] + at + target
+
+
+def budget_word(metric: str) -> str:
+    """Return what a metric is called in a budget, its target included."""
+    base, at, target = metric.partition("@")
+    return next(word for word, (known, *_) in _METRICS.items() if known == base) + at + target
+
+
+def is_target_name(name: str) -> bool:
+    """Whether a target may be called so: letters, digits, hyphens and underscores."""
+    return _TARGET.fullmatch(name) is not None
+
+
+def _check_distinct(budgets: tuple[Budget, ...]) -> None:
     for index, budget in enumerate(budgets):
         for other in budgets[:index]:
             if other.metric == budget.metric:
                 raise UserError(f"budgets '{other.text}' and '{budget.text}' limit the same metric; keep one")
-    return budgets
 
 
 def violation(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> float:
@@ -110,8 +165,10 @@ def format_cost(metric: str, value: float) -> str:
     """A cost with its unit, as people write it."""
     if metric.startswith("latency"):
         return f"{value:.3f} ms"
-    if metric == "size_mb":
-        return f"{value:.2f} MB"
+    if metric.startswith("energy"):
+        return f"{value:.3f} mJ"
+    if metric.startswith(("size", "memory")):
+        return f"{value:.2f} MB" if value >= 0.1 else f"{1e3 * value:.1f} kB"
     if metric == "top1":
         return f"{100 * value:.2f} %"
     for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from nat2deploy.cost.model import CostModel
+from nat2deploy.cost.metric_names import metric_on
+from nat2deploy.cost.targets import CostSource
 from nat2deploy.errors import UserError
-from nat2deploy.search.budget import Budget, format_cost
+from nat2deploy.search.budget import Budget, budgets_on, format_cost
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 
@@ -19,17 +20,17 @@ Floats = NDArray[np.float64]
 class Objectives:
     """What is minimised: top-1 error, then each cost metric, all within the budgets.
 
-    ``metrics`` names the cost objectives; without any they are those that budgets limit, else latency
-    where a table is given, else MACs. With ``accuracy_only`` the error alone is minimised and costs are only
-    limited; ``axes`` then still names the costs to show and to spread over.
+    ``metrics`` names the cost objectives; without any they are those that budgets limit, else the latency of
+    each table that is given, else MACs. With ``accuracy_only`` the error alone is minimised and costs are
+    only limited; ``axes`` then still names the costs to show and to spread over.
 
     Raises:
-        UserError: a latency is asked for without a table.
+        UserError: a latency is asked for without a table, or a cost that is of no target or of several.
     """
 
     def __init__(
         self,
-        model: CostModel,
+        model: CostSource,
         encoding: IntegerEncoding,
         budgets: tuple[Budget, ...],
         metrics: tuple[str, ...] = (),
@@ -37,22 +38,18 @@ class Objectives:
     ) -> None:
         self.model = model
         self.encoding = encoding
-        self.budgets = budgets
-        self.cost_budgets = tuple(budget for budget in budgets if budget.metric != "top1")
-        self.top1_budgets = tuple(budget for budget in budgets if budget.metric == "top1")
+        self.budgets = budgets_on(budgets, model.targets)
+        self.cost_budgets = tuple(budget for budget in self.budgets if budget.metric != "top1")
+        self.top1_budgets = tuple(budget for budget in self.budgets if budget.metric == "top1")
+        metrics = tuple(metric_on(metric, model.targets) for metric in metrics)
         named = tuple(budget.metric for budget in self.cost_budgets)
-        default = "latency_ms" if model.table is not None else "macs"
-        self.axes: tuple[str, ...] = metrics or tuple(dict.fromkeys(named)) or (default,)
-        self.metrics: tuple[str, ...] = () if accuracy_only else metrics or named or (default,)
+        latencies = tuple(metric for metric in model.metrics if metric.partition("@")[0] == "latency_ms")
+        default = latencies or ("macs",)
+        self.axes: tuple[str, ...] = metrics or tuple(dict.fromkeys(named)) or default
+        self.metrics: tuple[str, ...] = () if accuracy_only else metrics or named or default
         for metric in (*self.axes, *named):
-            if model.table is None and metric.startswith("latency"):
-                raise UserError(
-                    "a latency budget needs a table; make one with `nat2deploy profile`, give --table"
-                )
-            if metric not in (*model.metrics, "top1"):
-                raise UserError(
-                    "the latency table says nothing of percentiles; profile again with this version"
-                )
+            if metric not in model.metrics:
+                raise UserError(_missing(metric, with_table=bool(latencies)))
 
     def __len__(self) -> int:
         """Number of objectives, the error included."""
@@ -69,6 +66,13 @@ class Objectives:
         """All metrics of one judged architecture, as an archive line keeps them."""
         genes = self.encoding.encode(architecture)[None]
         return {"top1": top1, **{key: float(v[0]) for key, v in self.costs(genes).items()}}
+
+    def costs_of(self, architectures: list[Architecture]) -> list[dict[str, float]]:
+        """All costs of architectures, by metric."""
+        if not architectures:
+            return []
+        costs = self.costs(self.encoding.encode_all(architectures))
+        return [{key: float(v[row]) for key, v in costs.items()} for row in range(len(architectures))]
 
     def matrix(self, errors: Floats, costs: Mapping[str, Floats]) -> Floats:
         """Objectives [N, M], minimised, from errors [N] and costs by metric."""
@@ -94,3 +98,12 @@ class Objectives:
                     f"'{self.encoding.space.name}' costs {format_cost(budget.metric, cost)} "
                     f"({architecture}); raise the budget or use another space"
                 )
+
+
+def _missing(metric: str, *, with_table: bool) -> str:
+    """Why a cost is not known, and what to do."""
+    if metric.startswith("energy"):
+        return "the latency table says nothing of energy; profile again where the machine measures it"
+    if not with_table:
+        return "a latency budget needs a table; make one with `nat2deploy profile`, give --table"
+    return "the latency table says nothing of percentiles; profile again with this version"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,19 @@ class Initialisation(ABC):
     def __init__(self, repair: Repair = "fill") -> None:
         self.repair: Repair = repair
 
-    def draw(self, objectives: Objectives, rng: np.random.Generator, count: int) -> list[Architecture]:
-        """Return up to ``count`` distinct architectures, the cheapest of each budgeted metric among them."""
+    def draw(
+        self,
+        objectives: Objectives,
+        rng: np.random.Generator,
+        count: int,
+        start: Iterable[Architecture] = (),
+    ) -> list[Architecture]:
+        """Return up to ``count`` distinct architectures: ``always_drawn``, then ``start``, then draws."""
         encoding = objectives.encoding
-        space = encoding.space
-        found: dict[Architecture, None] = dict.fromkeys([space.smallest(), space.largest()])
-        found.update((objectives.model.cheapest(b.metric)[0], None) for b in objectives.cost_budgets)
+        found: dict[Architecture, None] = dict.fromkeys([*always_drawn(objectives), *start])
         for _ in range(20):
+            if len(found) >= count:
+                break
             for genes in self._draw(objectives, rng, count):
                 if len(found) >= count:
                     return list(found)
@@ -38,6 +45,13 @@ class Initialisation(ABC):
     @abstractmethod
     def _draw(self, objectives: Objectives, rng: np.random.Generator, count: int) -> Genes:
         """Return canonical genes [count, G]."""
+
+
+def always_drawn(objectives: Objectives) -> list[Architecture]:
+    """The smallest and the largest architecture (NAT), and the cheapest of each budgeted metric."""
+    space = objectives.encoding.space
+    cheapest = [objectives.model.cheapest(budget.metric)[0] for budget in objectives.cost_budgets]
+    return list(dict.fromkeys([space.smallest(), space.largest(), *cheapest]))
 
 
 class UniformGenes(Initialisation):

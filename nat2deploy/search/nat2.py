@@ -30,6 +30,7 @@ from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import best_surrogate
 from nat2deploy.search.survival import non_dominated
 from nat2deploy.search.update import best, objective_matrix, violation_vector
+from nat2deploy.search.warm_start import WarmStart
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.training.evaluation import SubNetworkEvaluator
@@ -37,13 +38,18 @@ from nat2deploy.training.evaluation import SubNetworkEvaluator
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search is, for progress displays."""
+    """Where a search is, for progress displays.
+
+    ``round`` is the last one that was begun, ``version`` that of the weights.
+    """
 
     stage: str
     round: int
     rounds: int
     done: int
     total: int
+    version: int = 0
+    evaluations: int = 0
     best: Evaluation | None = None
     hypervolume: float | None = None
     tau: float | None = None
@@ -57,7 +63,8 @@ class Nat2Search:
     """One search in a run directory: ``archive.jsonl``, ``supernet.safetensors``, ``history.json``.
 
     Everything but the evaluations follows from them and the seed, so a killed search goes on where it
-    was and ends with the same archive as an undisturbed one.
+    was and ends with the same archive as an undisturbed one. The first archive holds the architectures of
+    ``start``, which are judged unless their accuracy is known.
     """
 
     def __init__(
@@ -68,13 +75,18 @@ class Nat2Search:
         settings: SearchSettings,
         folder: Path,
         listener: Listener | None = None,
+        start: WarmStart | None = None,
     ) -> None:
         self.objectives = objectives
         self.encoding = objectives.encoding
         self.weights = weights
         self.settings = settings
         self.listener = listener
+        self.start: WarmStart = start or {}
+        self._version = 0
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
+        if any(set(objectives.model.metrics) - e.values.keys() for e in self.file.evaluations):
+            self.file.look_up(objectives.costs_of)
         self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
         self.history: list[dict[str, Any]] = (
@@ -96,7 +108,7 @@ class Nat2Search:
         self.objectives.check_reachable()
         self.weights.prepare(self._training)
         while True:
-            version = self.weights.version
+            version = self._version = self.weights.version
             judged = self._judge(version)
             self._record(version, judged)
             if version >= self.settings.rounds:
@@ -119,7 +131,7 @@ class Nat2Search:
             initialisation = INITIALISATIONS[settings.initialisation](settings.repair)
             rng = np.random.default_rng([settings.seed, 0])
             factor = settings.preprocessing_factor
-            drawn = initialisation.draw(self.objectives, rng, factor * settings.archive_size)
+            drawn = initialisation.draw(self.objectives, rng, factor * settings.archive_size, self.start)
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.reevaluate:
             merged = self.rounds.merged(version - 1)
@@ -129,7 +141,8 @@ class Nat2Search:
     def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> None:
         for index, architecture in enumerate(architectures):
             if self.file.find(architecture, version) is None:
-                accuracy = self.evaluator(self.weights.supernet, architecture)
+                known = self.start.get(architecture) if version == 0 else None
+                accuracy = known or self.evaluator(self.weights.supernet, architecture)
                 if not math.isfinite(accuracy.loss):
                     raise UserError(
                         f"architecture {architecture.id} gives no finite loss; adapt with a lower rate"
@@ -184,6 +197,7 @@ class Nat2Search:
         fresh = np.array([row for row in evolved if row.tobytes() not in known], dtype=np.int64)
         fresh = fresh.reshape(-1, len(self.encoding))
         if len(fresh) == 0:
+            self._tell("evolve", 1, 1)
             return []
         costs = self.objectives.costs(fresh)
         violations = np.maximum(self.objectives.cost_violations(costs), 0.0).sum(axis=1)
@@ -196,6 +210,7 @@ class Nat2Search:
             settings.candidates,
             seed=settings.seed * 1013 + version,
         )
+        self._tell("evolve", 1, 1)
         return [self.encoding.decode(fresh[i]) for i in chosen]
 
     def _adapt(self, merged: list[Evaluation], version: int) -> None:
@@ -212,6 +227,8 @@ class Nat2Search:
         if settings.distribution != "categorical":
             self._tell("distribution", 0, 1)  # seconds a gene
         distribution = DISTRIBUTIONS[settings.distribution](self.encoding, genes)
+        if settings.distribution != "categorical":
+            self._tell("distribution", 1, 1)
 
         def sample(step: int) -> list[Architecture]:
             rng = np.random.default_rng([settings.seed, version, step, 2])
@@ -256,6 +273,8 @@ class Nat2Search:
                 self.settings.rounds,
                 done,
                 total,
+                self._version,
+                len(self.file.evaluations),
                 best_of(self.front()),
                 hypervolume,
                 tau.get("tau"),

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nat2deploy.errors import UserError
+from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import PRESETS
 
 Positive = Annotated[int, Field(ge=1)]
-Metric = Literal["latency_ms", "latency_p95_ms", "latency_p99_ms", "macs", "params", "size_mb"]
+
+
+def _metric(text: str) -> str:
+    try:
+        return cost_metric(text)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+Metric = Annotated[str, AfterValidator(_metric)]
 SurrogateName = Literal[
     "gradient-boosting",
     "extra-trees",
@@ -39,7 +50,8 @@ class SearchSettings(BaseModel):
     preset: Literal["ours", "nat", "nat2"] = "ours"
     seed: Annotated[int, Field(ge=0)] = 0
     objectives: tuple[Metric, ...] = ()
-    """Cost objectives; without any, those that budgets limit, else latency (with a table) or MACs."""
+    """Cost objectives, such as ``latency`` or ``latency@pi5``; without any, those that budgets limit, else
+    the latency of each table, else MACs."""
     accuracy_only: bool = False
     """Optimise accuracy alone; budgets still limit the costs."""
     archive_size: Annotated[int, Field(ge=4)] = 100

@@ -133,6 +133,9 @@ def inputs(supernet, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "unknown.toml").write_text('data = "digits"\nbudget = []\n')
+    target = '[target]\ndevice = "cuda"\nbackend = "tensorrt"\nprecision = "fp16"\n'
+    (tmp_path / "gpu.toml").write_text(f'name = "gpu"\n{target}')
+    (tmp_path / "gpu-run.toml").write_text(f'data = "digits"\n{target}')
     shutil.copy(supernet, tmp_path)
     return tmp_path
 
@@ -152,6 +155,12 @@ def _assert_refused(run, arguments, words, inputs):
     ("arguments", "words"),
     [
         (["profile", "--device", "cuda:9", "--out", "t.json"], "cuda:9"),
+        (["profile", "--device", "cuda", "--threads", "2", "--out", "t.json"], "2 threads mean nothing on a GPU"),
+        (["profile", "--device", "cuda", "--backend", "openvino", "--out", "t.json"], "openvino does not run on cuda:0"),
+        (["profile", "--backend", "tensorrt", "--out", "t.json"], "tensorrt does not run on cpu"),
+        (["profile", "--profile", "gpu.toml", "--device", "ssh://pi@pi", "--out", "t.json"], "on their CPU only"),
+        (["table", "kit", "--profile", "gpu.toml", "--out", "k.zip"], "cuda:0 cannot be measured on another device"),
+        (["run", "gpu-run.toml"], "cuda:0 tensorrt fp16, batch 1; a bundle for onnxruntime runs on the CPU"),
         (["profile", "--space", "nono", "--out", "t.json"], "nono"),
         (["profile", "--resolutions", "28,29", "--out", "t.json"], "29"),
         (["profile", "--resolutions", "big", "--out", "t.json"], "big"),
@@ -199,6 +208,10 @@ def _assert_refused(run, arguments, words, inputs):
         (["search", "--supernet", "none.safetensors", "--data", "digits", "--out", "run"], "none.safetensors"),
         (["search", "--space", "ofa-mbv3", "--supernet", "w.safetensors", "--data", "digits", "--out", "run"], "nano"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--preset", "nat3", "--out", "run"], "preset"),
+        (["search", "--data", "digits", "--out", "run"], "--supernet"),
+        (["search", "--data", "digits", "--from", "norun", "--out", "run"], "norun"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--table", "a=x", "--table", "a=y", "--out", "run"], "'a'"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency@pi5<=1ms", "--out", "run"], "'pi5'"),
         (["finetune", "norun"], "norun"),
         (["export", "norun", "--out", "b"], "norun"),
         (["export", "norun", "--engine", "tensorflow", "--out", "b"], "engine"),
@@ -215,7 +228,7 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["search"], "--supernet"),
+        (["search"], "--data"),
         (["table", "show", "broken.json"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
     ],
@@ -285,6 +298,23 @@ def test_a_table_for_another_space_is_refused(request, here):
     arch = json.dumps(NAT_M1)
     done = here("costs", "--space", "ofa-mbv3", "--arch", arch, "--table", shipped[0])
     assert done.returncode == 2 and "nano" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_profiles_by_name(here, tmp_path):
+    listed = here("profiles", cwd=tmp_path)
+    assert listed.returncode == 0 and "no table of ours" in listed.stdout
+    by_name = {one["name"]: one for one in json.loads(here("profiles", "--json", cwd=tmp_path).stdout)}
+    assert "nano-x86-1-thread" in by_name["x86-1-thread"]["tables"]
+    assert by_name["raspberry-pi-5-int8"]["target"]["precision"] == "int8"
+    words = ("--space", "nono", "--out", "t.json")
+    done = here("profile", "--profile", "android-big-core", *words, cwd=tmp_path)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    device, table, error = done.stderr.splitlines()
+    assert "power mode: battery saver off" in device and "no table of ours" in table
+    assert error.startswith("error: ")
+    assert "no table" not in here("profile", "--profile", "x86-1-thread", *words, cwd=tmp_path).stderr
+    unknown = here("profile", "--profile", "toaster", *words, cwd=tmp_path)
+    assert unknown.stderr.startswith("error: no profile 'toaster'")
 
 
 def test_help_is_quick():

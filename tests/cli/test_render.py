@@ -1,10 +1,13 @@
 """What people read: nothing of a text is taken for markup."""
 
+from pathlib import Path
+
 import pytest
 
 from nat2deploy.cli import render
-from nat2deploy.engines.registry import BackendStatus
+from nat2deploy.engines.status import BackendStatus
 from nat2deploy.measure.backends import BackendChoice, BackendLatency
+from nat2deploy.run.front import Front, FrontNetwork, Measured
 from nat2deploy.target import Target, fingerprint
 
 REASON = "not installed; run `pip install 'nat2deploy[openvino]'`"
@@ -38,3 +41,48 @@ def test_a_choice_without_measurement_has_no_ratios(capsys):
     choice = BackendChoice((BackendLatency(Target(), 1.0),), "chosen before the interruption", {})
     render.print_backends(choice, as_json=False)
     assert capsys.readouterr().out == "backend      onnxruntime: chosen before the interruption\n"
+
+
+def front(objectives, costs, **measured):
+    network = FrontNetwork(
+        id="0123456789", architecture={"r": 28}, top1=0.9, costs=costs, feasible=True, **measured
+    )
+    return Front(
+        space="nano",
+        data="digits",
+        budgets=(),
+        objectives=("top1", *objectives),
+        rounds=1,
+        evaluations=10,
+        complete=True,
+        hypervolume=0.5,
+        networks=(network,),
+    )
+
+
+SEEN = Measured(median_ms=0.5, p95_ms=0.6, p99_ms=0.7, ci_low_ms=0.5, ci_high_ms=0.5, samples=9)
+
+
+def test_a_front_of_several_targets_shows_each_ones_costs(capsys):
+    costs = {"macs": 2e6, "params": 1e5, "latency_ms@pi5": 9.0, "memory_mb@pi5": 0.05, "latency_ms@here": 0.6}
+    found = front(("latency_ms@pi5", "memory_mb@pi5"), costs, measured_on={"here": SEEN})
+    render.print_front(found, Path("run"), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split("  ")[0].strip() == "network"
+    words = ("pi5 predicted", "here predicted", "measured", "memory@pi5", "MACs", "params")
+    places = [lines[1].index(word) for word in words]
+    assert places == sorted(places) and lines[1].count("measured") == 1
+    row = ["0123456789", "90.00", "%", "9.000", "ms", "0.600", "ms", "0.500", "ms", "50.0", "kB", "2.00M"]
+    assert lines[2].split()[: len(row)] == row
+    assert "predicted against measured latency on here: mean error 20.00%" in lines[3]
+
+
+def test_a_front_of_one_table_or_none(capsys):
+    costs = {"macs": 2e6, "params": 1e5, "latency_ms": 0.6}
+    render.print_front(front(("latency_ms",), costs, measured=SEEN), Path("run"), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["network", "top-1", "predicted", "measured", "MACs", "params", "px"]
+    assert "predicted against measured latency: mean error 20.00%" in lines[3]
+    del costs["latency_ms"]
+    render.print_front(front(("macs",), costs), Path("run"), as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].split() == ["network", "top-1", "MACs", "params", "px"]

@@ -59,6 +59,21 @@ def test_held_out_networks_are_predicted(true_ms):
     assert calibration.networks == 24
 
 
+def test_what_blocks_alone_spend_on_their_layout_is_taken_off():
+    def alone_ms(s):
+        outside = -(-s.height // s.stride) * -(-s.width // s.stride)
+        moved_mb = (s.in_channels * s.height * s.width + s.out_channels * outside) * 4e-6
+        return made_up_ms(s) + (0.05 * moved_mb if s.kind == "mbconv" else 0)
+
+    measured = [
+        MeasuredNetwork(n.signatures, [alone_ms(s) for s in n.signatures], n.latency_ms)
+        for n in networks(lambda compute, weights: compute + OVERHEAD_MS, noise=0.003)
+    ]
+    calibration = calibrate(measured[:24], OVERHEAD_MS)
+    assert calibration.relief_ms_per_mb == pytest.approx(0.05, rel=0.3)
+    assert errors(calibration, measured[24:]).max() < 0.02
+
+
 def test_a_plain_sum_needs_no_correction():
     calibration = calibrate(networks(lambda compute, weights: compute + OVERHEAD_MS), OVERHEAD_MS)
     assert calibration.scale == pytest.approx(1, abs=1e-6)

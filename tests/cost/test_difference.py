@@ -36,6 +36,32 @@ def test_a_slower_machine_and_one_odd_block(nano):
     assert ("onnxruntime version", "unknown", "2") in found.context
 
 
+def test_another_clock_and_energy_are_said_in_words(table, nano):
+    clock = {"boost": False, "driver": "acpi-cpufreq", "mhz": 2000.0, "min_mhz": 800.0, "max_mhz": 2000.0}
+    entries = {key: entry.model_copy(update={"energy_mj": 1.5}) for key, entry in table.entries.items()}
+    other = table.model_copy(
+        update={
+            "fingerprint": table.fingerprint.model_copy(update=clock),
+            "clock_changes": ("slowed by its temperature 3 times",),
+            "energy": "RAPL, package-0",
+            "entries": entries,
+        }
+    )
+    blocks = len(entries)
+    assert set(compare_tables(table, other, nano).context) == {
+        (
+            "energy",
+            "not measured: the table is older than that",
+            f"{blocks} of {blocks} blocks: RAPL, package-0",
+        ),
+        ("frequency driver", "unknown", "acpi-cpufreq"),
+        ("boost", "unknown", "off"),
+        ("frequency limits", "unknown", "800 to 2000 MHz"),
+        ("frequency", "unknown", "2000 MHz"),
+        ("clock changes", "none", "slowed by its temperature 3 times"),
+    }
+
+
 def test_only_what_both_hold_is_compared(whole):
     first = make_table(whole.restrict(resolutions=(28, 32)))
     second = make_table(whole.restrict(resolutions=(32, 40)))

@@ -7,12 +7,14 @@ from cost_tables import make_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nat2deploy.cost.memory import network_peak_values
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
 from nat2deploy.space.encoding import IntegerEncoding
-from nat2deploy.space.lowering import lower, total_macs, total_params
+from nat2deploy.space.lowering import lower, plan_network, total_macs, total_params
 from nat2deploy.space.sampling import random_architectures, uniform_depth_genes
 from nat2deploy.space.search_space import load_space
+from nat2deploy.target import Target
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -32,13 +34,14 @@ def encoding(nano):
 def test_scalar_and_vectorised_agree(model, encoding, seed):
     genes = uniform_depth_genes(encoding, np.random.default_rng(seed), 5)
     costs = model.costs_of_genes(genes, encoding)
-    assert set(costs) == set(model.metrics) == {"macs", "params", "size_mb", "latency_ms"}
+    assert set(costs) == set(model.metrics) == {"macs", "params", "size_mb", "memory_mb", "latency_ms"}
     assert costs["macs"].dtype == costs["params"].dtype == np.int64
     for row, architecture in enumerate(map(encoding.decode, genes)):
         alone = model.costs(architecture)
         assert alone.macs == costs["macs"][row]
         assert alone.params == costs["params"][row]
         assert alone.size_mb == costs["size_mb"][row]
+        assert alone.memory_mb == costs["memory_mb"][row]
         assert alone.latency_ms == pytest.approx(costs["latency_ms"][row], rel=1e-9)
 
 
@@ -49,13 +52,52 @@ def test_counts_of_whole_spaces_need_no_table(name):
     model = CostModel(space, 1000, None)
     found = random_architectures(encoding, np.random.default_rng(0), 40)
     costs = model.costs_of_genes(encoding.encode_all(found), encoding)
-    assert set(costs) == set(model.metrics) == {"macs", "params", "size_mb"}
+    assert set(costs) == set(model.metrics) == {"macs", "params", "size_mb", "memory_mb"}
     for row, architecture in enumerate(found):
         signatures = lower(space, architecture, 1000)
         assert costs["macs"][row] == total_macs(signatures)
         assert costs["params"][row] == total_params(signatures)
         assert costs["size_mb"][row] == total_params(signatures) * 4 / 1e6
     assert model.costs(found[0]).latency_ms is None
+
+
+def with_energy(table, unknown=()):
+    """The table with made-up energies of all blocks but some."""
+    entries = {
+        key: entry.model_copy(update={"energy_mj": None if key in unknown else 3 * entry.median_ms + 0.01})
+        for key, entry in table.entries.items()
+    }
+    return table.model_copy(update={"entries": entries})
+
+
+def test_energy_is_the_plain_sum_of_all_blocks(nano, encoding, table):
+    known = with_energy(table)
+    model = CostModel(nano, 10, known)
+    assert model.metrics[-1] == "energy_mj"
+    found = random_architectures(encoding, np.random.default_rng(0), 10)
+    energies = model.costs_of_genes(encoding.encode_all(found), encoding)["energy_mj"]
+    for architecture, energy in zip(found, energies, strict=True):
+        blocks = [known.entries[block.key].energy_mj for block in lower(nano, architecture, 10)]
+        assert energy == pytest.approx(sum(blocks))
+        assert model.costs(architecture).energy_mj == pytest.approx(sum(blocks))
+    classes = CostModel(nano, 37, known).costs(found[0]).energy_mj  # between two measured counts of classes
+    assert energies[0] < classes
+    lacking = CostModel(nano, 10, with_energy(table, unknown=[min(table.entries)]))
+    assert "energy_mj" not in lacking.metrics and lacking.costs(found[0]).energy_mj is None
+    with pytest.raises(UserError, match="no cost metric 'energy_mj'"):
+        lacking.cheapest("energy_mj")
+
+
+def test_memory_is_of_the_targets_batch_and_precision(nano, table, encoding):
+    largest = nano.largest()
+    values = network_peak_values(plan_network(nano, largest, 10))
+    assert CostModel(nano, 10, None).costs(largest).memory_mb == values * 4 / 1e6
+    for precision, batch, size in (("fp32", 8, 4), ("int8", 1, 1), ("bf16", 3, 2)):
+        target = Target(backend="openvino", precision=precision, batch=batch)
+        model = CostModel(nano, 10, table.model_copy(update={"target": target}))
+        assert model.costs(largest).memory_mb == pytest.approx(values * size * batch / 1e6)
+        genes = encoding.encode(largest)[None]
+        assert model.costs_of_genes(genes, encoding)["memory_mb"][0] == model.costs(largest).memory_mb
 
 
 def tiny(nano):
@@ -65,11 +107,11 @@ def tiny(nano):
     )
 
 
-@pytest.mark.parametrize("metric", ["macs", "params", "size_mb", "latency_ms"])
+@pytest.mark.parametrize("metric", ["macs", "params", "size_mb", "memory_mb", "latency_ms", "energy_mj"])
 def test_cheapest_of_all(nano, metric):
     space = tiny(nano)
     encoding = IntegerEncoding(space)
-    model = CostModel(space, 10, make_table(space))
+    model = CostModel(space, 10, with_energy(make_table(space)))
     ranges = [range(low, high + 1) for low, high in zip(encoding.lower, encoding.upper, strict=True)]
     every = np.array(list(itertools.product(*ranges)), dtype=np.int64)
     costs = model.costs_of_genes(every, encoding)[metric]

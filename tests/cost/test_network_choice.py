@@ -22,14 +22,27 @@ def test_distinct_and_of_the_space(chosen):
     assert len({network.classes for network in networks}) > 15
 
 
-def test_spread_evenly_over_the_range(chosen):
+def test_spread_evenly_over_the_orders_of_magnitude(chosen):
     space, networks = chosen
     macs = np.array(sorted(total_macs(network.signatures) for network in networks), dtype=float)
     smallest = total_macs(lower(space, space.smallest(), 2))
     largest = total_macs(lower(space, space.largest(), 1000))
-    assert macs[0] < smallest + 0.06 * (largest - smallest)
-    assert macs[-1] > largest - 0.06 * (largest - smallest)
-    assert np.abs(np.diff(macs)).max() < 0.12 * (largest - smallest)
+    step = (largest / smallest) ** (1 / 30)
+    assert macs[0] < smallest * step
+    assert macs[-1] > largest / step
+    assert (macs[1:] / macs[:-1]).max() < step**2
+
+
+def test_what_was_seen_is_left_out(chosen):
+    space, networks = chosen
+    seen = {network.architecture for network in networks}
+    again = choose_networks(space, total_macs, np.random.default_rng(0), 30, most_classes=1000, exclude=seen)
+    assert len(again) == 30 and seen.isdisjoint(network.architecture for network in again)
+    one = space.model_copy(
+        update={"resolutions": (28,), "kernels": (3,), "expansions": (2.0,), "depths": (1,)}
+    )
+    only = {one.smallest()}
+    assert choose_networks(one, total_macs, np.random.default_rng(0), 3, most_classes=10, exclude=only) == []
 
 
 def test_in_random_order(chosen):

@@ -76,6 +76,7 @@ def test_no_good_path_escapes(path: str) -> None:
         ({"model": "/model.onnx"}, "relative path"),
         ({"task": "detection"}, "task"),
         ({"target": {"batch": 2}}, "batch"),
+        ({"target": {"device": "cuda", "backend": "torch"}}, "runs on the CPU, not on cuda:0"),
         ({"costs": {"macs": -1, "params": 1}}, "macs"),
     ],
 )

@@ -1,19 +1,18 @@
+import re
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from nat2deploy.engines import registry
 from nat2deploy.engines.onnxruntime import OnnxRuntimeEngine
-from nat2deploy.engines.registry import available_backends, compile_model, load_engine
+from nat2deploy.engines.registry import compile_ahead, compile_model, load_engine
 from nat2deploy.engines.torch_eager import TorchEngine
 from nat2deploy.errors import UserError
-from nat2deploy.target import Target
+from nat2deploy.target import PRECISIONS, Target
 
 SHAPE = (1, 3, 8, 8)
 IMAGES = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
@@ -41,53 +40,33 @@ def test_load_engine_reads_what_save_wrote(tmp_path):
         load_engine(tmp_path / "a.onnx", Target(backend="torch"))
 
 
-@pytest.mark.parametrize("client", [None, "/usr/bin/ssh"])
-def test_backends_are_listed_with_reasons(monkeypatch, client):
-    monkeypatch.setattr(registry.shutil, "which", lambda name: client)
-    statuses = {status.name: status for status in available_backends()}
-    assert {name for name, status in statuses.items() if status.available} == {
-        *("onnxruntime", "torch"),
-        *(["openvino"] if find_spec("openvino") else []),
-        *(["ssh"] if client else []),
-    }
-    assert statuses["onnxruntime"].version == onnxruntime.__version__
-    assert {"tensorrt", "tensorrt-rtx", "openvino", "cuda", "ssh"} <= set(statuses)
-    assert all(status.reason for status in statuses.values())
-
-
-@pytest.mark.parametrize(("visible", "word"), [(False, "no CUDA device"), (True, "Some GPU is visible, but")])
-def test_cuda_reason_says_what_is_seen(monkeypatch, visible, word):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
-    status = next(status for status in available_backends() if status.name == "cuda")
-    assert word in status.reason
-    assert not status.available
-
-
-def test_installed_but_unsupported_and_broken_packages_are_told_apart(monkeypatch):
-    monkeypatch.setattr(registry, "_version", lambda name: "9.9" if name in ("tensorrt-rtx", "torch") else "")
-
-    def broken(name):
-        raise ImportError("libfoo.so is missing\nmore")
-
-    monkeypatch.setattr(registry.importlib, "import_module", broken)
-    statuses = {status.name: status for status in available_backends()}
-    assert statuses["tensorrt-rtx"].reason.startswith("installed, but")
-    assert statuses["openvino"].reason == "not installed; run `pip install 'nat2deploy[openvino]'`"
-    assert not statuses["openvino"].available
-    assert statuses["tensorrt"].reason.startswith("not installed")
-    assert (statuses["torch"].available, statuses["torch"].version) == (False, "9.9")
-    assert statuses["torch"].reason == "cannot be imported: libfoo.so is missing"
-
-
 def test_a_missing_openvino_is_one_line_that_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(registry, "_version", lambda name: "")
+    monkeypatch.setattr(registry, "version", lambda name: "")
     monkeypatch.setitem(sys.modules, "openvino", None)  # what an import finds when it is not installed
     monkeypatch.delitem(sys.modules, "nat2deploy.engines.openvino", raising=False)
     with pytest.raises(
         UserError, match=r"cannot be used: not installed; run `pip install 'nat2deploy\[openvino"
     ):
         compile_model(nn.Identity(), Target(backend="openvino"), SHAPE)
+
+
+def test_only_one_backend_compiles_ahead():
+    for target in (Target(), Target(device="cuda", backend="tensorrt")):
+        with pytest.raises(
+            UserError, match="cannot be compiled ahead; choose tensorrt-rtx, and GPUs by `sm`"
+        ):
+            compile_ahead(nn.Identity(), target, SHAPE, sm=(86,))
+    with pytest.raises(UserError, match="cannot be compiled ahead"):
+        compile_ahead(nn.Identity(), Target(device="cuda", backend="tensorrt-rtx"), SHAPE, sm=())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("backend", sorted(PRECISIONS["cuda"]))
+def test_without_a_gpu_each_backend_says_what_is_missing_in_one_line(backend):
+    with pytest.raises(UserError) as caught:
+        compile_model(nn.Identity(), Target(device="cuda", backend=backend), SHAPE)
+    assert re.search(r"sees no GPU here; install|; run `pip (un)?install", str(caught.value))
+    assert "\n" not in str(caught.value)
 
 
 def test_importing_the_registry_imports_no_backend():

@@ -138,6 +138,25 @@ def test_visits_beside_a_slow_reference_are_thrown_away_and_repeated(fake_time):
     assert seen.rounds > 6
 
 
+def test_a_clock_that_falls_for_good_hits_early_and_late_candidates_alike(fake_time):
+    rng = np.random.default_rng(0)
+
+    def slowness():
+        return 1.4 if fake_time.now_ms > 700 else 1.0
+
+    runs = {
+        "early": fake_time.workload(slowness),
+        "late": fake_time.workload(lambda: slowness() * float(rng.normal(1.0, 0.05))),
+    }
+    found = measure_interleaved(
+        runs, seed=0, time_limit_s=5, repeats=3, reference=fake_time.workload(slowness), clock=fake_time
+    )
+    early, late = found.summaries["early"], found.summaries["late"]
+    assert early.rounds < late.rounds
+    assert late.median_ms == pytest.approx(early.median_ms, rel=0.02)
+    assert early.median_ms == pytest.approx(found.reference_ms, rel=0.001)
+
+
 def test_without_a_reference_the_same_disturbance_stays_in_the_tail(fake_time):
     def slow():
         return 3.0 if 120 <= fake_time.now_ms < 160 else 1.0

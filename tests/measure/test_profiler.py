@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nat2deploy.measure.plan as plan_module
+from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
@@ -52,6 +53,8 @@ class Machine(Device):
         self.speed = 1.0
         self.sessions = []
         self.fail_after = None
+        self.metered = False
+        self.clocks = ()
         self.rng = np.random.default_rng(0)
 
     def fingerprint(self):
@@ -93,7 +96,20 @@ class Machine(Device):
             discarded_rounds=0,
             interrupted_share=0.0,
             elapsed_s=1.0,
+            **self.energy(group, summaries),
+            clocks=self.clocks,
         )
+
+    def energy(self, group, summaries):
+        """Two watts, where the machine has a meter and somebody asks."""
+        if not group.energy_share:
+            return {}
+        if not self.metered:
+            return {"energy_word": "no meter here"}
+        return {
+            "energy_mj": {name: 2 * s.median_ms for name, s in summaries.items()},
+            "energy_word": "a meter",
+        }
 
 
 @pytest.fixture
@@ -125,6 +141,43 @@ def test_every_block_once_and_a_certificate(machine, tmp_path):
     assert table.elapsed_s == pytest.approx(len(machine.sessions))
     save_table(table, tmp_path / "table.json")
     assert load_table(tmp_path / "table.json") == table
+
+
+def test_energy_is_in_the_table_or_why_not(machine, tmp_path):
+    table = profile(machine)
+    assert table.energy == "no meter here" and {e.energy_mj for e in table.entries.values()} == {None}
+    assert energy_words(table) == "not measured: no meter here"
+    machine.metered = True
+    table = profile(machine)
+    assert energy_words(table) == f"{len(table.entries)} of {len(table.entries)} blocks: a meter"
+    for entry in table.entries.values():
+        assert entry.energy_mj == pytest.approx(2 * entry.median_ms, rel=0.1)
+    save_table(table, tmp_path / "table.json")
+    assert load_table(tmp_path / "table.json") == table
+
+
+def test_energy_and_clock_of_an_interrupted_profile_are_kept(machine, tmp_path):
+    partial = tmp_path / "partial.json"
+    machine.metered, machine.fail_after = True, 2
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0}, {"governor": "performance", "mhz": 3010.0})
+    with pytest.raises(KeyboardInterrupt):
+        profile(machine, partial=partial)
+    machine.fail_after = None
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0}, {"governor": "powersave", "mhz": 1500.0})
+    said = []
+    table = profile(machine, partial=partial, progress=lambda share, text: said.append(text))
+    assert all(entry.energy_mj > 0 for entry in table.entries.values()) and table.energy == "a meter"
+    assert "governor changed from performance to powersave" in table.clock_changes
+    assert "frequency between 1500 and 3010 MHz" in table.clock_changes
+    assert sum(text.startswith("the processor's clock did not stay the same") for text in said) == len(
+        table.clock_changes
+    )
+    assert (table.fingerprint.governor, table.fingerprint.mhz) == ("powersave", 1500.0)
+
+
+def test_a_machine_that_stays_as_it_is_has_no_changes(machine):
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0},) * 2
+    assert profile(machine).clock_changes == ()
 
 
 def test_the_table_predicts_networks_that_were_never_measured(machine):
@@ -179,7 +232,7 @@ def test_an_interrupted_profile_tells_its_target(machine, tmp_path, monkeypatch)
     assert partial_target(partial, load_space("nano"), [Target()]) is None
     there = fingerprint().model_copy(update={"cpu": "A board"})
     with monkeypatch.context() as patch:
-        patch.setattr(partial_profile, "fingerprint", lambda: there)
+        patch.setattr(partial_profile, "fingerprint", lambda device: there)
         assert partial_target(partial, tiny_space(), [Target()]) is None
     partial.write_text("{")
     assert partial_target(partial, tiny_space(), [Target()]) is None
@@ -229,7 +282,13 @@ def test_measuring_keeps_to_the_time_given(machine):
     blocks = [limit for names, limit in machine.sessions if "-h" in names[-1]]
     networks = [limit for names, limit in machine.sessions if "-h" not in names[-1]]
     assert blocks[0] == pytest.approx(18 / len(blocks), rel=0.5)
-    assert sum(networks) == pytest.approx(12)
+    assert sum(networks) == pytest.approx(30 - len(blocks))  # a session of this machine takes 1 s
+
+
+def test_networks_get_their_share_even_if_the_blocks_took_all_the_time(machine):
+    profile(machine, time_limit_s=1.0)
+    networks = [limit for names, limit in machine.sessions if "-h" not in names[-1]]
+    assert sum(networks) == pytest.approx(0.4)
 
 
 def test_networks_are_measured_in_parts_where_memory_is_small(machine, monkeypatch):
@@ -290,14 +349,36 @@ def test_validation_measures_fresh_networks(machine):
     machine.sessions = []
     certificate, measured = validate_table(table, tiny_space(), networks=10, device=machine)
     assert certificate.networks == len(measured) == 10
-    known = {json.dumps(network.architecture) for network in table.networks}
-    assert any(json.dumps(network.architecture) not in known for network in measured)
+    fitted = {json.dumps(n.architecture) for n in table.networks if n.role == "calibration"}
+    assert fitted.isdisjoint(json.dumps(network.architecture) for network in measured)
     assert certificate.mape < 0.01
     assert blocks_of(machine) == []
     machine.speed = 1.25
     slower, _ = validate_table(table, tiny_space(), networks=10, device=machine)
     assert slower.bias == pytest.approx(-0.2, abs=0.02)
     assert slower.within_10pct == 0
+
+
+def test_the_ends_of_the_space_are_not_fresh_where_the_table_is_calibrated_on_them(machine):
+    space = tiny_space()
+    ends = [space.smallest(), space.largest()]
+    table = profile(machine)
+    example = table.networks[0]
+    seen = tuple(example.model_copy(update={"architecture": end.to_json()}) for end in ends)
+    table = table.model_copy(update={"networks": (*table.networks, *seen)})
+    _, measured = validate_table(table, space, networks=20, device=machine)
+    assert len(measured) == 20
+    assert all(network.architecture not in [end.to_json() for end in ends] for network in measured)
+
+
+def test_validation_needs_networks_that_the_table_never_saw(machine):
+    space = tiny_space().model_copy(update={"expansions": (2.0,)})
+    plan = ProfilePlan(space, Target(), calibration_networks=30, held_out_networks=4, time_limit_s=30.0)
+    table = profile_space(plan, machine)
+    fitted = tuple(n.model_copy(update={"role": "calibration"}) for n in table.networks)
+    table = table.model_copy(update={"networks": fitted})
+    with pytest.raises(UserError, match="has only 2 networks that the table is not calibrated on"):
+        validate_table(table, space, networks=4, device=machine)
 
 
 def test_validation_refuses_another_machine_or_space(machine):

@@ -29,6 +29,11 @@ def test_drift_is_the_worst_round_against_all_looks():
     assert made.median_ms() == pytest.approx(1.05)
 
 
+def test_slowness_follows_a_clock_that_changes_and_no_single_look():
+    made = log(*[1.0] * 5, 9.0, *[1.0] * 5, *[1.5] * 6)
+    np.testing.assert_allclose(made.slowness(), [1.0] * 10 + [1.25] + [1.5] * 6)
+
+
 def test_noise_is_robust_to_one_outlier():
     assert log(1.0, 1.0, 1.0, 1.0, 7.0).noise() == 0
 

@@ -2,11 +2,12 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.engines import registry
 from nat2deploy.measure import workloads
-from nat2deploy.measure.groups import Block, Overhead, WholeNetwork
+from nat2deploy.measure.groups import _TILE, Block, Overhead, WholeNetwork
 from nat2deploy.measure.prepared import random_input
 from nat2deploy.measure.workloads import prepare_candidate
 from nat2deploy.space.lowering import every_signature, plan_network
@@ -79,3 +80,21 @@ def test_a_whole_network_runs_with_weights_of_the_seed(tiny_space, target, compi
 def test_an_empty_call_runs_on_every_target(target, compiled):
     assert prepare_candidate(Overhead(), target, np.random.default_rng(0))() is None
     assert (compiled[-1].target.precision, compiled[-1].input_type) == ("fp32", np.float32)
+
+
+def test_weights_repeat_within_a_layer_and_differ_between_layers_and_rows(tiny_space):
+    architecture = tiny_space.largest()
+    network = Network(architecture, 1000, plan_network(tiny_space, architecture, 1000))
+    module = WholeNetwork(network, 0).build()
+    large = [
+        weight.detach() for weight in module.parameters() if weight.dim() > 1 and weight.numel() > 2 * _TILE
+    ]
+    assert len(large) >= 3
+    for weight in large:
+        flat = weight.reshape(-1)
+        assert torch.equal(flat[_TILE : 2 * _TILE], flat[:_TILE]) and flat.std() > 0
+        assert flat.abs().min() > 1e-30  # nothing that a processor adds up in another way
+        rows = weight.reshape(len(weight), -1)
+        assert len(torch.unique(rows[:_TILE], dim=0)) == len(rows[:_TILE])
+    # An exporter makes equal weights one, and they would stay in the cache.
+    assert len({weight.reshape(-1)[:_TILE].numpy().tobytes() for weight in large}) == len(large)

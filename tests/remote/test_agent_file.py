@@ -120,7 +120,7 @@ def test_it_measures_8_bit_blocks_from_bytes_to_bytes(device_python, tmp_path, t
 
 
 def test_by_hand_it_measures_all_groups_and_goes_on_where_it_was(device_python, tmp_path):
-    identity = make_job(tmp_path, group("first"), group("second", seed=4))
+    identity = make_job(tmp_path, group("first"), replace(group("second", seed=4), energy_share=0.3))
     done = measure(device_python, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "bring back" in done.stdout.splitlines()[-1]
@@ -130,9 +130,14 @@ def test_by_hand_it_measures_all_groups_and_goes_on_where_it_was(device_python, 
     found = group_measurement(result, identity, "second")
     assert list(found.summaries) == ["nothing", "convolution"]
     assert found.reference_ms > 0 and found.rounds >= 1
+    # Measured where the machine that runs the tests has a meter; else it says why not.
+    assert found.energy_word and (found.energy_mj is None or list(found.energy_mj) == list(found.summaries))
+    assert [clock["governor"] for clock in found.clocks] == [result.machine.governor] * 2
+    assert group_measurement(result, identity, "first").energy_word == ""
 
     kept = json.loads((tmp_path / RESULT_FILE).read_text())
     first = kept["groups"].pop("first")
+    kept["machine"]["mhz"] = 1.0  # it moves by itself, so this is the same machine
     (tmp_path / RESULT_FILE).write_text(json.dumps(kept))
     again = measure(device_python, tmp_path)
     assert "going on: 1 of 2 groups were measured before" in again.stdout

@@ -171,7 +171,12 @@ def rename(value):
         (lambda value: value["groups"].popitem(), "lack 'networks'; start measure.py again"),
         (lambda value: value["machine"].update(cpu="a\x1b[2J"), "not printable"),
         (lambda value: value["machine"].update(cpu="a" * 10_000), "not printable"),
-        (lambda value: value["machine"].update(cores=0), "not printable words"),
+        (lambda value: value["machine"].update(cores=0), "no cores"),
+        (lambda value: value["machine"].update(driver="a\x1b[2J"), "not printable"),
+        (lambda value: value["machine"].update(mhz=-1), "mhz: "),
+        (lambda value: first_group(value)["clocks"][0].update(power_mode="\n"), "not printable"),
+        (lambda value: first_group(value).update(energy_mj={"a": 1.0}), "energies are of different"),
+        (lambda value: first_group(value).update(energy_mj={"a": -1.0}), "energy_mj.a: "),
         (lambda value: first_summary(value).update(median_ms=-1), "median_ms: "),
         (lambda value: first_summary(value).update(median_ms=float("inf")), "median_ms: "),
         (lambda value: first_summary(value).update(ci_low_ms=1e9), "outside its confidence interval"),
@@ -236,6 +241,13 @@ def test_a_kit_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path, wo
     code, printed = command(monkeypatch, capsys, "table", "kit", *words)
     assert code == 2 and line in printed.err and len(printed.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kit_is_much_smaller_than_what_it_unpacks_to(made):
+    folder, _, _, _ = made
+    with zipfile.ZipFile(folder / "kit.zip") as archive:
+        models = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
+    assert sum(m.compress_size for m in models) < 0.5 * sum(m.file_size for m in models)
 
 
 def test_a_kit_holds_its_whole_plan(made, tiny_file):

@@ -10,13 +10,14 @@ from devices import make_old_python, make_python
 
 import nat2deploy.measure.plan as plan_module
 from nat2deploy.cli import main
-from nat2deploy.cost.table import load_table
+from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Group, Overhead
 from nat2deploy.remote.ssh import ConnectionLost, SshAddress, SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
-from nat2deploy.run.config import ProfileConfig, SpaceConfig
-from nat2deploy.run.profile import profile
+from nat2deploy.run.config import ProfileConfig, SpaceConfig, load_pipeline
+from nat2deploy.run.profile import profile, profile_once
+from nat2deploy.run.tables import validate
 from nat2deploy.target import Target, fingerprint
 
 
@@ -122,6 +123,62 @@ def test_a_connection_that_stays_away_is_given_up(settings, monkeypatch):
     assert len(said) == 2
     device.finish()
     assert "left on the device" in said[-1]
+
+
+def test_a_table_is_validated_on_the_device_that_it_is_of(run, settings, sshd, tiny_file, tmp_path):
+    table = run(lambda stage, text: None)
+    said = []
+
+    def report(stage, done, total, detail=""):
+        said.append(detail)
+
+    options = {"space_name": str(tiny_file), "networks": 4, "seed": 5, "time_limit_s": 1.0}
+    try:
+        found = validate(tmp_path / "table.json", ssh=settings, report=report, **options)
+    except UserError as error:  # on a busy machine
+        assert "noise" in str(error)
+    else:
+        assert found.fresh.networks == 4
+        assert found.contradicted == (load_table(tmp_path / "table.json") == table)
+    assert any(text.startswith("networks: sending") for text in said)
+    assert left_on_device(sshd) == []
+    elsewhere = table.fingerprint.model_copy(update={"cpu": "A board"})
+    save_table(table.model_copy(update={"fingerprint": elsewhere}), tmp_path / "table.json")
+    with pytest.raises(UserError, match="was measured on A board"):
+        validate(tmp_path / "table.json", ssh=settings, **options)
+
+
+def test_a_pipeline_profiles_on_the_device_that_its_config_names(sshd, device_python, tiny_file, tmp_path):
+    (tmp_path / "config.toml").write_text(
+        f"""
+data = "digits"
+[space]
+name = "{tiny_file}"
+[profile]
+device = "{sshd.address}"
+python = "{device_python}"
+ssh_options = {list(sshd.options)}
+precision = 0.5
+time_limit_s = 2.0
+calibration_networks = 4
+held_out_networks = 4
+"""
+    )
+    config = load_pipeline(tmp_path / "config.toml")
+    out = tmp_path / "table.json"
+    said = []
+
+    def report(stage, done, total, detail=""):
+        said.append(detail)
+
+    table = profile_once(config.space, config.target, config.profile, out, seed=0, report=report)
+    assert table.fingerprint.libraries["torch"] == "not installed"
+    assert any("sending" in text for text in said)
+    again = profile_once(config.space, config.target, config.profile, out, seed=0, report=pytest.fail)
+    assert again == table
+    wrong = config.profile.model_copy(update={"device": "ssh://"})
+    with pytest.raises(UserError, match="is no address"):
+        profile_once(config.space, config.target, wrong, tmp_path / "t.json", seed=0, report=report)
 
 
 @pytest.fixture

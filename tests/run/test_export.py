@@ -49,6 +49,15 @@ def test_another_engines_table_predicts_nothing(outcome, measured_as, tmp_path):
     assert manifest.costs.macs == outcome.manifest.costs.macs
 
 
+def test_a_gpu_that_no_bundle_runs_on_is_one_line(outcome, measured_as, tmp_path):
+    measured_as(Target(device="cuda", backend="tensorrt", precision="fp16"))
+    with pytest.raises(
+        UserError, match=r"of target cuda:0 tensorrt fp16, batch 1; a bundle .* runs on the CPU"
+    ):
+        exporting.export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_precision_that_no_bundle_holds_is_one_line(outcome, measured_as, tmp_path):
     measured_as(Target(backend="openvino", precision="bf16"))
     with pytest.raises(UserError, match="holds fp32 and int8, not bf16"):

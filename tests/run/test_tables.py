@@ -1,6 +1,7 @@
 """Latency tables after they were made: validated, compared, merged, drawn."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def measured(monkeypatch):
     """Stand in for the clock only: fresh networks whose latency is ``slower`` than the table says."""
     told = {"slower": 1.0, "seed": None}
 
-    def validate_table(table, space, *, networks, seed, time_limit_s, progress):
+    def validate_table(table, space, *, networks, seed, time_limit_s, progress, device):
         told["seed"] = seed
         held_out = [n for n in table.networks if n.role == "held-out"]
         predicted = predict_networks(table, space, held_out)
@@ -119,3 +120,10 @@ def test_for_real(own):
     else:
         assert found.fresh.networks == 4
         assert found.contradicted == (load_table(path) == before)
+
+
+def test_a_shipped_table_is_not_written_to(tmp_path, monkeypatch, measured):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="name a copy"):
+        validate(Path("nano-x86-1-thread"), seed=9)
+    assert measured["seed"] is None

@@ -9,7 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nat2deploy.errors import UserError
-from nat2deploy.search.budget import Budget, feasible, parse_budget, parse_budgets, violation
+from nat2deploy.search.budget import (
+    Budget,
+    budget_word,
+    budgets_on,
+    cost_metric,
+    feasible,
+    parse_budget,
+    parse_budgets,
+    violation,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +39,18 @@ from nat2deploy.search.budget import Budget, feasible, parse_budget, parse_budge
         ("size<=4MB", "size_mb", 4.0),
         ("size<=512kB", "size_mb", 0.512),
         ("size<=512KB", "size_mb", 0.512),
+        ("memory<=512kB", "memory_mb", 0.512),
+        ("memory<=1.5MB", "memory_mb", 1.5),
+        ("memory<=2GB", "memory_mb", 2000.0),
+        ("energy<=5mJ", "energy_mj", 5.0),
+        ("energy<=900uJ", "energy_mj", 0.9),
+        ("energy<=0.2J", "energy_mj", 200.0),
         ("top1>=0.9", "top1", 0.9),
         ("top1>=90%", "top1", 0.9),
         ("top1>=1", "top1", 1.0),
+        ("latency@pi5<=30ms", "latency_ms@pi5", 30.0),
+        ("latency.p99@H200-1 <= 2ms", "latency_p99_ms@H200-1", 2.0),
+        ("memory@pi_5<=1MB", "memory_mb@pi_5", 1.0),
         ("latency<=.5ms", "latency_ms", 0.5),
         ("latency<=5.ms", "latency_ms", 5.0),
         ("  latency  <=  5  ms  ", "latency_ms", 5.0),
@@ -72,11 +90,16 @@ def test_small_units_are_exact(thousands):
         ("speed<=5ms", "no metric 'speed'"),
         ("Latency<=5ms", "no metric 'Latency'"),
         ("latency.p98<=8ms", "no metric 'latency.p98'"),
+        ("latency@<=5ms", "no metric 'latency@'"),
+        ("latency@a.b<=5ms", "no metric 'latency@a.b'"),
+        ("latency@a@b<=5ms", "no metric 'latency@a@b'"),
         ("latency<=5", "unit 'none'"),
         ("latency<=5M", "unit 'M'"),
         ("latency<=5MS", "unit 'MS'"),
         ("macs<=5MB", "unit 'MB'"),
         ("size<=4", "unit 'none'"),
+        ("memory<=4M", "unit 'M'"),
+        ("energy<=4mj", "unit 'mj'"),
         ("params<=3m", "unit 'm'"),
         ("latency>=5ms", "wrong way"),
         ("top1<=90%", "wrong way"),
@@ -117,7 +140,7 @@ def test_one_metric_is_limited_once():
         st.from_regex(r"[a-z1]{3,8} ?[<>]?= ?[0-9.eE+-]{1,12} ?[A-Za-z%µ]{0,3}", fullmatch=True),
         st.builds(
             "{}{}{}{}".format,
-            st.sampled_from(["latency", "macs", "params", "size", "top1"]),
+            st.sampled_from(["latency", "macs", "params", "size", "memory", "latency@a-1", "energy", "top1"]),
             st.sampled_from(["<=", ">="]),
             st.from_regex(r"[0-9]{0,20}\.?[0-9]{0,20}([eE][+-]?[0-9]{1,25})?", fullmatch=True),
             st.sampled_from(["", "ms", "us", "s", "k", "K", "M", "G", "MB", "kB", "KB", "%"]),
@@ -164,3 +187,39 @@ def test_violations_add_up_and_slack_does_not_pay_for_them():
     assert not feasible(budgets, values)
     assert feasible(budgets, {"macs": 100.0, "params": 100.0, "top1": 0.5})
     assert feasible((), {}) and violation((), {}) == 0
+
+
+def test_budgets_find_their_target():
+    budgets = parse_budgets(["latency@pi5<=30ms", "latency@h200<=2ms", "macs<=1G", "top1>=90%"])
+    assert budgets_on(budgets, ("pi5", "h200")) == budgets
+    alone = budgets_on(parse_budgets(["latency<=30ms", "macs<=1G"]), ("pi5",))
+    assert [budget.metric for budget in alone] == ["latency_ms@pi5", "macs"]
+    assert [budget.text for budget in alone] == ["latency<=30ms", "macs<=1G"]
+    with pytest.raises(UserError, match=r"budget 'latency<=5ms': .* say which by @pi5 or @h200"):
+        budgets_on(parse_budgets(["latency<=5ms"]), ("pi5", "h200"))
+    with pytest.raises(UserError, match="no target 'h200'; the tables are of pi5"):
+        budgets_on(budgets, ("pi5",))
+    with pytest.raises(UserError, match="limit the same metric"):
+        budgets_on(parse_budgets(["latency<=5ms", "latency@pi5<=30ms"]), ("pi5",))
+
+
+@pytest.mark.parametrize(
+    ("text", "metric"),
+    [
+        ("latency", "latency_ms"),
+        ("latency_ms", "latency_ms"),
+        ("latency.p99@pi5", "latency_p99_ms@pi5"),
+        ("latency_p99_ms@pi5", "latency_p99_ms@pi5"),
+        ("macs", "macs"),
+        ("memory", "memory_mb"),
+    ],
+)
+def test_a_cost_by_either_name(text, metric):
+    assert cost_metric(text) == metric
+    assert cost_metric(budget_word(metric)) == metric
+
+
+@pytest.mark.parametrize("text", ["top1", "latency@", "speed", "latency@a b", ""])
+def test_what_is_no_cost(text):
+    with pytest.raises(UserError, match="no cost"):
+        cost_metric(text)

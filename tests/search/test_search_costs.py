@@ -72,6 +72,21 @@ def test_a_percentile_needs_a_table_with_a_tail(make):
         make("latency.p99<=5ms", timed=True)
 
 
+def test_energy_needs_a_table_that_holds_it(make):
+    with pytest.raises(UserError, match="says nothing of energy"):
+        make("energy<=5mJ", timed=True)
+
+
+def test_memory_is_limited_and_minimised(make, encoding):
+    objectives = make("memory<=10kB")
+    assert objectives.metrics == ("memory_mb",)
+    cheapest, cost = objectives.model.cheapest("memory_mb")
+    assert objectives.values(cheapest, 0.5)["memory_mb"] == cost <= 0.01
+    objectives.check_reachable()
+    with pytest.raises(UserError, match=r"'memory<=1kB' cannot be kept: .* kB"):
+        make("memory<=1kB").check_reachable()
+
+
 def test_costs_of_genes_are_those_of_the_networks_blocks(make, encoding):
     genes = uniform_depth_genes(encoding, np.random.default_rng(0), 20)
     costs = make().costs(genes)
@@ -134,6 +149,10 @@ def test_every_budget_is_checked_but_accuracy_is_not_known_beforehand(make):
         ("latency_ms", 1.23456, "1.235 ms"),
         ("latency_p99_ms", 2.5, "2.500 ms"),
         ("size_mb", 4.0, "4.00 MB"),
+        ("size_mb@pi5", 0.0214, "21.4 kB"),
+        ("memory_mb@h200", 0.25, "0.25 MB"),
+        ("latency_ms@pi5", 2.5, "2.500 ms"),
+        ("energy_mj", 2.5, "2.500 mJ"),
         ("top1", 0.93456, "93.46 %"),
         ("macs", 2.345e9, "2.35G"),
         ("macs", 1e6, "1.00M"),

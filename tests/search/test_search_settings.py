@@ -51,6 +51,7 @@ def test_every_surrogate_can_be_named_and_no_other():
         {"surrogates": ()},
         {"speed": 1},
         {"objectives": ("top1",)},
+        {"objectives": ("latency@",)},
         {"objectives": ("macs",), "accuracy_only": True},
         {"surrogate_folds": 1},
         {"preprocessing_factor": 0},
@@ -67,3 +68,8 @@ def test_every_surrogate_can_be_named_and_no_other():
 def test_values_that_make_no_search_are_refused(wrong):
     with pytest.raises(ValidationError):
         SearchSettings(**wrong)
+
+
+def test_objectives_are_named_as_in_budgets_or_as_metrics():
+    settings = SearchSettings(objectives=("latency@pi5", "memory", "latency_p99_ms@h200"))
+    assert settings.objectives == ("latency_ms@pi5", "memory_mb", "latency_p99_ms@h200")

@@ -1,0 +1,99 @@
+"""ONNX Runtime's CUDA provider on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import onnxruntime as ort
+
+from nat2deploy.engines.base import Array
+from nat2deploy.engines.cuda import device_of
+from nat2deploy.engines.ends import HALF_TYPES, WHOLE_TYPES, Ends, check_ends
+from nat2deploy.engines.onnx_engine import OnnxEngine
+from nat2deploy.engines.onnx_session import sizes, type_name
+from nat2deploy.errors import UserError
+from nat2deploy.target import Target
+
+PROVIDER = "CUDAExecutionProvider"
+_MEMORY = "cuda"
+
+
+class OnnxRuntimeCudaEngine(OnnxEngine):
+    """An ONNX model in a session of the CUDA provider.
+
+    ``prepare`` binds input and output to buffers on the GPU, so its callable's latency is that of the network
+    as the host sees it, without copies. Operators that the provider lacks run on the CPU, copies included.
+
+    Raises:
+        UserError: as ``OnnxEngine``, no such GPU, or an ONNX Runtime without the provider.
+    """
+
+    def _load(self, model: bytes, target: Target, source: str) -> Ends:
+        check_provider()
+        device_of(target)
+        self._session = _session(model, target, source)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        described = [(value.name, type_name(value.type), sizes(value.shape)) for value in inputs]
+        types = HALF_TYPES if target.precision == "fp16" else WHOLE_TYPES
+        ends = check_ends(described, len(outputs), batch=target.batch, types=types, source=source)
+        self._input, self._output = inputs[0].name, outputs[0].name
+        self._type = np.dtype(described[0][1])
+        return ends
+
+    def _run(self, images: Array) -> Array:
+        (output,) = self._session.run([self._output], {self._input: images.astype(self._type)})
+        return np.ascontiguousarray(output, dtype=np.float32)
+
+    def _prepare(self, images: Array) -> Callable[[], None]:
+        index = self.target.gpu_index
+        images = images.astype(self._type)
+        (output,) = self._session.run([self._output], {self._input: images})
+        binding = self._session.io_binding()
+        for name, array, bind in (
+            (self._input, images, binding.bind_ortvalue_input),
+            (self._output, output, binding.bind_ortvalue_output),
+        ):
+            bind(name, ort.OrtValue.ortvalue_from_numpy(array, _MEMORY, index))
+        # The provider waits for the GPU at the end of a run.
+        return partial(self._session.run_with_iobinding, binding)
+
+
+def check_provider() -> None:
+    """Check that the installed ONNX Runtime was built with the CUDA provider.
+
+    Raises:
+        UserError: it was not.
+    """
+    if PROVIDER not in ort.get_available_providers():
+        raise UserError(
+            f"ONNX Runtime {ort.__version__} comes without its CUDA provider; run "
+            "`pip uninstall onnxruntime` and `pip install onnxruntime-gpu`"
+        )
+
+
+def _session(model: bytes, target: Target, source: str) -> ort.InferenceSession:
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA's and cuDNN's libraries, which PyTorch's packages bring
+    ort.set_default_logger_severity(4)  # a page of text where the provider does not start
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    settings = {
+        "device_id": target.gpu_index,
+        "use_tf32": 0,  # fp32 is float32 throughout, on every backend
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+    }
+    try:
+        session = ort.InferenceSession(model, options, providers=[(PROVIDER, settings)])
+    except Exception as error:  # the bindings raise a dozen unrelated classes
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{source} does not load in ONNX Runtime {ort.__version__}: {line}") from error
+    if PROVIDER not in session.get_providers():  # it falls back to the CPU by itself, without an error
+        raise UserError(
+            f"ONNX Runtime {ort.__version__} cannot start its CUDA provider; it needs the CUDA and "
+            "cuDNN that it was built for"
+        )
+    return session

@@ -1,0 +1,102 @@
+"""The front of a search, measured on the targets that are this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nat2deploy.cost.metric_names import at
+from nat2deploy.cost.table import LatencyTable
+from nat2deploy.engines.quantise import random_calibration
+from nat2deploy.engines.registry import compile_model
+from nat2deploy.errors import UserError
+from nat2deploy.measure.environment import pinned_threads
+from nat2deploy.measure.networks import measure_engines
+from nat2deploy.progress import Report
+from nat2deploy.run.front import Measured
+from nat2deploy.search.archive import Evaluation
+from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.target import Target, fingerprint
+
+Found = dict[str, dict[str, Measured]]
+"""By the target's name, which is empty for a single one without, and by the network's id."""
+
+
+def measure_front(
+    networks: Sequence[Evaluation],
+    tables: Mapping[str, LatencyTable],
+    supernet: SuperNetwork,
+    seed: int,
+    report: Report,
+) -> tuple[Found, str]:
+    """Measure a front on each table's target that is this machine, and say of which ones it is not."""
+    found: Found = {}
+    others = []
+    for name, table in tables.items():
+        if _is_here(table):
+            found[name] = _measure(networks, table.target, supernet, seed, report, name)
+        else:
+            others.append(name)
+    if not others:
+        return found, ""
+    if others == [""]:
+        return found, "this machine is not the table's, so nothing was measured here"
+    return found, f"this machine is not that of {', '.join(others)}, so nothing was measured for it here"
+
+
+def _is_here(table: LatencyTable) -> bool:
+    try:
+        return table.fingerprint.same_machine(fingerprint(table.target.device))
+    except UserError:  # there is no such GPU
+        return False
+
+
+def measured_values(name: str, seen: Measured) -> dict[str, float]:
+    """Return a network's measured latencies by metric."""
+    values = {
+        "latency_ms": seen.median_ms,
+        "latency_p95_ms": seen.p95_ms,
+        "latency_p99_ms": seen.p99_ms,
+    }
+    return {at(metric, name) if name else metric: value for metric, value in values.items()}
+
+
+def _measure(
+    networks: Sequence[Evaluation],
+    target: Target,
+    supernet: SuperNetwork,
+    seed: int,
+    report: Report,
+    name: str,
+) -> dict[str, Measured]:
+    """Compile the front's networks and measure them interleaved on a target."""
+    where = f" on {name}" if name else ""
+    with pinned_threads(target):
+        engines = {}
+        for index, evaluation in enumerate(networks):
+            architecture = evaluation.architecture
+            shape = (target.batch, 3, architecture.resolution, architecture.resolution)
+            engines[architecture.id] = compile_model(
+                supernet.extract(architecture),
+                target,
+                shape,
+                calibration=random_calibration(target, shape, seed),
+            )
+            report(f"compile the front{where}", index + 1, len(networks))
+        measurement = measure_engines(
+            engines,
+            seed=seed,
+            precision=0.005,
+            time_limit_s=max(10.0, 1.0 * len(engines)),
+            progress=lambda share, text: report(f"measure the front{where}", share, 1.0, text),
+        )
+    return {
+        identity: Measured(
+            median_ms=summary.median_ms,
+            p95_ms=summary.p95_ms,
+            p99_ms=summary.p99_ms,
+            ci_low_ms=summary.ci_low_ms,
+            ci_high_ms=summary.ci_high_ms,
+            samples=summary.samples,
+        )
+        for identity, summary in measurement.summaries.items()
+    }

@@ -1,0 +1,93 @@
+"""A search that starts from an earlier run: its archive, and its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nat2deploy.errors import UserError
+from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.search_inputs import SearchInputs
+from nat2deploy.search.archive import read_archive
+from nat2deploy.search.initialisation import always_drawn
+from nat2deploy.search.survival import reference_directions
+from nat2deploy.search.warm_start import WarmStart, choose_start, load_start, save_start
+from nat2deploy.supernet.checkpoint import supernet_info
+
+
+def warm_start(config: SearchConfig, inputs: SearchInputs, out: Path) -> WarmStart:
+    """Return what a search begins with: nothing but by ``config.start``, an earlier run, which is only read.
+
+    What was chosen is kept in ``start.json`` of the new run.
+
+    Raises:
+        UserError: no such run, one of another space, or without any architecture of the searched space.
+    """
+    if config.start is None:
+        return {}
+    path = out / "start.json"
+    if not path.exists():
+        save_start(_choose(config, config.start, inputs), path)
+    return load_start(path, inputs.space)
+
+
+def open_earlier(start: str) -> SearchConfig:
+    """Return the settings of an earlier run.
+
+    Raises:
+        UserError: no run, or one that has judged nothing yet.
+    """
+    run = RunDirectory(Path(start))
+    config = run.read_config(SearchConfig)
+    if not (run.supernet_path.exists() and (run.path / "archive.jsonl").exists()):
+        raise UserError(f"run {start} has not judged any network yet; go on with it, or leave out --from")
+    return config
+
+
+def check_start(config: SearchConfig, inputs: SearchInputs) -> None:
+    """Check the earlier run before anything is written.
+
+    Raises:
+        UserError: as ``warm_start``.
+    """
+    if config.start is not None:
+        _choose(config, config.start, inputs)
+
+
+def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart:
+    run = RunDirectory(Path(start))
+    earlier = open_earlier(start)
+    info = supernet_info(run.supernet_path)
+    if info.space.fingerprint != inputs.space.fingerprint:
+        raise UserError(
+            f"run {start} searched space '{info.space.name}', super-network {config.supernet} is of "
+            f"'{inputs.space.name}'; start from a run of the same space"
+        )
+    settings, before = config.settings, earlier.settings
+    # An accuracy holds where weights, data and the images that are looked at are the same.
+    same = (
+        Path(config.supernet).resolve() == run.supernet_path.resolve()
+        and config.data == earlier.data
+        and (info.data, info.labels) == (inputs.data.name, inputs.data.labels)
+        and max(info.space.resolutions) == max(inputs.space.resolutions)
+        and all(
+            getattr(settings, field) == getattr(before, field)
+            for field in ("seed", "recalibration_images", "validation_images")
+        )
+    )
+    evaluations = read_archive(run.path / "archive.jsonl", info.space)
+    if not any(inputs.space.contains(e.architecture) for e in evaluations):
+        raise UserError(
+            f"run {start} holds no architecture of the searched part of space '{inputs.space.name}'; "
+            "search its resolutions and width, or leave out --from"
+        )
+    always = always_drawn(inputs.objectives)
+    return choose_start(
+        evaluations,
+        inputs.objectives,
+        max(0, settings.archive_size - len(always)),
+        version=info.version if same else None,
+        without=always,
+        seed=settings.seed,
+        directions=reference_directions(len(inputs.objectives), settings.population),
+    )

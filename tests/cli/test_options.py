@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+import pytest
+import typer
+
+from nat2deploy.cli.options import tables
+
+
+def test_a_single_table_and_several_by_name(tmp_path):
+    assert tables(None) == tables([]) == (None, {})
+    assert tables(["a.json"]) == ("a.json", {})
+    assert tables(["pi5=a.json"]) == (None, {"pi5": "a.json"})
+    assert tables(["pi5=a.json", "h200=b=c.json"]) == (None, {"pi5": "a.json", "h200": "b=c.json"})
+    odd = tmp_path / "pi5=a.json"
+    odd.write_text("{}")
+    assert tables([str(odd)]) == (str(odd), {})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["pi5=a.json", "pi5=b.json"], "two tables are called 'pi5'"),
+        (["a.json", "b.json"], "need a name each, such as --table pi5=a.json"),
+        (["pi5=a.json", "b.json"], "need a name each"),
+    ],
+)
+def test_tables_that_cannot_be_told_apart(given, says):
+    with pytest.raises(typer.BadParameter, match=says):
+        tables(given)
