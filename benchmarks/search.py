@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -143,10 +144,26 @@ def run(job: Job, file: Path, table: Path, evaluations: int) -> None:
             "setting": job.setting,
             "method": job.method,
             "seed": job.seed,
+            "recipe": recipe(job, file, table, evaluations),
             "processor_s": round(seconds, 2),
             "genes": encoding.encode_all([e.architecture for e in task.trace]).tolist(),
         },
     )
+
+
+def recipe(job: Job, file: Path, table: Path, evaluations: int) -> str:
+    """A hash of all that a run depends on: a run of another benchmark, table or policy is done again.
+
+    Policies are written out, so that a changed default counts.
+    """
+    settings = None if job.policies is None else SearchSettings(**dict(job.policies)).model_dump_json()
+    parts = [_digest(file), _digest(table), evaluations, job.method, job.seed, repr(SETTINGS[job.setting])]
+    return hashlib.sha256(repr([*parts, settings]).encode()).hexdigest()
+
+
+@lru_cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:
@@ -193,7 +210,13 @@ def main() -> None:
     for policies in compared.values():
         if policies is not None:
             SearchSettings(**policies)  # refuses what does not agree before anything runs
-    _run_all([job for job in jobs if not job.path.exists()], arguments)
+    given = (arguments.benchmark, arguments.table, arguments.evaluations)
+    left = [
+        job
+        for job in jobs
+        if not job.path.exists() or read_json(job.path, "run").get("recipe") != recipe(job, *given)
+    ]
+    _run_all(left, arguments)
     runs = [read_json(job.path, "run") for job in jobs]
     benchmark = _benchmark(arguments.benchmark, arguments.table)
     tasks = {name: SETTINGS[name].objectives(benchmark) for name in arguments.settings}

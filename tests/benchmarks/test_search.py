@@ -169,9 +169,9 @@ def test_the_program_goes_on_where_it_was(parts, repository, tmp_path, monkeypat
     save_tabular(tmp_path / "b.npz", *parts)
     table = repository / "latency_tables/nano-ee-d-28-32px-x86-1-thread.json"
 
-    def run(seeds):
+    def run(seeds, evaluations="20"):
         given = ["search.py", "--out", str(tmp_path / "out"), "--benchmark", str(tmp_path / "b.npz")]
-        given += ["--table", str(table), "--evaluations", "20", "--seeds", seeds, "--json"]
+        given += ["--table", str(table), "--evaluations", evaluations, "--seeds", seeds, "--json"]
         given += ["--settings", "latency-0.12", "p99-0.25", "--methods", "random", "regularised-evolution"]
         monkeypatch.setattr("sys.argv", given)
         program.main()
@@ -185,3 +185,4 @@ def test_the_program_goes_on_where_it_was(parts, repository, tmp_path, monkeypat
     assert {path: path.stat().st_mtime_ns for path in paths} == times
     assert figures["settings"]["latency-0.12"]["methods"]["random"]["runs"] == 2
     assert Path(tmp_path / "out/figures.png").exists()
+    assert run("1", "25")["settings"]["p99-0.25"]["at"][-1] == 25  # another recipe: done again
