@@ -127,6 +127,9 @@ def _draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
     axes.plot(wall_s, [100 * row["max_error"] for row in rows], "x--", label="worst network")
     axes.axhline(5, color="lightgrey", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="wall time of the profile, s", ylabel="error, %", title=title)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
     axes.legend()
     figure.savefig(path, dpi=130)
 
