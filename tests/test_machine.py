@@ -31,7 +31,7 @@ class FakeMachine:
 
     def facts(self):
         found = machine.machine_facts(self.root)
-        assert Fingerprint(**found).model_dump() == found
+        assert Fingerprint(**found).model_dump(exclude={"gpu"}) == found
         return found
 
 
