@@ -34,6 +34,8 @@ def test_what_is_no_name_stays_as_it_is(name, tmp_path, monkeypatch):
 def test_an_unknown_name_is_told_where_the_names_are():
     with pytest.raises(UserError, match=r"no profile 'toaster'; `nat2deploy profiles` lists"):
         load_profile(Path("toaster"))
+    with pytest.raises(UserError, match=r"no latency table 'toaster'; `nat2deploy profiles` lists"):
+        load_table(Path("toaster"))
 
 
 def test_an_installed_package_has_them_inside_and_looks_at_no_neighbours(tmp_path, monkeypatch):

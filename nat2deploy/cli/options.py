@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nat2deploy.search.budget import is_target_name
+
 if TYPE_CHECKING:
     from nat2deploy.remote.ssh import SshSettings
 
@@ -61,6 +63,10 @@ def tables(given: list[str] | None) -> tuple[str | None, dict[str, str]]:
         name, equals, path = word.partition("=")
         if not equals or Path(word).exists():
             unnamed.append(word)
+        elif not is_target_name(name) or not path:
+            raise typer.BadParameter(
+                f"--table {word}: write NAME=FILE, with a name of letters, digits, - and _"
+            )
         elif name in named:
             raise typer.BadParameter(f"--table: two tables are called '{name}'; give each target one name")
         else:

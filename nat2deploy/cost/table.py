@@ -136,6 +136,8 @@ def load_table(path: Path) -> LatencyTable:
         UserError: missing, not JSON, another schema version, or a field that does not fit.
     """
     path = find_file(path, "latency_tables")
+    if path.name == str(path) and not path.suffix and not path.exists():
+        raise UserError(f"no latency table '{path}'; `nat2deploy profiles` lists those of the package")
     value = read_json(path, "latency table")
     if not isinstance(value, dict) or "schema_version" not in value:
         raise UserError(f"{path} is no latency table; make one with `nat2deploy profile`")

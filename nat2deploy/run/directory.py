@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel
@@ -58,9 +58,8 @@ class RunDirectory:
             return
         held = self.read_config(type(config)).model_dump(mode="json", exclude_none=True)
         if held != wanted:
-            keys = sorted(key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key))
             raise UserError(
-                f"run {self.path} was made with other settings ({', '.join(keys)}); "
+                f"run {self.path} was made with other settings ({', '.join(_unlike(held, wanted))}); "
                 "repeat its own (config.toml) to go on with it, or choose another --out"
             )
 
@@ -93,3 +92,15 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(f"run {self.path} is in use by another process; wait for it") from error
             yield
+
+
+def _unlike(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The keys, such as ``settings.searcher``, whose values differ."""
+    found = []
+    for key in sorted(held.keys() | wanted.keys()):
+        one, other = held.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += [f"{key}.{inner}" for inner in _unlike(one, other)]
+        elif one != other:
+            found.append(key)
+    return found

@@ -82,6 +82,7 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         supernet = config.train.supernet or str(out / "supernet.safetensors")
         with _timed(out, "profile"):
             table = _table(config, table_path, report)
+        bundle_target(config.export, table.target)  # that of a table by name may be another than [target]
         with _timed(out, "train"):
             if config.train.supernet is None:
                 train(

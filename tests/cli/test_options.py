@@ -22,6 +22,9 @@ def test_a_single_table_and_several_by_name(tmp_path):
         (["pi5=a.json", "pi5=b.json"], "two tables are called 'pi5'"),
         (["a.json", "b.json"], "need a name each, such as --table pi5=a.json"),
         (["pi5=a.json", "b.json"], "need a name each"),
+        (["a b=a.json"], "--table a b=a.json: write NAME=FILE"),
+        (["=a.json"], "write NAME=FILE"),
+        (["pi5="], "write NAME=FILE"),
     ],
 )
 def test_tables_that_cannot_be_told_apart(given, says):

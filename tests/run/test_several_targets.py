@@ -140,3 +140,14 @@ def test_a_pipeline_of_several_tables(outcome, config_path, tables, tmp_path):
     assert found.table.fingerprint.cpu == "A board"
     assert found.manifest.target.threads == 64
     assert not (tmp_path / "run" / "table.json").exists()
+
+
+def test_a_table_that_no_bundle_can_be_for_is_refused_before_searching(config_path, tables, tmp_path):
+    board = load_table(Path(tables["board"]))
+    openvino = board.target.model_copy(update={"backend": "openvino", "precision": "bf16"})
+    save_table(board.model_copy(update={"target": openvino}), tmp_path / "bf16.json")
+    whole = load_pipeline(config_path).model_dump(exclude_none=True)
+    whole["profile"]["tables"] = {"board": str(tmp_path / "bf16.json")}
+    with pytest.raises(UserError, match="a bundle for onnxruntime holds fp32 and int8, not bf16"):
+        run_pipeline(parse(PipelineConfig, whole, "config"), tmp_path / "run")
+    assert not (tmp_path / "run" / "supernet.safetensors").exists()
