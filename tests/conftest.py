@@ -1,13 +1,20 @@
 """What all tests share: one torch thread, hypothesis without deadlines, a small space with every choice."""
 
+import importlib
 import os
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from nat2deploy.data.load import load_data
+from nat2deploy.data.sets import ImageData
+from nat2deploy.errors import UserError
 from nat2deploy.space.search_space import SearchSpace, load_space
+from nat2deploy.target import Target
 
 # Networks in tests are tiny: a second thread gains nothing, and costs much where tests share the cores.
 torch.set_num_threads(1)
@@ -88,3 +95,71 @@ def tiny_space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
     path = tmp_path_factory.mktemp("space") / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     return load_space(str(path))
+
+
+@pytest.fixture(scope="session")
+def load_fashion_mnist() -> Callable[..., ImageData]:
+    """What loads the real set; it skips where that is not installed, and for no other reason."""
+
+    def load(**options: int) -> ImageData:
+        try:
+            return load_data("fashion-mnist", **options)
+        except UserError as error:
+            if "data set fashion-mnist is not here" not in str(error):
+                raise
+            pytest.skip(str(error))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def needs_backend() -> Callable[[Target], None]:
+    """What skips a test for a GPU whose backend is not installed, or does not know that GPU."""
+
+    def check(target: Target) -> None:
+        module = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}.get(target.backend)
+        if module and find_spec(module) is None:
+            pytest.skip(f"{target.backend} is not installed")
+        if target.backend == "onnxruntime":
+            import onnxruntime
+
+            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                pytest.skip("onnxruntime-gpu is not installed")
+        if target.backend == "tensorrt-rtx":
+            capability = "SM{}{}".format(*torch.cuda.get_device_capability())
+            if capability not in importlib.import_module("tensorrt_rtx").ComputeCapability.__members__:
+                pytest.skip(f"TensorRT for RTX does not know {capability}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def tabular_info() -> Callable[..., object]:
+    """What makes the description of a tabular benchmark that was never measured."""
+    from nat2deploy.search.tabular import Generation, ModelQuality, TabularInfo
+    from nat2deploy.search.tabular_model import HeldOut
+
+    def info_of(
+        space: SearchSpace, *, covariance: tuple[tuple[float, ...], ...], images: int = 1000
+    ) -> object:
+        held_out = HeldOut(kendall_tau=0.9, r2=0.9, rmse=0.001, architectures=10)
+        return TabularInfo(
+            space=space,
+            classes=10,
+            images={"validation": images, "test": images},
+            generation=Generation(
+                command="python benchmarks/tabular_evaluate.py",
+                supernet="some",
+                supernet_sha256="0" * 64,
+                data="digits",
+                data_sha256="1" * 64,
+                recalibration_images=10,
+                seed=0,
+                tool_version="0",
+            ),
+            model=ModelQuality(
+                held_out={"validation": held_out, "test": held_out}, residual_covariance=covariance
+            ),
+        )
+
+    return info_of

@@ -14,14 +14,7 @@ from search_report import report
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.search.tabular import (
-    Generation,
-    ModelQuality,
-    TabularBenchmark,
-    TabularInfo,
-    save_tabular,
-)
-from nat2deploy.search.tabular_model import HeldOut
+from nat2deploy.search.tabular import TabularBenchmark, save_tabular
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
@@ -41,7 +34,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def parts():
+def parts(tabular_info):
     """Info, genes and right images of a landscape in which deeper and wider is better, ever less so."""
     space = load_space("nano-ee-d").restrict(resolutions=(28, 32))
     encoding = IntegerEncoding(space)
@@ -49,26 +42,7 @@ def parts():
     genes = encoding.encode_all(drawn)
     macs = CostModel(space, 10, None).costs_of_genes(genes, encoding)["macs"]
     right = np.rint(1000 * (0.95 - 0.2 / np.sqrt(macs / macs.min()))).astype(np.int64)
-    figures = HeldOut(kendall_tau=0.9, r2=0.9, rmse=0.001, architectures=100)
-    info = TabularInfo(
-        space=space,
-        classes=10,
-        images={"validation": 1000, "test": 1000},
-        generation=Generation(
-            command="none",
-            supernet="none",
-            supernet_sha256="0" * 64,
-            data="digits",
-            data_sha256="0" * 64,
-            recalibration_images=1,
-            seed=0,
-            tool_version="0",
-        ),
-        model=ModelQuality(
-            held_out={"validation": figures, "test": figures},
-            residual_covariance=((1e-6, 0.0), (0.0, 1e-6)),
-        ),
-    )
+    info = tabular_info(space, covariance=((1e-6, 0.0), (0.0, 1e-6)))
     return info, genes, np.stack([right, right], axis=1)
 
 

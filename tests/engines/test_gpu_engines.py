@@ -1,14 +1,11 @@
 """What every engine on a GPU must do, on a GPU."""
 
-from importlib.util import find_spec
-
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from int8_helpers import SIDE
 
-from nat2deploy.engines.base import Borders
+from nat2deploy.engines.base import WHOLE, Borders
 from nat2deploy.engines.registry import compile_model, load_engine
 from nat2deploy.errors import UserError
 from nat2deploy.target import PRECISIONS, Target
@@ -18,38 +15,27 @@ SHAPE = (50, 3, SIDE, SIDE)
 LARGEST = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.05, "int8": 0.25}
 
 
-def usable(backend):
-    if backend == "onnxruntime":
-        return "CUDAExecutionProvider" in ort.get_available_providers()
-    module = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}.get(backend)
-    return module is None or find_spec(module) is not None
-
-
 TARGETS = [
     pytest.param(
-        Target(device="cuda", backend=backend, precision=precision, batch=50),
-        marks=pytest.mark.skipif(not usable(backend), reason=f"{backend} for GPUs is not installed"),
-        id=f"{backend} {precision}",
+        Target(device="cuda", backend=backend, precision=precision, batch=50), id=f"{backend} {precision}"
     )
     for backend, precisions in PRECISIONS["cuda"].items()
     for precision in precisions
 ]
 
 
-def compiled(trained, target, borders=None):
-    try:
-        return compile_model(
-            trained.network, target, SHAPE, calibration=trained.seen[:100], borders=borders or Borders()
-        )
-    except UserError as error:
-        if target.backend == "tensorrt-rtx" and torch.cuda.get_device_capability()[0] == 9:
-            pytest.skip(f"TensorRT for RTX is not for this GPU: {error}")
-        raise
+@pytest.fixture
+def compiled(trained, needs_backend):
+    def compile_for(target, borders=WHOLE):
+        needs_backend(target)
+        return compile_model(trained.network, target, SHAPE, calibration=trained.seen[:100], borders=borders)
+
+    return compile_for
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_answers_are_pytorchs_before_and_after_a_replay(trained, target):
-    engine = compiled(trained, target)
+def test_answers_are_pytorchs_before_and_after_a_replay(trained, compiled, target):
+    engine = compiled(target)
     images = trained.unseen[:50]
     with torch.no_grad():
         expected = trained.network(torch.from_numpy(images)).numpy()
@@ -64,8 +50,8 @@ def test_answers_are_pytorchs_before_and_after_a_replay(trained, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_parts_of_a_network_run(trained, target):
-    engine = compiled(trained, target, Borders(input=True, output=True))
+def test_parts_of_a_network_run(trained, compiled, target):
+    engine = compiled(target, Borders(input=True, output=True))
     assert engine.input_type is (np.int8 if target.precision == "int8" else np.float32)
     images = trained.seen[:50].astype(engine.input_type)
     assert np.abs(engine.run(images)).max() > 0
@@ -73,8 +59,8 @@ def test_parts_of_a_network_run(trained, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_is_saved_gives_the_same_answers(trained, target, tmp_path):
-    engine = compiled(trained, target)
+def test_what_is_saved_gives_the_same_answers(trained, compiled, target, tmp_path):
+    engine = compiled(target)
     path = tmp_path / "engine"
     if target.backend == "torch":
         with pytest.raises(UserError, match="lives in one process"):
@@ -88,9 +74,8 @@ def test_what_is_saved_gives_the_same_answers(trained, target, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
-def test_a_broken_plan_is_one_line(backend, tmp_path):
-    if not usable(backend):
-        pytest.skip(f"{backend} is not installed")
+def test_a_broken_plan_is_one_line(backend, needs_backend, tmp_path):
+    needs_backend(Target(device="cuda", backend=backend))
     (tmp_path / "plan").write_bytes(b"ftrt" + bytes(64))
     with pytest.raises(UserError, match="does not load in tensorrt") as caught:
         load_engine(tmp_path / "plan", Target(device="cuda", backend=backend))

@@ -1,10 +1,8 @@
 """Measuring on a GPU: what is refused without one, and the whole flow with one."""
 
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
@@ -32,16 +30,6 @@ GPU_TARGETS = [
     for precision in precisions
 ]
 TORCH = Target(device="cuda", backend="torch", precision="fp16")
-
-
-def skip_unless_installed(target):
-    wanted = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}.get(target.backend)
-    if wanted and find_spec(wanted) is None:
-        pytest.skip(f"{target.backend} is not installed")
-    if target.backend == "onnxruntime" and "CUDAExecutionProvider" not in ort.get_available_providers():
-        pytest.skip("onnxruntime-gpu is not installed")
-    if target.backend == "tensorrt-rtx" and torch.cuda.get_device_capability()[0] == 9:
-        pytest.skip("TensorRT for RTX is not for this GPU")
 
 
 def test_bytes_of_both_signs_are_drawn():
@@ -103,8 +91,8 @@ def test_a_partial_profile_is_known_again_at_another_clock(tiny_space, tmp_path,
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("target", GPU_TARGETS, ids=str)
-def test_every_kind_of_block_runs(tiny_space, target):
-    skip_unless_installed(target)
+def test_every_kind_of_block_runs(tiny_space, needs_backend, target):
+    needs_backend(target)
     kinds = {s.kind: s for s in every_signature(tiny_space, (10,))}
     with pinned_threads(target):
         for candidate in (Overhead(), *(Block(signature, 0) for signature in kinds.values())):

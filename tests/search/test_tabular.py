@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,39 +12,16 @@ from hypothesis import strategies as st
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
-from nat2deploy.search.tabular import (
-    Generation,
-    ModelQuality,
-    TabularInfo,
-    load_tabular,
-    save_tabular,
-)
-from nat2deploy.search.tabular_model import HeldOut, TabularModel, cross_validate
+from nat2deploy.search.tabular import load_tabular, save_tabular
+from nat2deploy.search.tabular_model import TabularModel, cross_validate
 from nat2deploy.space.sampling import random_architectures, uniform_depth_genes
 
 IMAGES = 1000
 
 
-def info_of(space, covariance=((1e-6, 5e-7), (5e-7, 1e-6))):
-    held_out = HeldOut(kendall_tau=0.9, r2=0.9, rmse=0.001, architectures=10)
-    return TabularInfo(
-        space=space,
-        classes=10,
-        images={"validation": IMAGES, "test": IMAGES},
-        generation=Generation(
-            command="python benchmarks/tabular_evaluate.py",
-            supernet="some",
-            supernet_sha256="0" * 64,
-            data="digits",
-            data_sha256="1" * 64,
-            recalibration_images=10,
-            seed=0,
-            tool_version="0",
-        ),
-        model=ModelQuality(
-            held_out={"validation": held_out, "test": held_out}, residual_covariance=covariance
-        ),
-    )
+@pytest.fixture(scope="module")
+def info_of(tabular_info):
+    return partial(tabular_info, covariance=((1e-6, 5e-7), (5e-7, 1e-6)), images=IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +34,7 @@ def judged(wide_encoding, gene_error):
 
 
 @pytest.fixture(scope="module")
-def file(judged, wide_encoding, tmp_path_factory):
+def file(judged, wide_encoding, info_of, tmp_path_factory):
     path = tmp_path_factory.mktemp("tabular") / "some.npz"
     save_tabular(path, info_of(wide_encoding.space), judged[1], judged[2])
     return path
@@ -93,11 +71,11 @@ def test_all_else_is_predicted_close_to_the_truth_and_the_same_again(
 
 
 def test_noise_is_as_large_as_the_held_out_residuals_and_another_seed_is_another_landscape(
-    judged, wide_encoding, tmp_path
+    judged, wide_encoding, info_of, tmp_path
 ):
     _, genes, right = judged
     covariance = ((4e-4, 2e-4), (2e-4, 4e-4))
-    save_tabular(tmp_path / "noisy.npz", info_of(wide_encoding.space, covariance), genes, right)
+    save_tabular(tmp_path / "noisy.npz", info_of(wide_encoding.space, covariance=covariance), genes, right)
     others = uniform_depth_genes(wide_encoding, np.random.default_rng(10), 500)
     one, two = (load_tabular(tmp_path / "noisy.npz", noise_seed=seed) for seed in (0, 1))
     others = others[~one.evaluated(others)]
@@ -145,10 +123,9 @@ def test_the_model_is_the_same_each_time(wide_encoding, judged):
     assert (one == two).all()
 
 
-def broken_files(path, wide_encoding, judged):
+def broken_files(path, good, judged):
     """What a file may be instead."""
     _, genes, right = judged
-    good = info_of(wide_encoding.space)
 
     def arrays(**changed):
         held = {
@@ -186,9 +163,9 @@ BROKEN = (
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_one_clear_line(kind, wide_encoding, judged, tmp_path):
+def test_a_broken_file_is_one_clear_line(kind, wide_encoding, info_of, judged, tmp_path):
     path = tmp_path / "broken.npz"
-    broken_files(path, wide_encoding, judged)[kind]()
+    broken_files(path, info_of(wide_encoding.space), judged)[kind]()
     with pytest.raises(UserError, match=str(path)):
         load_tabular(path)
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
 from nat2deploy.supernet.checkpoint import load_supernet
 from nat2deploy.supernet.shipped import find_supernet, shipped_supernets
@@ -27,12 +26,9 @@ def test_a_shipped_one_is_whole_small_and_has_its_card(name):
         assert words in card
 
 
-def test_it_is_as_accurate_as_its_card_says():
+def test_it_is_as_accurate_as_its_card_says(load_fashion_mnist):
     supernet, info = load_supernet(find_supernet("nano-ee-d-fashion-mnist"))
-    try:
-        data = load_data("fashion-mnist", base_resolution=max(info.space.resolutions))
-    except UserError:
-        pytest.skip("Fashion-MNIST is not installed")
+    data = load_fashion_mnist(base_resolution=max(info.space.resolutions))
     card = find_supernet("nano-ee-d-fashion-mnist").with_suffix(".md").read_text()
     evaluator = SubNetworkEvaluator(data, seed=0)
     for role, architecture in (("smallest", info.space.smallest()), ("largest", info.space.largest())):
