@@ -55,17 +55,17 @@ def clock_facts(root: Path = _ROOT) -> dict[str, Any]:
     core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     cpu = root / _CPUS / f"cpu{core}"
     scaling = cpu / "cpufreq"
-    turbo_off, boost = _read(root / _TURBO_OFF), _read(root / _BOOST) or _read(scaling / "boost")
+    turbo_off, boost = read_fact(root / _TURBO_OFF), read_fact(root / _BOOST) or read_fact(scaling / "boost")
     return {
-        "governor": _read(scaling / "scaling_governor") or "unknown",
-        "driver": _read(scaling / "scaling_driver") or None,
+        "governor": read_fact(scaling / "scaling_governor") or "unknown",
+        "driver": read_fact(scaling / "scaling_driver") or None,
         "boost": turbo_off == "0" if turbo_off else boost == "1" if boost else None,
-        "min_mhz": _mhz(_read(scaling / "scaling_min_freq")),
-        "max_mhz": _mhz(_read(scaling / "scaling_max_freq")),
-        "mhz": _mhz(_read(scaling / "scaling_cur_freq")) or _cpu_info_mhz(root, core),
+        "min_mhz": _mhz(read_fact(scaling / "scaling_min_freq")),
+        "max_mhz": _mhz(read_fact(scaling / "scaling_max_freq")),
+        "mhz": _mhz(read_fact(scaling / "scaling_cur_freq")) or _cpu_info_mhz(root, core),
         "power_mode": _power_mode(root),
         "throttled": _throttled(),
-        "throttle_count": _number(_read(cpu / "thermal_throttle" / "core_throttle_count")),
+        "throttle_count": _number(read_fact(cpu / "thermal_throttle" / "core_throttle_count")),
     }
 
 
@@ -82,12 +82,20 @@ def memory_bytes() -> int | None:
         return None
 
 
+def read_fact(path: Path) -> str:
+    """Return a system file's text without white space at its ends; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def _cpu(root: Path) -> tuple[str, list[str]]:
     model = ""
     implementer = ""
     flags: set[str] = set()
     parts: set[str] = set()
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read_fact(root / "proc/cpuinfo").splitlines():
         key, _, value = (word.strip() for word in line.partition(":"))
         if key == "model name" and not model:
             model = value
@@ -99,7 +107,7 @@ def _cpu(root: Path) -> tuple[str, list[str]]:
             parts.add(f"{implementer}/{value}")
     if not model and parts:
         # 64-bit ARM kernels give numbers in place of a name; without them all boards would look alike.
-        board = _read(root / "proc/device-tree/model").rstrip("\0")
+        board = read_fact(root / "proc/device-tree/model").rstrip("\0")
         model = f"{board or platform.machine()} ({', '.join(sorted(parts))})"
     return model or platform.processor() or platform.machine(), [f for f in _TELLING_FLAGS if f in flags]
 
@@ -107,7 +115,7 @@ def _cpu(root: Path) -> tuple[str, list[str]]:
 def _cpu_info_mhz(root: Path, core: int) -> float | None:
     """A core's frequency in MHz where /proc/cpuinfo has it, as on x86."""
     processor = ""
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read_fact(root / "proc/cpuinfo").splitlines():
         key, _, value = (word.strip() for word in line.partition(":"))
         if key == "processor":
             processor = value
@@ -118,11 +126,11 @@ def _cpu_info_mhz(root: Path, core: int) -> float | None:
 
 def _power_mode(root: Path) -> str | None:
     """Jetson's power mode, such as ``MAXN (0)``."""
-    found = re.search(r"pmode:(\d+)", _read(root / _POWER_MODE))
+    found = re.search(r"pmode:(\d+)", read_fact(root / _POWER_MODE))
     if found is None:
         return None
     number = int(found[1])
-    name = re.search(rf"POWER_MODEL\s+ID={number}\s+NAME=(\S+)", _read(root / _POWER_MODES))
+    name = re.search(rf"POWER_MODEL\s+ID={number}\s+NAME=(\S+)", read_fact(root / _POWER_MODES))
     return f"{name[1]} ({number})" if name else str(number)
 
 
@@ -156,13 +164,6 @@ def _libraries() -> dict[str, str]:
     """Versions by name; an optional library that is not installed is left out."""
     found = {name: _version(name) for name in (*_LIBRARIES, *_OPTIONAL_LIBRARIES)}
     return {name: v for name, v in found.items() if v != _MISSING or name not in _OPTIONAL_LIBRARIES}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _version(package: str) -> str:

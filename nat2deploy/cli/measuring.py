@@ -155,7 +155,9 @@ def costs(
     arch: Annotated[str, typer.Option(help='Such as {"ks":[..],"e":[..],"d":[..],"r":224,"w":1.0}.')],
     space: Space = "ofa-mbv3",
     table: Tables = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Outputs (1000; 10 for nano).")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Outputs (1000; 10 for nano and its variants).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print an architecture's MACs, parameters, size, peak activation memory and, with a table, its latency.
@@ -169,7 +171,7 @@ def costs(
 
     chosen = load_space(space)
     architecture = parse_architecture(chosen, arch)
-    count = classes if classes is not None else (10 if chosen.name == "nano" else 1000)
+    count = classes if classes is not None else (10 if chosen.name.partition("-")[0] == "nano" else 1000)
     values = cost_source(chosen, count, *tables(table)).values(architecture)
     if as_json:
         typer.echo(json.dumps({"id": architecture.id, **values}))

@@ -51,7 +51,7 @@ def print_profiles(profiles: Sequence[ShippedProfile], *, as_json: bool) -> None
         print_json([{**one.profile.model_dump(), "tables": list(one.tables)} for one in profiles])
         return
     # Names are for copying: they come whole.
-    name, tables_of = Column("profile", no_wrap=True), Column("tables", overflow="fold")
+    name, tables_of = (Column(title, no_wrap=True) for title in ("profile", "tables"))
     table = Table(name, "target", tables_of, box=None, header_style="bold")
     for one in profiles:
         tables = "\n".join(one.tables) or "no table of ours"

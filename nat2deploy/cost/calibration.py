@@ -25,7 +25,7 @@ those and a scale for squeeze-and-excite     0.9 %,  3.2 %   1.0 %,  6.2 %   2.1
 a scale a kernel size, no constant           1.0 %,  4.3 %   1.0 %,  6.2 %   2.3 %,   9.7 %   1.7 %,  7.7 %
 ===========================================  ==============  ==============  ===============  ==============
 
-The call overhead (entering the engine: 1.8 µs, a tenth of a small block) is paid once a network, not once a
+The call overhead (entering the engine: 2.5 µs, a tenth of a small block) is paid once a network, not once a
 block. Blocks measured alone keep their weights in the nearest caches; in a network they come from further
 away, which costs time in proportion to their size, and the more so the larger the network is: hence the
 prices and an intercept that may be negative. The engine computes in a layout of its own, and a block alone

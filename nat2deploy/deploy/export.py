@@ -197,12 +197,4 @@ def _check(target: Target, labels: Sequence[str], images: Tensor) -> None:
 
 def _measure(engine: Engine, name: str, seed: int, time_limit_s: float) -> LatencyEvidence:
     summary = measure_engines({name: engine}, seed=seed, time_limit_s=time_limit_s).summaries[name]
-    return LatencyEvidence(
-        median_ms=summary.median_ms,
-        p95_ms=summary.p95_ms,
-        p99_ms=summary.p99_ms,
-        ci_low_ms=summary.ci_low_ms,
-        ci_high_ms=summary.ci_high_ms,
-        samples=summary.samples,
-        fingerprint=fingerprint(),
-    )
+    return LatencyEvidence(**summary.latency, fingerprint=fingerprint())

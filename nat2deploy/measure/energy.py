@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+from nat2deploy.machine import read_fact
 from nat2deploy.measure.clock import Clock, Run
 
 POWERCAP = Path("/sys/class/powercap")
@@ -66,7 +67,7 @@ class RaplMeter(Meter):
         zones: dict[str, Path] = {}
         # Some packages are shown twice, as intel-rapl:0 and intel-rapl-mmio:0; the shorter name is taken.
         for zone in sorted(root.glob("*:*"), key=lambda path: (len(path.name), path.name)):
-            name = _text(zone / "name") if _ZONE.fullmatch(zone.name) else ""
+            name = read_fact(zone / "name") if _ZONE.fullmatch(zone.name) else ""
             if name.startswith("package"):
                 zones.setdefault(name, zone)
         if not zones:
@@ -232,13 +233,6 @@ def _next_move(meter: Meter, run: Run, clock: Clock) -> tuple[float, int]:
 
 def _nothing() -> None:
     pass
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _whole(path: Path) -> int:

@@ -252,12 +252,7 @@ def _clocks(found: Measurement) -> tuple[ClockState, ...]:
 def _entry(signature: BlockSignature, found: Measurement) -> Entry:
     summary = found.summaries[signature.key]
     return Entry(
-        median_ms=summary.median_ms,
-        p95_ms=summary.p95_ms,
-        p99_ms=summary.p99_ms,
-        ci_low_ms=summary.ci_low_ms,
-        ci_high_ms=summary.ci_high_ms,
-        samples=summary.samples,
+        **summary.latency,
         converged=found.converged[signature.key],
         macs=signature.macs,
         params=signature.params,
@@ -314,12 +309,7 @@ def _network_entry(
         architecture=network.architecture.to_json(),
         classes=network.classes,
         role=role,
-        median_ms=summary.median_ms,
-        p95_ms=summary.p95_ms,
-        p99_ms=summary.p99_ms,
-        ci_low_ms=summary.ci_low_ms,
-        ci_high_ms=summary.ci_high_ms,
-        samples=summary.samples,
+        **summary.latency,
     ).scaled(factor)
 
 

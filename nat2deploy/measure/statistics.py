@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,12 @@ class Summary:
     ci_high_ms: float
     samples: int
     rounds: int = 1
+
+    @property
+    def latency(self) -> dict[str, Any]:
+        """What a ``cost.measured.MeasuredLatency`` holds, by field."""
+        names = ("median_ms", "p95_ms", "p99_ms", "ci_low_ms", "ci_high_ms", "samples")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def relative_ci_width(self) -> float:

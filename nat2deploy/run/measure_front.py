@@ -89,14 +89,4 @@ def _measure(
             time_limit_s=max(10.0, 1.0 * len(engines)),
             progress=lambda share, text: report(f"measure the front{where}", share, 1.0, text),
         )
-    return {
-        identity: Measured(
-            median_ms=summary.median_ms,
-            p95_ms=summary.p95_ms,
-            p99_ms=summary.p99_ms,
-            ci_low_ms=summary.ci_low_ms,
-            ci_high_ms=summary.ci_high_ms,
-            samples=summary.samples,
-        )
-        for identity, summary in measurement.summaries.items()
-    }
+    return {identity: Measured(**summary.latency) for identity, summary in measurement.summaries.items()}

@@ -87,7 +87,7 @@ class _File(BaseModel):
 
 
 def save_start(start: WarmStart, path: Path) -> None:
-    """Write a warm start atomically, so that a search that goes on no longer needs the earlier run."""
+    """Write a warm start atomically: going on begins with the same, whatever the earlier run adds."""
     networks = [
         _Network(
             architecture=architecture.to_json(),
