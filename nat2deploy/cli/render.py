@@ -78,7 +78,8 @@ def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None
         print_json(info.model_dump(mode="json"))
         return
     console.print(f"super-network {path}")
-    console.print(f"space    {info.space.name}, width {info.width:g}, resolutions {info.space.resolutions}")
+    widths = " and ".join(f"{width:g}" for width in info.widths)
+    console.print(f"space    {info.space.name}, width {widths}, resolutions {info.space.resolutions}")
     console.print(f"data     {info.data or 'unknown'}, {info.classes} classes, version {info.version}")
     console.print(f"phases   {', '.join(info.phases) or 'none'}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -137,7 +139,7 @@ def begin(space, digits, source):
             metrics or settings.objectives,
             settings.accuracy_only,
         )
-        held = SearchWeights(folder, of, within, digits, settings)
+        held = SearchWeights(folder, [of] if isinstance(of, Path) else of, within, digits, settings)
         return Nat2Search(objectives, held, digits, settings, folder, listener)
 
     return search
