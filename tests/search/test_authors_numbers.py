@@ -56,9 +56,7 @@ def test_depths_of_the_first_draws(preset, shares):
 @pytest.mark.parametrize(("objectives", "searcher"), [(1, "GA"), (2, "NSGA2"), (3, "NSGA3"), (4, "NSGA3")])
 def test_the_inner_search_is_by_the_number_of_objectives(preset, objectives, searcher):
     settings = SearchSettings(preset=preset)
-    made = make_searcher(
-        settings.searcher, reference_directions(objectives, 20), pop_size=settings.population
-    )
+    made = make_searcher(settings.searcher, reference_directions(objectives, 6), pop_size=settings.population)
     assert type(made).__name__ == searcher and made.pop_size == 100
 
 
