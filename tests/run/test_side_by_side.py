@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from nat2deploy.files import parse
 from nat2deploy.run.config import (
     ExportConfig,
     FinetuneConfig,
+    PipelineConfig,
     SearchConfig,
     SpaceConfig,
     TrainConfig,
@@ -23,7 +25,7 @@ from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
 from nat2deploy.run.front import FrontNetwork, load_front, save_front
 from nat2deploy.run.networks import finetune, open_network
-from nat2deploy.run.pipeline import run_pipeline
+from nat2deploy.run.pipeline import _search_config, run_pipeline
 from nat2deploy.run.search import search
 from nat2deploy.run.train import train
 from nat2deploy.space.parsing import parse_architecture
@@ -204,9 +206,14 @@ def test_a_pipeline_trains_and_searches_both(space_file, tmp_path):
     assert {line["architecture"]["w"] for line in archive(tmp_path / "run" / "search")} == {1.0, 2.0}
     assert outcome.finetuned and all(check.ok for check in outcome.verification.checks)
     held = RunDirectory(tmp_path / "run" / "search").read_config(SearchConfig)
-    assert run_pipeline(config, tmp_path / "run").front == outcome.front
-    given = config.model_copy(update={"train": TrainConfig(supernet=held.supernets, width=None)})
-    assert given.train.supernet == held.supernets
+    assert held.supernets == tuple(str(tmp_path / "run" / f"supernet-w{w}.safetensors") for w in (1, 2))
+
+
+def test_a_pipeline_takes_super_networks_that_are_there(supernets):
+    train = {"supernet": list(supernets)}
+    config = parse(PipelineConfig, {"data": "digits", "train": train}, "config")
+    assert config.train.supernet == supernets
+    assert _search_config(config, supernets, Path("table.json")).supernets == supernets
 
 
 def test_a_pipeline_of_a_width_that_the_space_has_not_is_refused_at_once(space_file, tmp_path):
