@@ -128,11 +128,14 @@ def _front_table(front: Front) -> Table:
     for name in targets:
         columns += [f"{name} predicted".strip(), *(["measured"] if name in measured or not name else [])]
     columns += [*map(budget_word, others), "MACs", "params"]
+    several_widths = len({network.architecture.get("w") for network in front.networks}) > 1
     budgets = ", ".join(front.budgets) or "none"
     table = Table(title=f"front on {front.data} (budgets: {budgets})", box=None, header_style="bold")
     for column in columns:
         table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
     table.add_column("px", justify="right")
+    if several_widths:
+        table.add_column("width", justify="right")
     table.add_column("")
     for network in front.networks:
         cells = []
@@ -151,6 +154,7 @@ def _front_table(front: Front) -> Table:
             *cells,
             *(format_cost(metric, network.costs[metric]) for metric in (*others, "macs", "params")),
             str(network.architecture["r"]),
+            *([f"{network.architecture['w']:g}"] if several_widths else []),
             mark if network.feasible else "over budget when measured",
         )
     return table
