@@ -27,6 +27,16 @@ Tables = Annotated[dict[str, str], AfterValidator(_names)]
 """Files of latency tables, by their target's name."""
 
 
+SuperNetworkFiles = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""A super-network's file or a shipped one's name, or those of several widths, which are used side by side."""
+Width = Annotated[float, Field(gt=0)]
+
+
+def as_tuple(files: SuperNetworkFiles) -> tuple[str, ...]:
+    """The names of one or several super-networks."""
+    return (files,) if isinstance(files, str) else files
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,8 +82,8 @@ class ProfileConfig(_Config):
 class TrainConfig(_Config):
     """How to train the super-network by progressive shrinking."""
 
-    supernet: str | None = None
-    """A super-network made before, a file or a shipped one's name; nothing is trained then."""
+    supernet: SuperNetworkFiles | None = None
+    """A super-network made before, or one a width; nothing is trained then."""
     start: str | None = None
     """A super-network whose weights training starts from, a file or a shipped one's name."""
     schedule: Literal["scaled", "eps-paper"] = "scaled"
@@ -82,8 +92,9 @@ class TrainConfig(_Config):
     """In all phases together."""
     learning_rate: Rate = 0.1
     batch_size: Positive = 128
-    width: Annotated[float, Field(gt=0)] | None = None
-    """Width multiplier; the space's first when not given."""
+    width: Width | Annotated[tuple[Width, ...], Field(min_length=1)] | None = None
+    """Width multiplier; the space's first when not given. A pipeline trains a super-network for each of
+    several, and searches them side by side."""
     teacher: Literal["first", "extracted"] = "first"
     """The full network as the first phase left it, or extracted anew at each phase's beginning (OFAv2)."""
     sandwich: bool = False
@@ -99,13 +110,20 @@ class TrainConfig(_Config):
     curve: str | None = None
     """A folder for the learning curve: JSON lines, TensorBoard's format, and a picture."""
 
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The widths to train; empty: the space's first."""
+        if self.width is None:
+            return ()
+        return tuple(sorted(set(self.width))) if isinstance(self.width, tuple) else (self.width,)
+
 
 class SearchConfig(_Config):
     """Everything of one search; stored whole in its run."""
 
     space: SearchedSpace = SearchedSpace()
-    supernet: str
-    """A file, or a shipped one's name."""
+    supernet: SuperNetworkFiles
+    """A file or a shipped one's name, or one a width, which are searched side by side."""
     start: str | None = None
     """An earlier run of the space, whose archive's best make the first one."""
     data: str
@@ -117,6 +135,11 @@ class SearchConfig(_Config):
     measure: bool = True
     """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
+
+    @property
+    def supernets(self) -> tuple[str, ...]:
+        """The super-networks, whether one or several."""
+        return as_tuple(self.supernet)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

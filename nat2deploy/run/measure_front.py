@@ -14,7 +14,7 @@ from nat2deploy.measure.networks import measure_engines
 from nat2deploy.progress import Report
 from nat2deploy.run.front import Measured
 from nat2deploy.search.archive import Evaluation
-from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.target import Target, fingerprint
 
 Found = dict[str, dict[str, Measured]]
@@ -24,7 +24,7 @@ Found = dict[str, dict[str, Measured]]
 def measure_front(
     networks: Sequence[Evaluation],
     tables: Mapping[str, LatencyTable],
-    supernet: SuperNetwork,
+    supernet: AnySuperNetwork,
     seed: int,
     report: Report,
 ) -> tuple[Found, str]:
@@ -63,7 +63,7 @@ def measured_values(name: str, seen: Measured) -> dict[str, float]:
 def _measure(
     networks: Sequence[Evaluation],
     target: Target,
-    supernet: SuperNetwork,
+    supernet: AnySuperNetwork,
     seed: int,
     report: Report,
     name: str,

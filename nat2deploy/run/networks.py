@@ -112,7 +112,9 @@ def _finetune_one(
         ),
         architecture.resolution,
         recalibrate=evaluator.recalibrate,
-        teacher=CalibratedTeacher(supernet, data, config.seed) if config.distil else None,
+        teacher=CalibratedTeacher(supernet, data, config.seed, search.settings.exit_weights)
+        if config.distil
+        else None,
         checkpoint=folder / ".training",
         tag=f"finetune {info.version} {config.model_dump_json()}",
         progress=lambda done, total, loss: report(f"fine-tune {chosen.id}", done, total, f"loss {loss:.3f}"),

@@ -42,7 +42,11 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     run.begin(config)
     with run.locked():
         weights = SearchWeights(
-            out, find_supernet(config.supernet), inputs.space, inputs.data, config.settings
+            out,
+            [find_supernet(name) for name in config.supernets],
+            inputs.space,
+            inputs.data,
+            config.settings,
         )
         loop = Nat2Search(
             inputs.objectives,

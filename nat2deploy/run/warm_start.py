@@ -59,14 +59,15 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
     earlier = open_earlier(start)
     info = supernet_info(run.supernet_path)
     if info.space.fingerprint != inputs.space.fingerprint:
+        names = " and ".join(config.supernets)
         raise UserError(
-            f"run {start} searched space '{info.space.name}', super-network {config.supernet} is of "
+            f"run {start} searched space '{info.space.name}', super-network {names} is of "
             f"'{inputs.space.name}'; start from a run of the same space"
         )
     settings, before = config.settings, earlier.settings
     # An accuracy holds where weights, data and the images that are looked at are the same.
     same = (
-        Path(config.supernet).resolve() == run.supernet_path.resolve()
+        [Path(name).resolve() for name in config.supernets] == [run.supernet_path.resolve()]
         and config.data == earlier.data
         and (info.data, info.labels) == (inputs.data.name, inputs.data.labels)
         and max(info.space.resolutions) == max(inputs.space.resolutions)
@@ -79,7 +80,7 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
     if not any(inputs.space.contains(e.architecture) for e in evaluations):
         raise UserError(
             f"run {start} holds no architecture of the searched part of space '{inputs.space.name}'; "
-            "search its resolutions and width, or leave out --from"
+            "search its resolutions and widths, or leave out --from"
         )
     always = always_drawn(inputs.objectives)
     return choose_start(

@@ -14,7 +14,7 @@ from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.training.recalibrate import recalibrate
 
 
@@ -94,7 +94,7 @@ class SubNetworkEvaluator:
         count = min(recalibration_images, len(data.train))
         self.recalibration = data.train.subset(count, seed) if count < len(data.train) else data.train
 
-    def network(self, supernet: SuperNetwork, architecture: Architecture) -> SubNetwork:
+    def network(self, supernet: AnySuperNetwork, architecture: Architecture) -> SubNetwork:
         """Return the sub-network with its BN recalibrated, in evaluation mode."""
         network = supernet.extract(architecture)
         self.recalibrate(network, architecture.resolution)
@@ -113,7 +113,7 @@ class SubNetworkEvaluator:
         device = _device(network)
         recalibrate(network, (x.to(device, memory_format=torch.channels_last) for x, _ in stream))
 
-    def __call__(self, supernet: SuperNetwork, architecture: Architecture) -> Accuracy:
+    def __call__(self, supernet: AnySuperNetwork, architecture: Architecture) -> Accuracy:
         """Accuracy of the architecture on the validation split."""
         network = self.network(supernet, architecture)
         return judge(network, self.data, self.validation, architecture.resolution)
