@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from nat2deploy.cost.coverage import check_space
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.precisions import CostSource, PrecisionCosts
 from nat2deploy.cost.table import LatencyTable, load_table
@@ -137,7 +138,7 @@ def check_tables(tables: TargetTables, space: SearchSpace, *, allow_uncertified:
     """
     for name, table in ((name, table) for name, held in tables.items() for table in held):
         with _of_target(name):
-            table.check_space(space)
+            check_space(table, space)
             if table.certificate is None and not allow_uncertified:
                 raise UserError(
                     "the latency table has no certificate; profile again on a quiet machine, "
