@@ -124,7 +124,8 @@ def _front_table(front: Front) -> Table:
     measured = [name for name in targets if any(_measured(n, name) for n in front.networks)]
     shown = ("latency_ms", "macs", "params", "top1")
     others = [metric for metric in front.objectives if metric.partition("@")[0] not in shown]
-    columns = ["network", "top-1"]
+    chosen = any(network.precision for network in front.networks)
+    columns = ["network", *(["precision"] if chosen else []), "top-1"]
     for name in targets:
         columns += [f"{name} predicted".strip(), *(["measured"] if name in measured or not name else [])]
     columns += [*map(budget_word, others), "MACs", "params"]
@@ -132,7 +133,9 @@ def _front_table(front: Front) -> Table:
     budgets = ", ".join(front.budgets) or "none"
     table = Table(title=f"front on {front.data} (budgets: {budgets})", box=None, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if column in ("network", "precision") else "right", no_wrap=True
+        )
     table.add_column("px", justify="right")
     if several_widths:
         table.add_column("width", justify="right")
@@ -150,6 +153,7 @@ def _front_table(front: Front) -> Table:
         mark = "best" if best else "knee" if network.high_tradeoff else ""
         table.add_row(
             network.id,
+            *([network.precision or ""] if chosen else []),
             percent(network.top1),
             *cells,
             *(format_cost(metric, network.costs[metric]) for metric in (*others, "macs", "params")),

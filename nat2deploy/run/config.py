@@ -16,14 +16,18 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-def _names(tables: dict[str, str]) -> dict[str, str]:
+Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""One latency table, or one of each precision that a search chooses from."""
+
+
+def _names(tables: dict[str, Files]) -> dict[str, Files]:
     for name in tables:
         if not is_target_name(name):
             raise ValueError(f"a target cannot be called '{name[:60]}'; use letters, digits, - and _")
     return tables
 
 
-Tables = Annotated[dict[str, str], AfterValidator(_names)]
+Tables = Annotated[dict[str, Files], AfterValidator(_names)]
 """Files of latency tables, by their target's name."""
 
 
@@ -63,7 +67,8 @@ class ProfileConfig(_Config):
     table: str | None = None
     """A table made before; nothing is measured then."""
     tables: Tables = {}
-    """Tables made before, of several targets by name, instead; the bundle is for ``[export] target``."""
+    """Tables made before, of several targets by name or of several precisions of one, instead; the bundle is
+    for ``[export] target``."""
     precision: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     """Wanted relative half width of each entry's confidence interval."""
     time_limit_s: Seconds = 300.0
@@ -127,7 +132,8 @@ class SearchConfig(_Config):
     start: str | None = None
     """An earlier run of the space, whose archive's best make the first one."""
     data: str
-    table: str | None = None
+    table: Files | None = None
+    """Of several precisions, the search chooses for each network."""
     tables: Tables = {}
     """Tables of several targets by name, instead; their metrics then bear it, such as ``latency@pi5``."""
     budgets: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from nat2deploy.cost.metric_names import at
 from nat2deploy.cost.table import LatencyTable
@@ -12,10 +12,11 @@ from nat2deploy.errors import UserError
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.progress import Report
+from nat2deploy.run.cost_source import TargetTables, table_of
 from nat2deploy.run.front import Measured
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.supernet.several_widths import AnySuperNetwork
-from nat2deploy.target import Target, fingerprint
+from nat2deploy.target import fingerprint
 
 Found = dict[str, dict[str, Measured]]
 """By the target's name, which is empty for a single one without, and by the network's id."""
@@ -23,7 +24,7 @@ Found = dict[str, dict[str, Measured]]
 
 def measure_front(
     networks: Sequence[Evaluation],
-    tables: Mapping[str, LatencyTable],
+    tables: TargetTables,
     supernet: AnySuperNetwork,
     seed: int,
     report: Report,
@@ -31,9 +32,9 @@ def measure_front(
     """Measure a front on each table's target that is this machine, and say of which ones it is not."""
     found: Found = {}
     others = []
-    for name, table in tables.items():
-        if _is_here(table):
-            found[name] = _measure(networks, table.target, supernet, seed, report, name)
+    for name, held in tables.items():
+        if _is_here(held[0]):  # its other precisions are of the same machine
+            found[name] = _measure(networks, held, supernet, seed, report, name)
         else:
             others.append(name)
     if not others:
@@ -62,18 +63,19 @@ def measured_values(name: str, seen: Measured) -> dict[str, float]:
 
 def _measure(
     networks: Sequence[Evaluation],
-    target: Target,
+    tables: Sequence[LatencyTable],
     supernet: AnySuperNetwork,
     seed: int,
     report: Report,
     name: str,
 ) -> dict[str, Measured]:
-    """Compile the front's networks and measure them interleaved on a target."""
+    """Compile the front's networks, each in its precision, and measure them interleaved on a target."""
     where = f" on {name}" if name else ""
-    with pinned_threads(target):
+    with pinned_threads(tables[0].target):
         engines = {}
         for index, evaluation in enumerate(networks):
             architecture = evaluation.architecture
+            target = table_of(tables, architecture.precision).target
             shape = (target.batch, 3, architecture.resolution, architecture.resolution)
             engines[architecture.id] = compile_model(
                 supernet.extract(architecture),

@@ -14,8 +14,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import FinetuneConfig, SearchConfig
+from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import FrontNetwork, load_front
+from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.supernet.checkpoint import load_supernet
 from nat2deploy.supernet.saved_network import NetworkInfo, load_network, save_network
@@ -94,8 +96,8 @@ def _finetune_one(
     if done is not None and (done.config, done.version) == (config, info.version):
         return done
     data = _data(run, search)
-    evaluator = _evaluator(search, data)
     architecture = parse_architecture(info.space, chosen.architecture)
+    evaluator = _evaluator(search, data, architecture)
     network = evaluator.network(supernet, architecture)
     result = train_further(
         network,
@@ -112,6 +114,7 @@ def _finetune_one(
         ),
         architecture.resolution,
         recalibrate=evaluator.recalibrate,
+        judged=lambda network, split: evaluator.judge(network, architecture, split),
         teacher=CalibratedTeacher(supernet, data, config.seed, search.settings.exit_weights)
         if config.distil
         else None,
@@ -158,7 +161,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
         return RunNetwork(chosen, network, info, folder, report), data
     supernet, held = load_supernet(run.supernet_path)
     architecture = parse_architecture(held.space, chosen.architecture)
-    network = _evaluator(search, data).network(supernet, architecture)
+    network = _evaluator(search, data, architecture).network(supernet, architecture)
     info = NetworkInfo(
         space=held.space,
         architecture=architecture.to_json(),
@@ -186,13 +189,15 @@ def _data(run: RunDirectory, search: SearchConfig) -> ImageData:
     return load_data(search.data, base_resolution=max(held.space.resolutions))
 
 
-def _evaluator(search: SearchConfig, data: ImageData) -> SubNetworkEvaluator:
+def _evaluator(search: SearchConfig, data: ImageData, architecture: Architecture) -> SubNetworkEvaluator:
     settings = search.settings
+    tables = load_tables(search.table, search.tables) if architecture.precision == "int8" else {}
     return SubNetworkEvaluator(
         data,
         seed=settings.seed,
         recalibration_images=settings.recalibration_images,
         validation_images=settings.validation_images,
+        symmetric_int8=symmetric_int8(tables),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -24,7 +24,7 @@ from nat2deploy.run.config import (
     as_tuple,
     load_pipeline,
 )
-from nat2deploy.run.cost_source import check_tables, load_tables
+from nat2deploy.run.cost_source import check_tables, load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import bundle_target, export
 from nat2deploy.run.front import Front
@@ -91,8 +91,9 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     with run.locked():
         table_path = out / "table.json"
         with _timed(out, "profile"):
-            table = _table(config, table_path, report)
-        bundle_target(config.export, table.target)  # that of a table by name may be another than [target]
+            tables = _tables(config, table_path, report)
+        for table in tables:  # that of a table by name may be another than [target]
+            bundle_target(config.export, table.target)
         with _timed(out, "train"):
             supernet = config.train.supernet or _train(config, out, report)
         with _timed(out, "search"):
@@ -110,18 +111,20 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
             report("verify", 0, 1)
             verification = verify_bundle(bundle, seed=config.seed)
             report("verify", 1, 1)
+        table = table_of(tables, manifest.architecture.get("precision"))
         return Outcome(out, table, front, finetuned, manifest, verification, bundle)
 
 
-def _table(config: PipelineConfig, path: Path, report: Report) -> LatencyTable:
-    """The latency table that the bundle is for: made here, or read."""
+def _tables(config: PipelineConfig, path: Path, report: Report) -> Sequence[LatencyTable]:
+    """The latency table that the bundle is for, one of each precision to choose from: made here, or read."""
     tables = config.profile.tables
     if tables:
         held = load_tables(None, tables)
         space = load_space(config.space.name).restrict(resolutions=config.space.resolutions)
         check_tables(held, space, allow_uncertified=config.allow_uncertified)
         return held[config.export.target or next(iter(tables))]
-    return profile_once(config.space, config.target, config.profile, path, seed=config.seed, report=report)
+    made = profile_once(config.space, config.target, config.profile, path, seed=config.seed, report=report)
+    return [made]
 
 
 def _train(config: PipelineConfig, out: Path, report: Report) -> SuperNetworkFiles:

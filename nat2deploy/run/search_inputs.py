@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nat2deploy.cost.table import LatencyTable
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import SearchConfig, SearchedSpace
-from nat2deploy.run.cost_source import check_tables, costs_by, load_tables
+from nat2deploy.run.cost_source import TargetTables, check_tables, costs_by, load_tables, precisions
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.regressors import check_installed
@@ -23,10 +22,10 @@ from nat2deploy.supernet.shipped import find_supernet
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """The inputs of a search; ``tables`` by the target's name, which is empty for a single one without."""
+    """The inputs of a search."""
 
     space: SearchSpace
-    tables: Mapping[str, LatencyTable]
+    tables: TargetTables
     data: ImageData
     objectives: Objectives
 
@@ -46,7 +45,7 @@ def read_inputs(config: SearchConfig) -> SearchInputs:
     data = load_data(config.data, base_resolution=max(space.resolutions))
     objectives = Objectives(
         costs_by(space, data.classes, tables),
-        IntegerEncoding(space),
+        IntegerEncoding(space, precisions(tables)),
         budgets,
         config.settings.objectives,
         config.settings.accuracy_only,

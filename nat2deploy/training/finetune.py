@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.blocks import SubNetwork
-from nat2deploy.data.sets import ImageData
+from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.training.evaluation import Accuracy, judge
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
 from nat2deploy.training.losses import exits_loss
@@ -80,6 +80,7 @@ def finetune(
     resolution: int,
     *,
     recalibrate: Callable[[nn.Module, int], None],
+    judged: Callable[[nn.Module, Split], Accuracy] | None = None,
     teacher: nn.Module | None = None,
     checkpoint: Path | None = None,
     tag: str = "",
@@ -88,9 +89,14 @@ def finetune(
     """Fine-tune ``network`` in place and judge it; the test split is looked at once, at the end.
 
     ``recalibrate(network, resolution)`` recomputes BN statistics after training. Weights that validate
-    worse than before are dropped.
+    worse than before are dropped. ``judged(network, split)`` gives the accuracies where they are others than
+    those of the network as it is.
     """
-    before = judge(network, data, data.validation, resolution)
+
+    def judge_on(split: Split) -> Accuracy:
+        return judge(network, data, split, resolution) if judged is None else judged(network, split)
+
+    before = judge_on(data.validation)
     start = {key: value.clone() for key, value in network.state_dict().items()}
     steps = train_network(
         network,
@@ -103,10 +109,10 @@ def finetune(
         progress=progress,
     )
     recalibrate(network, resolution)
-    after = judge(network, data, data.validation, resolution)
+    after = judge_on(data.validation)
     kept = (after.top1, -after.loss) >= (before.top1, -before.loss)
     if not kept:
         network.load_state_dict(start)
     network.eval()
-    test = judge(network, data, data.test, resolution)
+    test = judge_on(data.test)
     return FineTuned(before, after if kept else before, test, steps, kept)
