@@ -40,6 +40,14 @@ DATA = typer.Option(
 Data = Annotated[str, DATA]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Judge in so many processes, one thread each; the result is the same.",
+    ),
+]
 
 Tables = Annotated[
     list[str] | None,

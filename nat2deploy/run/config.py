@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nat2deploy.files import parse, read_toml
 from nat2deploy.search.budget import is_target_name
@@ -25,6 +25,21 @@ def _names(tables: dict[str, str]) -> dict[str, str]:
 
 Tables = Annotated[dict[str, str], AfterValidator(_names)]
 """Files of latency tables, by their target's name."""
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+Workers = Annotated[
+    str,
+    BeforeValidator(_number_as_text),
+    Field(pattern=r"^[1-9]\d{0,3}$", exclude=True),
+]
+"""How many processes of this machine judge in a search.
+
+It changes how long a search takes and nothing else, so a run neither stores it nor asks for the same again.
+"""
 
 
 class _Config(BaseModel):
@@ -117,6 +132,7 @@ class SearchConfig(_Config):
     measure: bool = True
     """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
+    workers: Workers = "1"
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -156,6 +172,7 @@ class PipelineConfig(_Config):
     budgets: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     allow_uncertified: bool = False
+    workers: Workers = "1"
     space: SpaceConfig = SpaceConfig()
     target: Target = Target()
     profile: ProfileConfig = ProfileConfig()

@@ -12,6 +12,8 @@ from nat2deploy.run.measure_front import Found, measure_front, measured_values
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.budget import feasible, format_cost
+from nat2deploy.search.judges.base import evaluator_options
+from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.time_left import TimeLeft, in_words
@@ -40,7 +42,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     if fresh:
         check_start(config, inputs)
     run.begin(config)
-    with run.locked():
+    options = evaluator_options(config.settings)
+    with run.locked(), open_judge(config.workers, inputs.data, options, out) as judge:
         weights = SearchWeights(
             out, find_supernet(config.supernet), inputs.space, inputs.data, config.settings
         )
@@ -52,6 +55,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             out,
             _Teller(report, inputs, config.settings),
             warm_start(config, inputs, out),
+            judge,
         )
         try:
             loop.run()

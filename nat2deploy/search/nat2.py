@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,17 @@ from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.evolve import evolve
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
+from nat2deploy.search.judges.base import Job, Judge, evaluator_options, in_process
 from nat2deploy.search.rounds import Rounds
 from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import best_surrogate
 from nat2deploy.search.survival import non_dominated
 from nat2deploy.search.update import best, objective_matrix, violation_vector
-from nat2deploy.search.warm_start import WarmStart
+from nat2deploy.search.warm_start import Known, WarmStart
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.training.evaluation import SubNetworkEvaluator
+from nat2deploy.training.evaluation import Accuracy
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Nat2Search:
 
     Everything but the evaluations follows from them and the seed, so a killed search goes on where it
     was and ends with the same archive as an undisturbed one. The first archive holds the architectures of
-    ``start``, which are judged unless their accuracy is known.
+    ``start``, which are judged unless their accuracy is known. Who judges makes no difference to the result;
+    without a ``judge`` this process does.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Nat2Search:
         folder: Path,
         listener: Listener | None = None,
         start: WarmStart | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.objectives = objectives
         self.encoding = objectives.encoding
@@ -92,12 +96,7 @@ class Nat2Search:
         self.history: list[dict[str, Any]] = (
             list(read_json(self.history_path, "search history")) if self.history_path.exists() else []
         )
-        self.evaluator = SubNetworkEvaluator(
-            data,
-            seed=settings.seed,
-            recalibration_images=settings.recalibration_images,
-            validation_images=settings.validation_images,
-        )
+        self.judge = judge or in_process(data, evaluator_options(settings))
 
     def run(self) -> list[Evaluation]:
         """Search to the end and return the last archive, evaluated with the last weights.
@@ -139,17 +138,26 @@ class Nat2Search:
         return self.rounds.archive(version)
 
     def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> None:
-        for index, architecture in enumerate(architectures):
-            if self.file.find(architecture, version) is None:
-                known = self.start.get(architecture) if version == 0 else None
-                accuracy = known or self.evaluator(self.weights.supernet, architecture)
-                if not math.isfinite(accuracy.loss):
-                    raise UserError(
-                        f"architecture {architecture.id} gives no finite loss; adapt with a lower rate"
+        missing = [a for a in dict.fromkeys(architectures) if self.file.find(a, version) is None]
+        jobs = [Job(a) for a in missing if self._known(a, version) is None]
+        with closing(self.judge.judge(self.weights, jobs)) as judged:
+            for index, architecture in enumerate(architectures):
+                if self.file.find(architecture, version) is None:
+                    self._append(
+                        architecture, version, role, self._known(architecture, version) or next(judged)
                     )
-                values = self.objectives.values(architecture, accuracy.top1)
-                self.file.append(Evaluation(architecture, version, role, accuracy.loss, values))
-            self._tell("evaluate" if role == "candidate" else "archive", index + 1, len(architectures))
+                self._tell("evaluate" if role == "candidate" else "archive", index + 1, len(architectures))
+
+    def _known(self, architecture: Architecture, version: int) -> Known | None:
+        return self.start.get(architecture) if version == 0 else None
+
+    def _append(
+        self, architecture: Architecture, version: int, role: Role, accuracy: Accuracy | Known
+    ) -> None:
+        if not math.isfinite(accuracy.loss):
+            raise UserError(f"architecture {architecture.id} gives no finite loss; adapt with a lower rate")
+        values = self.objectives.values(architecture, accuracy.top1)
+        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values))
 
     def _propose(self, archive: list[Evaluation], version: int) -> list[Architecture]:
         """Evolve on the surrogate and choose this round's candidates."""

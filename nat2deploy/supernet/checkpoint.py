@@ -79,14 +79,14 @@ def _open(path: Path, what: str, *, tensors: bool) -> tuple[dict[str, Tensor], s
     return state, str(metadata[_KEY])
 
 
-def load_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load tensors into a module.
+def load_state(module: nn.Module, state: dict[str, Tensor], where: str, *, mapped: bool = False) -> None:
+    """Load tensors into a module; ``mapped``: the module takes the tensors themselves, no copies.
 
     Raises:
         UserError: names or shapes differ.
     """
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=mapped)
     except RuntimeError as error:
         raise UserError(f"{where}: the weights do not fit the network it describes; make it again") from error
 
@@ -105,8 +105,10 @@ def supernet_info(path: Path) -> SuperNetworkInfo:
     return _info(read_metadata(path, "super-network"), path)
 
 
-def load_supernet(path: Path) -> tuple[SuperNetwork, SuperNetworkInfo]:
+def load_supernet(path: Path, *, mapped: bool = False) -> tuple[SuperNetwork, SuperNetworkInfo]:
     """Read a super-network, in evaluation mode on the CPU.
+
+    With ``mapped`` its weights are the file's pages, which processes share as long as none changes them.
 
     Raises:
         UserError: missing, broken, or not a super-network of ours.
@@ -114,7 +116,7 @@ def load_supernet(path: Path) -> tuple[SuperNetwork, SuperNetworkInfo]:
     state, metadata = load_tensors(path, "super-network")
     info = _info(metadata, path)
     supernet = SuperNetwork(info.space, info.width, info.classes)
-    load_state(supernet, state, f"super-network {path}")
+    load_state(supernet, state, f"super-network {path}", mapped=mapped)
     return supernet.eval(), info
 
 
