@@ -75,7 +75,8 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
             for field in ("seed", "recalibration_images", "validation_images")
         )
     )
-    evaluations = read_archive(run.path / "archive.jsonl", info.space)
+    held = read_archive(run.path / "archive.jsonl", info.space)
+    evaluations = [e for e in held if e.images is None]
     if not any(inputs.space.contains(e.architecture) for e in evaluations):
         raise UserError(
             f"run {start} holds no architecture of the searched part of space '{inputs.space.name}'; "

@@ -23,6 +23,7 @@ from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.evolve import evolve
+from nat2deploy.search.halving import Halving
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
 from nat2deploy.search.judges.base import Job, Judge, evaluator_options, in_process
@@ -96,6 +97,13 @@ class Nat2Search:
         self.history: list[dict[str, Any]] = (
             list(read_json(self.history_path, "search history")) if self.history_path.exists() else []
         )
+        images = min(len(data.validation), settings.validation_images or len(data.validation))
+        self.images = images
+        self.halving = (
+            None
+            if settings.halving_images is None
+            else Halving(objectives, images, settings.halving_images, settings.halving_risk)
+        )
         self.judge = judge or in_process(data, evaluator_options(settings))
 
     def run(self) -> list[Evaluation]:
@@ -112,7 +120,7 @@ class Nat2Search:
             self._record(version, judged)
             if version >= self.settings.rounds:
                 return judged
-            self._evaluate(self._propose(judged, version), version, "candidate")
+            self._evaluate(self._propose(judged, version), version, "candidate", judged)
             self._adapt(self.rounds.merged(version), version)
 
     def front(self) -> list[Evaluation]:
@@ -134,19 +142,43 @@ class Nat2Search:
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.reevaluate:
             merged = self.rounds.merged(version - 1)
-            self._evaluate([e.architecture for e in merged], version, "archive")
+            everyone = [e.architecture for e in merged]
+            if self.halving is None:
+                self._evaluate(everyone, version, "archive")
+            else:
+                # The last front first: with new weights, too, it is likely to dominate many of the others.
+                front = [e.architecture for e in feasible_front(merged, self.objectives)]
+                others = [a for a in everyone if a not in front]
+                self._evaluate(front, version, "archive", of=(0, len(everyone)))
+                rivals = [e for a in front if (e := self.file.find(a, version)) is not None]
+                self._evaluate(others, version, "archive", rivals, of=(len(front), len(everyone)))
         return self.rounds.archive(version)
 
-    def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> None:
+    def _evaluate(
+        self,
+        architectures: list[Architecture],
+        version: int,
+        role: Role,
+        rivals: list[Evaluation] | None = None,
+        of: tuple[int, int] | None = None,
+    ) -> None:
+        """Judge those of no evaluation yet; what ``rivals`` dominate may be dropped by halving.
+
+        ``of``: where they begin in how many, for displays.
+        """
+        before, total = of or (0, len(architectures))
         missing = [a for a in dict.fromkeys(architectures) if self.file.find(a, version) is None]
-        jobs = [Job(a) for a in missing if self._known(a, version) is None]
+        unknown = [a for a in missing if self._known(a, version) is None]
+        if rivals is None or self.halving is None:
+            jobs = [Job(a) for a in unknown]
+        else:
+            jobs = self.halving.jobs(unknown, rivals)
         with closing(self.judge.judge(self.weights, jobs)) as judged:
-            for index, architecture in enumerate(architectures):
+            for done, architecture in enumerate(architectures, start=before + 1):
                 if self.file.find(architecture, version) is None:
-                    self._append(
-                        architecture, version, role, self._known(architecture, version) or next(judged)
-                    )
-                self._tell("evaluate" if role == "candidate" else "archive", index + 1, len(architectures))
+                    known = self._known(architecture, version)
+                    self._append(architecture, version, role, known or next(judged))
+                self._tell("evaluate" if role == "candidate" else "archive", done, total)
 
     def _known(self, architecture: Architecture, version: int) -> Known | None:
         return self.start.get(architecture) if version == 0 else None
@@ -157,14 +189,17 @@ class Nat2Search:
         if not math.isfinite(accuracy.loss):
             raise UserError(f"architecture {architecture.id} gives no finite loss; adapt with a lower rate")
         values = self.objectives.values(architecture, accuracy.top1)
-        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values))
+        images = accuracy.images if isinstance(accuracy, Accuracy) else self.images
+        part = images if images < self.images else None
+        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values, part))
 
     def _propose(self, archive: list[Evaluation], version: int) -> list[Architecture]:
         """Evolve on the surrogate and choose this round's candidates."""
         settings = self.settings
         self._tell("surrogate", 0, 1)
-        genes = self.encoding.encode_all([e.architecture for e in archive])
-        errors = np.array([e.error for e in archive])
+        learned = [*archive, *self.rounds.dropped(version)]
+        genes = self.encoding.encode_all([e.architecture for e in learned])
+        errors = np.array([e.error for e in learned])
         surrogate = best_surrogate(
             settings.surrogates,
             genes,
