@@ -56,7 +56,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "data": ("errors", "files"),
     "training": ("supernet", "space", "data", "blocks", "errors", "files", "batch_norm", "launch"),
-    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target"),
+    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target", "version"),
     "deploy": (
         "engines",
         "measure",

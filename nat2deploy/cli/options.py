@@ -44,8 +44,8 @@ Workers = Annotated[
     str | None,
     typer.Option(
         "--workers",
-        metavar="N",
-        help="Judge in so many processes, one thread each; the result is the same.",
+        metavar="N|ray|ray://HOST:PORT",
+        help="Judge in N processes of this machine, or on a Ray cluster; the result is the same.",
     ),
 ]
 

@@ -34,9 +34,9 @@ def _number_as_text(value: object) -> object:
 Workers = Annotated[
     str,
     BeforeValidator(_number_as_text),
-    Field(pattern=r"^[1-9]\d{0,3}$", exclude=True),
+    Field(pattern=r"^([1-9]\d{0,3}|ray|ray://\S+)$", exclude=True),
 ]
-"""How many processes of this machine judge in a search.
+"""Who judges in a search: a number of processes of this machine, ``ray``, or a cluster's ``ray://HOST:PORT``.
 
 It changes how long a search takes and nothing else, so a run neither stores it nor asks for the same again.
 """

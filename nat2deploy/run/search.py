@@ -47,6 +47,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
         weights = SearchWeights(
             out, find_supernet(config.supernet), inputs.space, inputs.data, config.settings
         )
+        if judge.adapter is not None:
+            weights.adapt_with = judge.adapter
         loop = Nat2Search(
             inputs.objectives,
             weights,

@@ -45,6 +45,7 @@ class SearchWeights:
         self.data = data
         self.settings = settings
         self.teacher: nn.Module | None = None
+        self.adapt_with: Callable[..., None] = adapt  # one process; a cluster's replaces it
         self._held: tuple[SuperNetwork, SuperNetworkInfo] | None = None
 
     @property
@@ -82,7 +83,7 @@ class SearchWeights:
         self._held = None  # an interrupted adaptation leaves half-trained weights; the file has whole ones
         settings = self.settings
         if settings.adapt_epochs > 0:
-            adapt(
+            self.adapt_with(
                 supernet,
                 sampler,
                 self.data,
@@ -142,7 +143,7 @@ class SearchWeights:
             drawn = [choices.sample(space, supernet.width, resolution, rng) for _ in range(others)]
             return [space.full(resolution), *drawn]
 
-        adapt(
+        self.adapt_with(
             supernet,
             sample,
             self.data,

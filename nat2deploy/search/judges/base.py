@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +66,11 @@ class Judge(ABC):
         Raises:
             UserError: a job that cannot be done, or that nobody survived.
         """
+
+    @property
+    def adapter(self) -> Callable[..., None] | None:
+        """What is to adapt super-networks in place of ``training.supernet.adapt``, where there is such."""
+        return None
 
     def close(self) -> None:
         """End what was started; nothing is judged afterwards."""
