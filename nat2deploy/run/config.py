@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -27,15 +28,14 @@ Tables = Annotated[dict[str, str], AfterValidator(_names)]
 """Files of latency tables, by their target's name."""
 
 
-def _number_as_text(value: object) -> object:
-    return str(value) if type(value) is int else value
+def _workers(value: object) -> str:
+    text = str(value) if type(value) is int else value
+    if isinstance(text, str) and re.fullmatch(r"[1-9]\d{0,3}|ray|ray://\S+", text):
+        return text
+    raise ValueError(f"'{str(value)[:60]}': write a number of processes, ray, or ray://HOST:PORT")
 
 
-Workers = Annotated[
-    str,
-    BeforeValidator(_number_as_text),
-    Field(pattern=r"^([1-9]\d{0,3}|ray|ray://\S+)$", exclude=True),
-]
+Workers = Annotated[str, BeforeValidator(_workers), Field(exclude=True)]
 """Who judges in a search: a number of processes of this machine, ``ray``, or a cluster's ``ray://HOST:PORT``.
 
 It changes how long a search takes and nothing else, so a run neither stores it nor asks for the same again.
