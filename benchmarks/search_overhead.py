@@ -28,6 +28,7 @@ from nat2deploy.data.load import load_data
 from nat2deploy.search import nat2
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
+from nat2deploy.search.judges.base import InProcess
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
@@ -92,7 +93,8 @@ def main() -> None:
         weights.prepare = watch.timed(WORK[1], weights.prepare)  # type: ignore[method-assign]
         weights.adapt = watch.timed(WORK[1], weights.adapt)  # type: ignore[method-assign]
         search = nat2.Nat2Search(objectives, weights, data, settings, Path(folder))
-        search.evaluator = watch.timed(WORK[0], search.evaluator)  # type: ignore[assignment]
+        assert isinstance(search.judge, InProcess)
+        search.judge.evaluator = watch.timed(WORK[0], search.judge.evaluator)  # type: ignore[assignment]
         began = time.monotonic()
         search.run()
         total = time.monotonic() - began

@@ -61,7 +61,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("supernet", "space", "data", "blocks"),
         *("errors", "files", "batch_norm", "launch", "precision"),
     ),
-    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target", "precision"),
+    "search": (
+        *("space", "cost", "training", "supernet", "data"),
+        *("errors", "files", "target", "precision", "version"),
+    ),
     "deploy": (
         "precision",
         "engines",

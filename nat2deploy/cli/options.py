@@ -40,6 +40,14 @@ DATA = typer.Option(
 Data = Annotated[str, DATA]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N|ray|ray://HOST:PORT",
+        help="Judge in N processes of this machine, or on a Ray cluster; the result is the same.",
+    ),
+]
 
 Files = str | tuple[str, ...]
 Tables = Annotated[

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import DATA, Data, Json, Resolutions, Seed, Space, Tables, resolutions, tables
+from nat2deploy.cli.options import (
+    DATA,
+    Data,
+    Json,
+    Resolutions,
+    Seed,
+    Space,
+    Tables,
+    Workers,
+    resolutions,
+    tables,
+)
 from nat2deploy.cli.progress import progress
 from nat2deploy.launch import launched
 
@@ -191,6 +202,7 @@ def search(
     ] = None,
     allow_uncertified: Annotated[bool, typer.Option(help="Accept a table without a certificate.")] = False,
     measure: Annotated[bool, typer.Option(help="Measure the front on this machine.")] = True,
+    workers: Workers = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -237,6 +249,7 @@ def search(
         "allow_uncertified": allow_uncertified,
         "measure": measure,
         "settings": parse(SearchSettings, chosen, "search settings"),
+        "workers": workers or "1",
     }
     config = parse(SearchConfig, fields, "search")
     with progress() as report:

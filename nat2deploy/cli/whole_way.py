@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json
+from nat2deploy.cli.options import Json, Workers
 from nat2deploy.cli.progress import progress
 
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml")],
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/ and the config's name.")] = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Profile, train, search, fine-tune, export and verify as a TOML file says.
@@ -27,9 +28,12 @@ def run(
     The same command goes on with a run that was stopped or killed.
     """
     from nat2deploy.cli.render import print_outcome
-    from nat2deploy.run.config import load_pipeline
+    from nat2deploy.files import parse
+    from nat2deploy.run.config import PipelineConfig, load_pipeline
 
     settings = load_pipeline(config)
+    if workers is not None:
+        settings = parse(PipelineConfig, settings.model_dump() | {"workers": workers}, "options")
     from nat2deploy.run.pipeline import run_pipeline
 
     with progress() as report:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nat2deploy.files import parse, read_toml
 from nat2deploy.search.budget import is_target_name
@@ -39,6 +40,20 @@ Width = Annotated[float, Field(gt=0)]
 def as_tuple(files: SuperNetworkFiles) -> tuple[str, ...]:
     """The names of one or several super-networks."""
     return (files,) if isinstance(files, str) else files
+
+
+def _workers(value: object) -> str:
+    text = str(value) if type(value) is int else value
+    if isinstance(text, str) and re.fullmatch(r"[1-9]\d{0,3}|ray|ray://\S+", text):
+        return text
+    raise ValueError(f"'{str(value)[:60]}': write a number of processes, ray, or ray://HOST:PORT")
+
+
+Workers = Annotated[str, BeforeValidator(_workers), Field(exclude=True)]
+"""Who judges in a search: a number of processes of this machine, ``ray``, or a cluster's ``ray://HOST:PORT``.
+
+It changes how long a search takes and nothing else, so a run neither stores it nor asks for the same again.
+"""
 
 
 class _Config(BaseModel):
@@ -141,6 +156,7 @@ class SearchConfig(_Config):
     measure: bool = True
     """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
+    workers: Workers = "1"
 
     @property
     def supernets(self) -> tuple[str, ...]:
@@ -185,6 +201,7 @@ class PipelineConfig(_Config):
     budgets: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     allow_uncertified: bool = False
+    workers: Workers = "1"
     space: SpaceConfig = SpaceConfig()
     target: Target = Target()
     profile: ProfileConfig = ProfileConfig()

@@ -153,6 +153,7 @@ def _search_config(config: PipelineConfig, supernet: SuperNetworkFiles, table: P
         tables=config.profile.tables,
         budgets=config.budgets,
         allow_uncertified=config.allow_uncertified,
+        workers=config.workers,
         settings=config.search.model_copy(update={"seed": config.seed}),
     )
 

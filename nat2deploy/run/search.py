@@ -13,6 +13,8 @@ from nat2deploy.run.measure_front import Found, measure_front, measured_values
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.budget import feasible, format_cost
+from nat2deploy.search.judges.base import evaluator_options
+from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.time_left import TimeLeft, in_words
@@ -41,7 +43,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     if fresh:
         check_start(config, inputs)
     run.begin(config)
-    with run.locked():
+    options = evaluator_options(config.settings, symmetric_int8(inputs.tables))
+    with run.locked(), open_judge(config.workers, inputs.data, options, out) as judge:
         weights = SearchWeights(
             out,
             [find_supernet(name) for name in config.supernets],
@@ -49,6 +52,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             inputs.data,
             config.settings,
         )
+        if judge.adapter is not None:
+            weights.adapt_with = judge.adapter
         loop = Nat2Search(
             inputs.objectives,
             weights,
@@ -57,7 +62,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             out,
             _Teller(report, inputs, config.settings),
             warm_start(config, inputs, out),
-            symmetric_int8(inputs.tables),
+            judge,
         )
         try:
             loop.run()

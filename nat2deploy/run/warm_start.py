@@ -77,7 +77,8 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
             for field in ("seed", "recalibration_images", "validation_images")
         )
     )
-    evaluations = read_archive(run.path / "archive.jsonl", info.space)
+    held = read_archive(run.path / "archive.jsonl", info.space)
+    evaluations = [e for e in held if e.images is None]
     eight = any(e.architecture.precision == "int8" for e in evaluations)
     if eight and "int8" in inputs.objectives.encoding.precisions:  # else none of its accuracies is taken over
         same = same and _int8_forms(earlier) == symmetric_int8(inputs.tables)

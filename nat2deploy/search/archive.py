@@ -25,6 +25,8 @@ class Evaluation:
     """One architecture judged with one version of the super-network's weights.
 
     ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``size_mb@pi5``, ...).
+    ``images`` is given where it was dropped after so many validation images: surrogates may learn from such
+    an accuracy, but it is not compared with others, and no archive or front holds it.
     """
 
     architecture: Architecture
@@ -32,6 +34,7 @@ class Evaluation:
     role: Role
     loss: float
     values: dict[str, float]
+    images: int | None = None
 
     @property
     def error(self) -> float:
@@ -48,6 +51,7 @@ class _Line(BaseModel):
     loss: float
     values: dict[str, float]
     architecture: dict[str, object]
+    images: int | None = None
 
 
 class ArchiveFile:
@@ -85,9 +89,11 @@ class ArchiveFile:
             loss=evaluation.loss,
             values=evaluation.values,
             architecture=dict(evaluation.architecture.to_json()),
+            images=evaluation.images,
         )
+        text = line.model_dump_json(exclude={"images"} if line.images is None else None)
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(line.model_dump_json() + "\n")
+            stream.write(text + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         self.evaluations.append(evaluation)
@@ -122,5 +128,7 @@ def read_archive(path: Path, space: SearchSpace) -> list[Evaluation]:
             raise UserError(
                 f"archive {path}, line {number} cannot be read; remove that line or start a new run"
             ) from error
-        evaluations.append(Evaluation(architecture, line.version, line.role, line.loss, line.values))
+        evaluations.append(
+            Evaluation(architecture, line.version, line.role, line.loss, line.values, line.images)
+        )
     return evaluations

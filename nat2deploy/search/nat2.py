@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,20 @@ from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.evolve import evolve
+from nat2deploy.search.halving import Halving
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
+from nat2deploy.search.judges.base import Job, Judge, evaluator_options, in_process
 from nat2deploy.search.rounds import Rounds
 from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import best_surrogate
 from nat2deploy.search.survival import non_dominated
 from nat2deploy.search.update import best, objective_matrix, violation_vector
-from nat2deploy.search.warm_start import WarmStart
+from nat2deploy.search.warm_start import Known, WarmStart
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.training.evaluation import SubNetworkEvaluator
+from nat2deploy.training.evaluation import Accuracy
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Nat2Search:
 
     Everything but the evaluations follows from them and the seed, so a killed search goes on where it
     was and ends with the same archive as an undisturbed one. The first archive holds the architectures of
-    ``start``, which are judged unless their accuracy is known; for ``symmetric_int8`` see the evaluator.
+    ``start``, which are judged unless their accuracy is known. Who judges makes no difference to the result;
+    without a ``judge`` this process does.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Nat2Search:
         folder: Path,
         listener: Listener | None = None,
         start: WarmStart | None = None,
-        symmetric_int8: tuple[bool, ...] = (False,),
+        judge: Judge | None = None,
     ) -> None:
         self.objectives = objectives
         self.encoding = objectives.encoding
@@ -93,13 +97,14 @@ class Nat2Search:
         self.history: list[dict[str, Any]] = (
             list(read_json(self.history_path, "search history")) if self.history_path.exists() else []
         )
-        self.evaluator = SubNetworkEvaluator(
-            data,
-            seed=settings.seed,
-            recalibration_images=settings.recalibration_images,
-            validation_images=settings.validation_images,
-            symmetric_int8=symmetric_int8,
+        images = min(len(data.validation), settings.validation_images or len(data.validation))
+        self.images = images
+        self.halving = (
+            None
+            if settings.halving_images is None
+            else Halving(objectives, images, settings.halving_images, settings.halving_risk)
         )
+        self.judge = judge or in_process(data, evaluator_options(settings))
 
     def run(self) -> list[Evaluation]:
         """Search to the end and return the last archive, evaluated with the last weights.
@@ -115,7 +120,7 @@ class Nat2Search:
             self._record(version, judged)
             if version >= self.settings.rounds:
                 return judged
-            self._evaluate(self._propose(judged, version), version, "candidate")
+            self._evaluate(self._propose(judged, version), version, "candidate", judged)
             self._adapt(self.rounds.merged(version), version)
 
     def front(self) -> list[Evaluation]:
@@ -137,28 +142,64 @@ class Nat2Search:
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.reevaluate:
             merged = self.rounds.merged(version - 1)
-            self._evaluate([e.architecture for e in merged], version, "archive")
+            everyone = [e.architecture for e in merged]
+            if self.halving is None:
+                self._evaluate(everyone, version, "archive")
+            else:
+                # The last front first: with new weights, too, it is likely to dominate many of the others.
+                front = [e.architecture for e in feasible_front(merged, self.objectives)]
+                others = [a for a in everyone if a not in front]
+                self._evaluate(front, version, "archive", of=(0, len(everyone)))
+                rivals = [e for a in front if (e := self.file.find(a, version)) is not None]
+                self._evaluate(others, version, "archive", rivals, of=(len(front), len(everyone)))
         return self.rounds.archive(version)
 
-    def _evaluate(self, architectures: list[Architecture], version: int, role: Role) -> None:
-        for index, architecture in enumerate(architectures):
-            if self.file.find(architecture, version) is None:
-                known = self.start.get(architecture) if version == 0 else None
-                accuracy = known or self.evaluator(self.weights.supernet, architecture)
-                if not math.isfinite(accuracy.loss):
-                    raise UserError(
-                        f"architecture {architecture.id} gives no finite loss; adapt with a lower rate"
-                    )
-                values = self.objectives.values(architecture, accuracy.top1)
-                self.file.append(Evaluation(architecture, version, role, accuracy.loss, values))
-            self._tell("evaluate" if role == "candidate" else "archive", index + 1, len(architectures))
+    def _evaluate(
+        self,
+        architectures: list[Architecture],
+        version: int,
+        role: Role,
+        rivals: list[Evaluation] | None = None,
+        of: tuple[int, int] | None = None,
+    ) -> None:
+        """Judge those of no evaluation yet; what ``rivals`` dominate may be dropped by halving.
+
+        ``of``: where they begin in how many, for displays.
+        """
+        before, total = of or (0, len(architectures))
+        missing = [a for a in dict.fromkeys(architectures) if self.file.find(a, version) is None]
+        unknown = [a for a in missing if self._known(a, version) is None]
+        if rivals is None or self.halving is None:
+            jobs = [Job(a) for a in unknown]
+        else:
+            jobs = self.halving.jobs(unknown, rivals)
+        with closing(self.judge.judge(self.weights, jobs)) as judged:
+            for done, architecture in enumerate(architectures, start=before + 1):
+                if self.file.find(architecture, version) is None:
+                    known = self._known(architecture, version)
+                    self._append(architecture, version, role, known or next(judged))
+                self._tell("evaluate" if role == "candidate" else "archive", done, total)
+
+    def _known(self, architecture: Architecture, version: int) -> Known | None:
+        return self.start.get(architecture) if version == 0 else None
+
+    def _append(
+        self, architecture: Architecture, version: int, role: Role, accuracy: Accuracy | Known
+    ) -> None:
+        if not math.isfinite(accuracy.loss):
+            raise UserError(f"architecture {architecture.id} gives no finite loss; adapt with a lower rate")
+        values = self.objectives.values(architecture, accuracy.top1)
+        images = accuracy.images if isinstance(accuracy, Accuracy) else self.images
+        part = images if images < self.images else None
+        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values, part))
 
     def _propose(self, archive: list[Evaluation], version: int) -> list[Architecture]:
         """Evolve on the surrogate and choose this round's candidates."""
         settings = self.settings
         self._tell("surrogate", 0, 1)
-        genes = self.encoding.encode_all([e.architecture for e in archive])
-        errors = np.array([e.error for e in archive])
+        learned = [*archive, *self.rounds.dropped(version)]
+        genes = self.encoding.encode_all([e.architecture for e in learned])
+        errors = np.array([e.error for e in learned])
         surrogate = best_surrogate(
             settings.surrogates,
             genes,

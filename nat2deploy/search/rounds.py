@@ -71,6 +71,14 @@ class Rounds:
         """The archive of a version, and those of its candidates that are judged so far."""
         return [*self.archive(version), *self._with_role(version, "candidate")]
 
+    def dropped(self, version: int) -> list[Evaluation]:
+        """Those judged on a part of the images before a version's candidates, with weights of its archive."""
+        if self.settings.reevaluate:
+            known = [e for e in self.file.of_version(version) if e.role != "candidate"]
+        else:
+            known = [e for e in self.file.evaluations if e.version < version]
+        return [e for e in known if e.images is not None]
+
     def _preprocessed(self) -> list[Evaluation]:
         """The best of the first draws by survival (NAT2), the smallest and the largest in any case."""
         drawn = self._with_role(0, "drawn")
@@ -82,4 +90,5 @@ class Rounds:
         return extremes + best(others, self.objectives, room, seed=seed, directions=self.directions)
 
     def _with_role(self, version: int, role: str) -> list[Evaluation]:
-        return [e for e in self.file.of_version(version) if e.role == role]
+        """Those judged on all validation images."""
+        return [e for e in self.file.of_version(version) if e.role == role and e.images is None]

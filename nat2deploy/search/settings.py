@@ -131,6 +131,11 @@ class SearchSettings(BaseModel):
     recalibration_images: Positive = 2000
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""
+    halving_images: Positive | None = None
+    """Judge candidates, and the archive when it is judged again, on so many of those images first, then on
+    twice as many, and so on; those that are dominated for sure are dropped. Without it all see all images."""
+    halving_risk: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """The largest probability that a network is dropped which nothing judged before would dominate."""
 
     @model_validator(mode="before")
     @classmethod

@@ -34,6 +34,7 @@ class WarmUp(ABC):
         self.data = data
         self.settings = settings
         self.batch_size = min(settings.batch_size, len(data.train))
+        self.adapt_with: Callable[..., None] = adapt  # one process; a cluster's replaces it
 
     @abstractmethod
     def train(
@@ -62,7 +63,7 @@ class Uniform(WarmUp):
             drawn = [choices.sample(space, one_of(widths, rng), resolution, rng) for _ in range(others)]
             return [*(space.full(resolution, width) for width in widths), *drawn]
 
-        adapt(
+        self.adapt_with(
             supernet,
             sample,
             self.data,

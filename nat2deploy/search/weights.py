@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -42,6 +42,7 @@ class SearchWeights:
         self.data = data
         self.settings = settings
         self.teacher: nn.Module | None = None
+        self.adapt_with: Callable[..., None] = adapt  # one process; a cluster's replaces it
         self._held: tuple[AnySuperNetwork, SuperNetworkInfo] | None = None
         self._warm_up = WARM_UPS[settings.warmup](folder, data, settings)
 
@@ -83,7 +84,7 @@ class SearchWeights:
         self._held = None  # an interrupted adaptation leaves half-trained weights; the file has whole ones
         settings = self.settings
         if settings.adapt_epochs > 0:
-            adapt(
+            self.adapt_with(
                 supernet,
                 sampler,
                 self.data,
@@ -137,6 +138,7 @@ class SearchWeights:
             phases=phases[0],
         )
         if fresh and self.settings.warmup_epochs > 0:
+            self._warm_up.adapt_with = self.adapt_with
             supernet = self._warm_up.train(supernet, described, sorted(fresh), report)
         save_supernet(self.path, supernet, described)
         self._held = (supernet.eval(), described)

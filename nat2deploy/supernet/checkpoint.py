@@ -95,14 +95,14 @@ def _open(path: Path, what: str, *, tensors: bool) -> tuple[dict[str, Tensor], s
     return state, str(metadata[_KEY])
 
 
-def load_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load tensors into a module.
+def load_state(module: nn.Module, state: dict[str, Tensor], where: str, *, mapped: bool = False) -> None:
+    """Load tensors into a module; ``mapped``: the module takes the tensors themselves, no copies.
 
     Raises:
         UserError: names or shapes differ.
     """
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=mapped)
     except RuntimeError as error:
         raise UserError(f"{where}: the weights do not fit the network it describes; make it again") from error
 
@@ -121,8 +121,10 @@ def supernet_info(path: Path) -> SuperNetworkInfo:
     return _info(read_metadata(path, "super-network"), path)
 
 
-def load_supernet(path: Path) -> tuple[AnySuperNetwork, SuperNetworkInfo]:
+def load_supernet(path: Path, *, mapped: bool = False) -> tuple[AnySuperNetwork, SuperNetworkInfo]:
     """Read a super-network, or those of several widths, in evaluation mode on the CPU.
+
+    With ``mapped`` its weights are the file's pages, which processes share as long as none changes them.
 
     Raises:
         UserError: missing, broken, or not a super-network of ours.
@@ -130,7 +132,7 @@ def load_supernet(path: Path) -> tuple[AnySuperNetwork, SuperNetworkInfo]:
     state, metadata = load_tensors(path, "super-network")
     info = _info(metadata, path)
     supernet = side_by_side([SuperNetwork(info.space, width, info.classes) for width in info.widths])
-    load_state(supernet, state, f"super-network {path}")
+    load_state(supernet, state, f"super-network {path}", mapped=mapped)
     return supernet.eval(), info
 
 

@@ -165,6 +165,10 @@ def _join(place: torch.device) -> None:
         raise UserError(f"the other processes cannot be joined ({error}); start all with torchrun") from error
 
 
+class LostProcess(UserError):
+    """Another process of a training is gone."""
+
+
 @contextmanager
 def _connected() -> Iterator[None]:
     """Say in one line that another process is gone; why is for that one to say."""
@@ -173,6 +177,6 @@ def _connected() -> Iterator[None]:
     except RuntimeError as error:
         if not any(words in str(error) for words in ("by peer", "Broken pipe")):
             raise
-        raise UserError(
+        raise LostProcess(
             "another process of this training ended; see its message, then start all again"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,11 +93,11 @@ class SubNetworkEvaluator:
         seed: int,
         recalibration_images: int = 2000,
         validation_images: int | None = None,
-        symmetric_int8: tuple[bool, ...] = (False,),
+        symmetric_int8: Sequence[bool] = (False,),
     ) -> None:
         self.data = data
         self.seed = seed
-        self.symmetric_int8 = symmetric_int8
+        self.symmetric_int8 = tuple(symmetric_int8)
         self.validation = data.validation
         if validation_images is not None and validation_images < len(data.validation):
             self.validation = data.validation.subset(validation_images, seed)

@@ -19,6 +19,7 @@ from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
 from nat2deploy.training.losses import LABEL_SMOOTHING, ExitWeights, exit_weights, exits_loss
 from nat2deploy.training.schedule import Phase
+from nat2deploy.training.shared_step import Found, SubNetworkWorld, taken_gradients
 from nat2deploy.training.teacher import CalibratedTeacher
 
 Sampler = Callable[[int], Sequence[Architecture]]
@@ -59,8 +60,11 @@ def sub_network_step(
     ratio: float,
     smoothing: float = LABEL_SMOOTHING,
     order: ExitWeights = "ascending",
+    world: World = ALONE,
 ) -> Step:
     """Return a training step over the sampled sub-networks; their gradients are averaged.
+
+    In a ``SubNetworkWorld`` each process computes those of some, and all get the sum.
 
     With a ``teacher`` (frozen, evaluation mode) the loss is ``ratio`` × distillation + labels. The losses
     of several exits are summed with weights in that ``order``.
@@ -74,13 +78,18 @@ def sub_network_step(
                 guide = teacher(images)
         chosen = sampler(index)
         total = torch.zeros((), device=images.device)
-        for architecture in chosen:
+        shared = world if isinstance(world, SubNetworkWorld) else None
+        found: dict[int, Found] = {}
+        for place in range(len(chosen)) if shared is None else shared.own(len(chosen)):
+            architecture = chosen[place]
             weights = exit_weights(architecture.exits, stages, order)
             logits = supernet.exit_logits(images, architecture)
             loss = exits_loss(logits, weights, targets, guide, ratio, smoothing) / len(chosen)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        return total
+            if shared is not None:
+                found[place] = (loss.detach(), taken_gradients(supernet))
+        return total if shared is None else shared.add_in_order(supernet, found, len(chosen))
 
     return step
 
@@ -189,20 +198,23 @@ def adapt(
     checkpoint: Path | None = None,
     tag: str = "",
     progress: Progress | None = None,
+    world: World = ALONE,
 ) -> None:
     """Train a super-network in place on sub-networks that a search samples (NAT; Lu et al., 2021).
 
-    Of several widths, each sub-network trains the super-network of its own.
+    Of several widths, each sub-network trains the super-network of its own. The processes of a ``world``
+    call this together; the first one alone writes and tells its ``progress``.
     """
     run_loop(
         supernet,
-        sub_network_step(supernet, sampler, teacher, 1.0, smoothing, order),
+        sub_network_step(supernet, sampler, teacher, 1.0, smoothing, order, world),
         settings,
         data,
         resolution=lambda step: sampler(step)[0].resolution,
         checkpoint=checkpoint,
         tag=tag,
         progress=progress,
+        world=world,
     )
     supernet.eval()
 

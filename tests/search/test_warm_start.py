@@ -80,14 +80,14 @@ def test_a_search_judges_only_what_is_not_known(undisturbed, earlier, begin, tmp
     search = begin(tmp_path, of=folder / "supernet.safetensors")
     search.start = choose(earlier, search, SETTINGS.archive_size - 2, version=2)
     judged = []
-    evaluator = search.evaluator
+    evaluator = search.judge.evaluator
 
     def noting(supernet, architecture):
         if search.weights.version == 0:
             judged.append(architecture)
         return evaluator(supernet, architecture)
 
-    search.evaluator = noting
+    search.judge.evaluator = noting
     search.run()
     first = [e for e in search.file.of_version(0) if e.role == "archive"]
     assert len(first) == SETTINGS.archive_size

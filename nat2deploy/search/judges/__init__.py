@@ -1,0 +1,1 @@
+"""Where architectures are judged: in this process, in local processes, on a Ray cluster."""
