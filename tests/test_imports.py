@@ -23,7 +23,7 @@ LEAVES = (
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
-    *("remote", "deploy", "run"),
+    *("remote", "deploy", "run", "report", "search.budget"),
 )
 
 # Part of the package: what it may import, itself apart. The longest name that fits a module counts.
@@ -56,7 +56,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "data": ("errors", "files"),
     "training": ("supernet", "space", "data", "blocks", "errors", "files", "batch_norm", "launch"),
-    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target"),
+    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target", "search.budget"),
+    "search.budget": ("cost", "errors"),  # what a limit means: asked by who reads a front, too
+    # Reads a run's files: knows their formats and none of what made them.
+    "report": ("space", "cost", "search.budget", "errors", "files", "version"),
     "deploy": (
         "engines",
         "measure",
