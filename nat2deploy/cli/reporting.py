@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -64,4 +65,5 @@ def dashboard(
 
     with Dashboard(run, host=host, port=port, bundle=bundle) as server:
         console.print(f"{server.url} shows {run}; Ctrl-C ends it", soft_wrap=True, markup=False)
-        server.serve()
+        with suppress(KeyboardInterrupt):  # how it is ended
+            server.serve()

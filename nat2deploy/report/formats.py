@@ -52,7 +52,7 @@ class Front(_File):
     complete: bool = False
     hypervolume: float | None = None
     note: str = ""
-    networks: tuple[Network, ...] = ()
+    networks: tuple[Network, ...]
 
 
 class Round(_File):

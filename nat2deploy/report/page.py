@@ -15,7 +15,7 @@ from nat2deploy.report.drawing import draw
 from nat2deploy.report.facts import Facts, errors_of
 from nat2deploy.report.metrics import Axis
 from nat2deploy.report.payload import Payload, embedded, first_axis
-from nat2deploy.report.privacy import masked
+from nat2deploy.report.privacy import masked, masked_settings
 from nat2deploy.report.repeat import commands, settings_file
 from nat2deploy.version import __version__
 
@@ -78,7 +78,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(percent=_percent, masked=masked, cost=_cost, duration=_duration)
+    environment.filters.update(
+        percent=_percent, masked=masked, setting=masked_settings, cost=_cost, duration=_duration
+    )
     environment.globals["draw"] = draw
     return environment
 

@@ -113,7 +113,7 @@ def _parts(facts: Facts) -> Payload:
     """What each part of the chosen networks costs, and in which units that is shown."""
     files = facts.files
     if files.space is None:
-        return {"metrics": [], "networks": {}}
+        return {"metrics": [], "names": [], "networks": {}}
     classes = files.supernet.classes if files.supernet is not None else 1
     anatomy = Anatomy(files.space, classes, files.tables)
     networks = {row.network.id: anatomy.parts(row.network.architecture) for row in facts.chosen}
@@ -125,10 +125,18 @@ def _parts(facts: Facts) -> Payload:
         for metric in anatomy.metrics
         if any(metric in part.costs for parts in networks.values() for part in parts)
     }
+    names = {part.name for parts in networks.values() for part in parts}
     return {
         "metrics": [{**asdict(axis), "label": axis.label} for axis in axes_of(largest, largest, {})],
+        "names": sorted(names, key=_place),
         "networks": {key: [asdict(part) for part in parts] for key, parts in networks.items()},
     }
+
+
+def _place(part: str) -> tuple[int, str, int]:
+    """Where a part stands in a network: the stem, the stages, the classifiers."""
+    kind, _, number = part.partition(" ")
+    return ("stem", "stage").index(kind) if kind in ("stem", "stage") else 2, kind, int(number or 0)
 
 
 def _medians(measured: dict[str, Any]) -> dict[str, float]:

@@ -108,7 +108,7 @@ def _stages(figure: Any, payload: Payload) -> bool:
     if not parts["metrics"] or not parts["networks"]:
         return False
     axis, axes = parts["metrics"][0], figure.subplots()
-    names = list(dict.fromkeys(part["name"] for one in parts["networks"].values() for part in one))
+    names = parts["names"]
     identities = list(parts["networks"])
     left = [0.0] * len(identities)
     hatches = ("", "//", "..", "xx", "\\\\", "--", "oo", "++")

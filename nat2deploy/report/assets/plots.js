@@ -94,7 +94,7 @@ function drawLatency() {
 }
 
 function drawRounds() {
-  const panels = [["hypervolume", "hypervolume", "front"], ["best", "best validation top-1", "mark"], ["tau", "surrogate’s Kendall tau", "good"]]
+  const panels = [["hypervolume", "hypervolume", "front"], ["best", "best top-1", "mark"], ["tau", "Kendall tau", "good"]]
     .map(([key, name, shade]) => [key, name, shade, run.data.rounds.filter((r) => r[key] !== null)])
     .filter((panel) => panel[3].length);
   const narrow = window.innerWidth < 640;
@@ -115,11 +115,10 @@ function drawRounds() {
 }
 
 function drawParts() {
-  const { metrics, networks } = run.data.parts;
+  const { metrics, names, networks } = run.data.parts;
   if (!metrics.length) return;
   const select = document.getElementById("parts-metric");
   const axis = metrics[(select && select.selectedIndex) || 0];
-  const names = [...new Set(Object.values(networks).flatMap((parts) => parts.map((part) => part.name)))];
   const shades = [...colours().slice(0, 4), "#999933", "#56b4e9", "#b0506a", "#888888"];
   const shapes = ["", "/", ".", "x", "\\", "-", "+", "|"];
   const traces = names.map((name, index) => ({
