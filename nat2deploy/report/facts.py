@@ -108,7 +108,6 @@ class Facts:
 def gather(files: RunFiles) -> Facts:
     """Work out what a run's files say."""
     budgets = _budgets(files)
-    complete = files.front is not None
     networks = list(files.front.networks) if files.front is not None else _front_so_far(files, budgets)
     exported = files.bundle.network if files.bundle is not None else None
     best = max((n for n in networks if n.feasible), key=lambda n: n.top1, default=None)
@@ -138,7 +137,7 @@ def gather(files: RunFiles) -> Facts:
         rows,
         axes,
         budgets,
-        complete and files.front is not None and files.front.complete,
+        files.front is not None and files.front.complete,
         shown,
         len(points) - len(shown),
         [*_pairs(rows), *_held_out(files)],

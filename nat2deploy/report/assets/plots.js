@@ -104,6 +104,8 @@ function drawRounds() {
     const last = !narrow || index === panels.length - 1;
     more["xaxis" + suffix] = { ...title(last ? "round" : ""), dtick: rounds.length > 12 ? undefined : 1 };
     more["yaxis" + suffix] = { ...title(name), tickformat: key === "best" ? ".2%" : undefined };
+    const values = rounds.map((r) => r[key]);
+    if (Math.min(...values) === Math.max(...values)) more["yaxis" + suffix].range = [values[0] - 0.01, values[0] + 0.01];
     return {
       x: rounds.map((r) => r.round), y: rounds.map((r) => r[key]), xaxis: "x" + suffix, yaxis: "y" + suffix,
       mode: "lines+markers", line: { color: colour(shade) }, marker: { symbol: SYMBOLS[index] },
