@@ -24,7 +24,7 @@ LEAVES = (
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
-    *("remote", "deploy", "run"),
+    *("remote", "deploy", "run", "report", "search.budget"),
 )
 
 # Part of the package: what it may import, itself apart. The longest name that fits a module counts.
@@ -62,9 +62,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("errors", "files", "batch_norm", "launch", "precision"),
     ),
     "search": (
-        *("space", "cost", "training", "supernet", "data"),
+        *("space", "cost", "training", "supernet", "data", "search.budget"),
         *("errors", "files", "target", "precision", "version"),
     ),
+    "search.budget": ("cost", "errors"),  # what a limit means: asked by who reads a front, too
+    # Reads a run's files: knows their formats and none of what made them.
+    "report": ("space", "cost", "search.budget", "errors", "files", "version"),
     "deploy": (
         "precision",
         "engines",

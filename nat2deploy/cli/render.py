@@ -296,6 +296,7 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
                 "bundle": str(outcome.bundle),
                 "manifest": outcome.manifest.model_dump(mode="json"),
                 "verification": asdict(outcome.verification),
+                "report": str(outcome.report),
             }
         )
         return
@@ -307,3 +308,4 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     console.print()
     print_manifest(outcome.manifest, outcome.bundle, as_json=False)
     print_verification(outcome.verification, as_json=False)
+    console.print(f"report {outcome.report}", soft_wrap=True, markup=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report, silent
+from nat2deploy.report.write import write_report
 from nat2deploy.run.config import (
     PipelineConfig,
     SearchConfig,
@@ -61,6 +62,7 @@ class Outcome:
     manifest: Manifest
     verification: Verification
     bundle: Path
+    report: Path
 
 
 def quickstart_config() -> PipelineConfig:
@@ -73,8 +75,9 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     """Do every stage in the folder ``out``; stages that are done are not done again.
 
     The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors`` (of several widths one each,
-    such as ``supernet-w1.2.safetensors``), the run in ``search/``,
-    the bundle in ``bundle/`` and each stage's seconds in ``timings.json``.
+    such as ``supernet-w1.2.safetensors``), the run in ``search/``, the bundle in ``bundle/``, what verifying
+    it found in ``verification.json``, each stage's seconds in ``timings.json``, and the report in
+    ``report.html``.
     A killed pipeline goes on where it was.
 
     Raises:
@@ -111,8 +114,10 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
             report("verify", 0, 1)
             verification = verify_bundle(bundle, seed=config.seed)
             report("verify", 1, 1)
+            write_json(out / "verification.json", asdict(verification))
         table = table_of(tables, manifest.architecture.get("precision"))
-        return Outcome(out, table, front, finetuned, manifest, verification, bundle)
+        written = write_report(out)
+        return Outcome(out, table, front, finetuned, manifest, verification, bundle, written.report)
 
 
 def _tables(config: PipelineConfig, path: Path, report: Report) -> Sequence[LatencyTable]:

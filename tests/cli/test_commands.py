@@ -115,7 +115,8 @@ def test_the_fastest_backend_is_chosen_told_and_profiled(here, tmp_path, tiny_sp
 def test_help_and_version(here):
     assert "quickstart" in nat2deploy("--help").stdout
     assert nat2deploy("--version").stdout.strip()
-    for verb in ("profile", "train", "search", "finetune", "export", "verify", "bench", "run", "costs"):
+    verbs = ("profile", "train", "search", "finetune", "export", "verify", "bench", "run", "costs")
+    for verb in (*verbs, "report", "dashboard"):
         assert here(verb, "--help").returncode == 0
 
 

@@ -12,7 +12,7 @@ from nat2deploy.space.search_space import load_space
 
 
 def test_every_stage_leaves_its_file(outcome):
-    for name in ("config.toml", "table.json", "supernet.safetensors", "timings.json"):
+    for name in ("config.toml", "table.json", "supernet.safetensors", "timings.json", "verification.json"):
         assert (outcome.out / name).stat().st_size > 0
     for name in ("config.toml", "archive.jsonl", "supernet.safetensors", "front.json", "history.json"):
         assert (outcome.out / "search" / name).stat().st_size > 0
@@ -20,6 +20,17 @@ def test_every_stage_leaves_its_file(outcome):
         assert (outcome.bundle / name).stat().st_size > 0
     timings = json.loads((outcome.out / "timings.json").read_text())
     assert set(timings) == {"profile", "train", "search", "finetune", "export"}
+
+
+def test_the_report_shows_the_whole_way_and_nothing_of_the_machines_folders(outcome):
+    page = outcome.report.read_text()
+    assert outcome.report == outcome.out / "report.html"
+    assert all(network.id in page for network in outcome.front.networks)
+    assert f"{100 * outcome.manifest.evidence.accuracy.top1:.2f} %" in page
+    assert "Verified after export" in page and "cannot be read" not in page
+    assert str(outcome.out) not in page and str(outcome.out.parent) not in page
+    pictures = {path.name for path in (outcome.out / "report").iterdir()}
+    assert pictures >= {"front.png", "latency.png", "search.png", "stages.png"}
 
 
 def test_no_temporary_file_is_left(outcome):

@@ -1,0 +1,188 @@
+"""The files of a run as a report reads them: fields that are new or missing are no fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Measured(_File):
+    """A latency measured on a device, in ms."""
+
+    median_ms: float
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    ci_low_ms: float | None = None
+    ci_high_ms: float | None = None
+    samples: int | None = None
+
+
+class Network(_File):
+    """A network of ``front.json``: validation accuracy with inherited weights, predicted costs by metric."""
+
+    id: str
+    architecture: dict[str, Any] = {}
+    top1: float
+    costs: dict[str, float] = {}
+    measured: Measured | None = None
+    measured_on: dict[str, Measured] = {}
+    feasible: bool = True
+    high_tradeoff: bool = False
+
+    @property
+    def latencies(self) -> dict[str, Measured]:
+        """Measured latencies by the target's name, which is empty for a single target without one."""
+        return self.measured_on if self.measured is None else {"": self.measured, **self.measured_on}
+
+
+class Front(_File):
+    """``front.json``."""
+
+    space: str = ""
+    data: str = ""
+    budgets: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
+    rounds: int = 0
+    evaluations: int = 0
+    complete: bool = False
+    hypervolume: float | None = None
+    note: str = ""
+    networks: tuple[Network, ...]
+
+
+class Round(_File):
+    """An entry of ``history.json``."""
+
+    round: int
+    hypervolume: float | None = None
+    tau: float | None = None
+    surrogate: str | None = None
+    evaluations: int | None = None
+    best: dict[str, Any] | None = None
+
+
+class Evaluated(_File):
+    """A line of ``archive.jsonl``; ``version`` counts adaptations of the weights."""
+
+    id: str
+    version: int = 0
+    role: str = "archive"
+    values: dict[str, float]
+    architecture: dict[str, Any] = {}
+
+
+class Accuracy(_File):
+    """A top-1 accuracy with its 95 % interval."""
+
+    top1: float
+    low: float | None = None
+    high: float | None = None
+    images: int | None = None
+
+
+class ExitState(_File):
+    """One on/off state of a network's exits."""
+
+    exits: tuple[int, ...]
+    top1: float
+    costs: dict[str, float] = {}
+    measured: dict[str, Measured] = {}
+    feasible: bool = True
+    non_dominated: bool = False
+    kept: bool = False
+
+
+class Tuned(_File):
+    """``networks/<id>/finetune.json``; ``curve`` holds the validation accuracy after each epoch."""
+
+    id: str
+    config: dict[str, Any] = {}
+    validation_before: Accuracy | None = None
+    validation_after: Accuracy | None = None
+    test: Accuracy | None = None
+    kept: bool = True
+    architecture: dict[str, Any] = {}
+    costs: dict[str, float] = {}
+    curve: tuple[float, ...] = ()
+    states: tuple[ExitState, ...] = ()
+
+
+class _Limit(_File):
+    text: str
+    metric: str
+    limit: float
+
+
+class _Parity(_File):
+    images: int
+    max_difference: float
+    top1_agreement: float
+
+
+class _TestAccuracy(_File):
+    dataset: str = ""
+    top1: float
+    images: int
+
+
+class _MeasuredOn(Measured):
+    fingerprint: dict[str, Any] = {}
+
+
+class _Evidence(_File):
+    parity: _Parity | None = None
+    accuracy: _TestAccuracy | None = None
+    latency: _MeasuredOn | None = None
+
+
+class _Input(_File):
+    shape: tuple[int, ...] = ()
+
+
+class _Output(_File):
+    labels: tuple[str, ...] = ()
+
+
+class Bundle(_File):
+    """A bundle's ``manifest.json``."""
+
+    network: str
+    version: str = ""
+    architecture: dict[str, Any] = {}
+    target: dict[str, Any] = {}
+    input: _Input = _Input()
+    output: _Output = _Output()
+    budgets: tuple[_Limit, ...] = ()
+    costs: dict[str, float | None] = {}
+    evidence: _Evidence = _Evidence()
+    files: dict[str, str] = {}
+
+
+class _Check(_File):
+    name: str
+    ok: bool
+    text: str = ""
+
+
+class Verification(_File):
+    """``verification.json`` of a pipeline."""
+
+    network: str = ""
+    ok: bool
+    checks: tuple[_Check, ...] = ()
+
+
+class SuperNetwork(_File):
+    """What a super-network's file says of itself."""
+
+    space: dict[str, Any] = {}
+    classes: int = 1
+    version: int = 0
+    data: str = ""
+    labels: tuple[str, ...] = ()
+    phases: tuple[str, ...] = ()

@@ -1,0 +1,185 @@
+"""A run's files, read without a fault of one spoiling the others."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from nat2deploy.cost.table import LatencyTable, load_table
+from nat2deploy.errors import UserError
+from nat2deploy.files import parse, read_json, read_toml
+from nat2deploy.report.formats import Bundle, Evaluated, Front, Round, SuperNetwork, Tuned, Verification
+from nat2deploy.space.search_space import SearchSpace, load_space
+
+Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
+
+_LARGEST_MANIFEST = 10_000_000
+
+
+@dataclass
+class RunFiles:
+    """What could be read of a run; what is not there is None or empty.
+
+    ``folder`` is that of the search. ``pipeline`` holds the settings of the whole way where the run is one.
+    ``tables`` are by the target's name, which is empty for a single one without. ``problems`` says in words
+    what is there but cannot be read.
+    """
+
+    name: str
+    folder: Path
+    pipeline: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    front: Front | None = None
+    history: list[Round] = field(default_factory=list)
+    archive: list[Evaluated] = field(default_factory=list)
+    tuned: dict[str, Tuned] = field(default_factory=dict)
+    bundle: Bundle | None = None
+    verification: Verification | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, LatencyTable] = field(default_factory=dict)
+    supernet: SuperNetwork | None = None
+    space: SearchSpace | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
+    """Read the run of a search, or of a pipeline; ``bundle`` is one that lies elsewhere.
+
+    Raises:
+        UserError: no run, or no bundle where one is said to be.
+    """
+    config_path = path / "config.toml"
+    if not config_path.is_file():
+        raise UserError(f"no run at {path}; make one with `nat2deploy search` or `nat2deploy quickstart`")
+    config = read_toml(config_path, "run config")
+    whole = "supernet" not in config  # a search always has one, a pipeline never
+    folder = path / "search" if whole else path
+    files = RunFiles(name=path.resolve().name, folder=folder)
+    read = _Reader(files.problems)
+    if whole:
+        files.pipeline = config
+        files.search = read(folder / "config.toml", lambda p: read_toml(p, "run config"), {})
+        files.timings = read(path / "timings.json", _numbers, {})
+        files.verification = read.model(path / "verification.json", Verification)
+    else:
+        files.search = config
+    files.front = read.model(folder / "front.json", Front)
+    files.history = read(folder / "history.json", _history, [])
+    files.archive = read(folder / "archive.jsonl", _archive, [])
+    for place in sorted((folder / "networks").glob("*/finetune.json")):
+        tuned = read.model(place, Tuned)
+        if tuned is not None:
+            files.tuned[tuned.id] = tuned
+    if bundle is not None:
+        files.bundle = parse(Bundle, _manifest(bundle), f"bundle {bundle}")
+    elif whole and (path / "bundle").exists():
+        files.bundle = read(path / "bundle", lambda p: parse(Bundle, _manifest(p), "bundle"), None)
+    files.tables = _tables(files, path, read)
+    files.supernet = read(folder / "supernet.safetensors", _supernet, None)
+    files.space = _space(files)
+    return files
+
+
+class _Reader:
+    """Reads files that may be missing, and notes those that are broken."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+
+    def __call__(self, path: Path, how: Callable[[Path], Value], missing: Value) -> Value:
+        if not path.exists():
+            return missing
+        try:
+            return how(path)
+        except (UserError, ValueError, OSError, SafetensorError):
+            self.problems.append(f"{path.parent.name}/{path.name} cannot be read")
+            return missing
+
+    def model(self, path: Path, model: type[Model]) -> Model | None:
+        return self(path, lambda p: parse(model, read_json(p, p.name), p.name), None)
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    return {str(key): float(value) for key, value in dict(read_json(path, "timings")).items()}
+
+
+def _history(path: Path) -> list[Round]:
+    return [parse(Round, entry, "search history") for entry in read_json(path, "search history")]
+
+
+def _archive(path: Path) -> list[Evaluated]:
+    """The whole lines; the last one may be half written by a search that runs."""
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(Evaluated.model_validate(json.loads(line)))
+        except (ValidationError, ValueError, RecursionError):
+            continue
+    return found
+
+
+def _manifest(bundle: Path) -> Any:
+    if bundle.is_dir():
+        return read_json(bundle / "manifest.json", "manifest")
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            names = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == "manifest.json"]
+            info = archive.getinfo(min(names, key=len))
+            if info.file_size > _LARGEST_MANIFEST:
+                raise UserError(f"the manifest of {bundle} is too large; export it again")
+            return json.loads(archive.read(info))
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`") from error
+
+
+def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, LatencyTable]:
+    named = files.search.get("tables") or files.pipeline.get("profile", {}).get("tables") or {}
+    single = files.search.get("table")
+    places = {str(name): str(place) for name, place in dict(named).items()}
+    if not places:
+        places = {"": str(single)} if single else {"": str(path / "table.json")}
+    found: dict[str, LatencyTable] = {}
+    for name, text in places.items():
+        # A run that was moved took its table along; one by name is the package's.
+        for place in (Path(text), path / Path(text).name):
+            table = _table(place, read)
+            if table is not None:
+                found[name] = table
+                break
+    return found
+
+
+def _table(place: Path, read: _Reader) -> LatencyTable | None:
+    if place.exists():
+        return read(place, load_table, None)
+    if place.name != str(place):
+        return None
+    try:
+        return load_table(place)
+    except UserError:
+        return None
+
+
+def _supernet(path: Path) -> SuperNetwork:
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata() or {}
+    return parse(SuperNetwork, json.loads(metadata.get("nat2deploy", "{}")), "super-network")
+
+
+def _space(files: RunFiles) -> SearchSpace | None:
+    """The space that the super-network's file describes, else the one of the settings."""
+    try:
+        if files.supernet is not None and files.supernet.space:
+            return SearchSpace.model_validate(files.supernet.space)
+        name = files.pipeline.get("space", {}).get("name") or (files.search.get("space") or {}).get("name")
+        return None if name is None else load_space(str(name))
+    except (UserError, ValidationError):
+        return None

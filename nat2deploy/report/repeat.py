@@ -1,0 +1,74 @@
+"""The commands that make a run again, from its settings."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import tomli_w
+
+from nat2deploy.report.privacy import masked_settings
+from nat2deploy.report.reading import RunFiles
+
+
+def commands(files: RunFiles) -> list[str]:
+    """Return the commands, with paths cut to their last part."""
+    if files.pipeline:
+        return ["nat2deploy run config.toml --out again"]
+    search = masked_settings(files.search)
+    words = ["nat2deploy", "search", "--supernet", search.get("supernet", "w.safetensors")]
+    words += ["--data", search.get("data", "")]
+    if search.get("start"):
+        words += ["--from", search["start"]]
+    space = search.get("space") or {}
+    if space.get("name"):
+        words += ["--space", space["name"]]
+    if space.get("resolutions"):
+        words += ["--resolutions", ",".join(str(r) for r in space["resolutions"])]
+    if search.get("table"):
+        words += ["--table", search["table"]]
+    for name, place in (search.get("tables") or {}).items():
+        words += ["--table", f"{name}={place}"]
+    for budget in search.get("budgets") or ():
+        words += ["--budget", budget]
+    words += ["--allow-uncertified"] if search.get("allow_uncertified") else []
+    words += ["--no-measure"] if search.get("measure") is False else []
+    settings = search.get("settings") or {}
+    words += ["--settings", "settings.toml", "--seed", str(settings.get("seed", 0)), "--out", "again"]
+    found = [_line(words)]
+    for tuned in files.tuned.values():
+        found.append(_line(["nat2deploy", "finetune", "again", *_options(tuned.config)]))
+    if files.bundle is not None:
+        found.append(
+            _line(["nat2deploy", "export", "again", "--network", files.bundle.network, "--out", "bundle"])
+        )
+        found.append("nat2deploy verify bundle")
+    return found
+
+
+def settings_file(files: RunFiles) -> tuple[str, str]:
+    """Return the name and the text of the file that the commands read."""
+    if files.pipeline:
+        return "config.toml", _toml(files.pipeline)
+    settings = {k: v for k, v in (files.search.get("settings") or {}).items() if k != "seed"}
+    return "settings.toml", _toml(settings)
+
+
+def _toml(value: dict[str, Any]) -> str:
+    return tomli_w.dumps(masked_settings(value))
+
+
+def _options(config: dict[str, Any]) -> list[str]:
+    """A fine-tuning's settings as options; those of one value, and flags."""
+    words: list[str] = []
+    for key, value in masked_settings(config).items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif isinstance(value, str | int | float):
+            words += [option, str(value)]
+    return words
+
+
+def _line(words: list[str]) -> str:
+    return shlex.join(str(word) for word in words)

@@ -1,0 +1,59 @@
+"""The front door: from a run to its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nat2deploy.errors import UserError
+from nat2deploy.files import write_atomic, write_text
+from nat2deploy.report.facts import gather
+from nat2deploy.report.page import render
+from nat2deploy.report.payload import payload_of
+from nat2deploy.report.pictures import draw_pictures
+from nat2deploy.report.reading import read_run
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written; ``problems`` says in words what of the run could not be read."""
+
+    report: Path
+    pictures: tuple[Path, ...]
+    networks: int
+    finished: bool
+    problems: tuple[str, ...]
+
+
+def write_report(run: Path, out: Path | None = None, bundle: Path | None = None) -> Written:
+    """Write the report of a search or of a pipeline, and its pictures as PNGs in a folder beside it.
+
+    Whatever the run lacks is left out, so that a search that runs or was stopped has a report, too.
+
+    Args:
+        run: the run's folder, of which files are only read.
+        out: an ``.html`` file; ``report.html`` of the run when not given.
+        bundle: a folder or a zip, where it is not the pipeline's own.
+
+    Raises:
+        UserError: no run, no bundle, or a place that cannot be written to.
+    """
+    out = run / "report.html" if out is None else out
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{out}: a report is an .html file; change its ending")
+    facts = gather(read_run(run, bundle))
+    payload = payload_of(facts)
+    pictures = draw_pictures(payload)
+    page = render(facts, payload, pictures)
+    folder = out.with_suffix("")
+    places = []
+    for name, picture in pictures.items():
+        place = folder / f"{name}.png"
+        write_atomic(place, lambda temporary, held=picture: _write(temporary, held))  # type: ignore[misc]
+        places.append(place)
+    write_text(out, page)
+    return Written(out, tuple(places), len(facts.rows), facts.finished, tuple(facts.files.problems))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -1,0 +1,78 @@
+import http.client
+import threading
+from contextlib import contextmanager
+
+import pytest
+from made_runs import made_front, write, write_search
+
+from nat2deploy.errors import UserError
+from nat2deploy.report.dashboard import Dashboard
+
+
+@contextmanager
+def serving(run, **more):
+    with Dashboard(run, port=0, **more) as server:
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+            thread.join()
+
+
+def get(server, path="/", method="GET", **headers):
+    port = int(server.url.rstrip("/").rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    return answer, answer.read().decode()
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return write_search(tmp_path / "run", made)
+
+
+def test_it_serves_the_report_and_its_library_alone(run):
+    with serving(run) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        answer, text = get(server)
+        assert answer.status == 200 and "Accuracy against cost" in text and len(text) < 400_000
+        assert "plotly.js (basic" in get(server, "/plotly.js")[1]
+        for path in ("/config.toml", "/../config.toml", "//etc/passwd", "/?x"):
+            assert get(server, path)[0].status == 404
+        assert get(server, method="POST")[0].status == 501
+
+
+def test_a_page_that_has_not_changed_is_not_sent_again(run, made):
+    with serving(run) as server:
+        first, _ = get(server)
+        tag = first.headers["ETag"]
+        same, nothing = get(server, **{"If-None-Match": tag})
+        assert (same.status, nothing) == (304, "")
+        write(run / "front.json", made_front(made[:3]))
+        fresh, _ = get(server, **{"If-None-Match": tag})
+        assert fresh.status == 200 and fresh.headers["ETag"] != tag
+
+
+def test_a_page_of_another_name_cannot_read_it(run):
+    with serving(run) as server:
+        answer, text = get(server, Host="evil.example")
+        assert answer.status == 403 and "Accuracy" not in text
+
+
+def test_a_run_that_went_away_is_said(run):
+    with serving(run) as server:
+        (run / "config.toml").unlink()
+        answer, text = get(server)
+        assert answer.status == 503 and "no run at" in text
+
+
+def test_no_run_and_a_taken_port_are_one_line(run, tmp_path):
+    with pytest.raises(UserError, match="no run at"):
+        Dashboard(tmp_path)
+    with serving(run) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        with pytest.raises(UserError, match=r"choose another --port"):
+            Dashboard(run, port=port)
