@@ -9,8 +9,9 @@ from nat2deploy.deploy.parity import run_all
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.engines.registry import load_engine
 from nat2deploy.errors import UserError
-from nat2deploy.run import export as exporting
+from nat2deploy.run import cost_source
 from nat2deploy.run.config import ExportConfig
+from nat2deploy.run.export import export
 from nat2deploy.target import Target
 
 
@@ -20,14 +21,14 @@ def measured_as(outcome, monkeypatch):
 
     def pretend(target):
         table = load_table(outcome.out / "table.json").model_copy(update={"target": target})
-        monkeypatch.setattr(exporting, "load_table", lambda path: table)
+        monkeypatch.setattr(cost_source, "load_table", lambda path: table)
 
     return pretend
 
 
 def test_an_int8_run_becomes_an_int8_bundle_with_the_accuracy_of_8_bits(outcome, measured_as, tmp_path):
     measured_as(Target(precision="int8"))
-    manifest = exporting.export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
+    manifest = export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
     assert manifest.target == Target(precision="int8")
     assert manifest.costs.latency_ms == outcome.manifest.costs.latency_ms
     test = load_data("digits").test
@@ -43,7 +44,7 @@ def test_an_int8_run_becomes_an_int8_bundle_with_the_accuracy_of_8_bits(outcome,
 
 def test_another_engines_table_predicts_nothing(outcome, measured_as, tmp_path):
     measured_as(Target(backend="torch"))
-    manifest = exporting.export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
+    manifest = export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
     assert manifest.target == Target()
     assert manifest.costs.latency_ms is None
     assert manifest.costs.macs == outcome.manifest.costs.macs
@@ -54,12 +55,12 @@ def test_a_gpu_that_no_bundle_runs_on_is_one_line(outcome, measured_as, tmp_path
     with pytest.raises(
         UserError, match=r"of target cuda:0 tensorrt fp16, batch 1; a bundle .* runs on the CPU"
     ):
-        exporting.export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
+        export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
 def test_a_precision_that_no_bundle_holds_is_one_line(outcome, measured_as, tmp_path):
     measured_as(Target(backend="openvino", precision="bf16"))
     with pytest.raises(UserError, match="holds fp32 and int8, not bf16"):
-        exporting.export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
+        export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
