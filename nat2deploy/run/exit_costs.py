@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.cost.metric_names import at
@@ -35,7 +36,8 @@ class ExitCosts:
     """Costs of one architecture's exits, in any state.
 
     Args:
-        space: of the architecture; where exits were added to a space without early ones, not the tables'.
+        space: of the architecture; the tables may lack blocks of it where exits were added to a space
+            without early ones.
         classes: outputs of a classifier.
         tables: by the target's name, which is empty for a single one without.
         architecture: with all exits on.
@@ -52,19 +54,22 @@ class ExitCosts:
         """Every known cost of a state, by metric."""
         architecture = with_exits(self.architecture, exits)
         found: dict[str, float] = {}
-        for name, model in self._models().items():
+        for name, model in self._models.items():
             values = model.values(architecture)
             found |= {at(metric, name) if name else metric: value for metric, value in values.items()}
         for name, seen in self.measured.get(exits, {}).items():
             found |= measured_values(name, seen)
         return found
 
+    @cached_property
     def _models(self) -> dict[str, CostModel]:
-        """One a target; without latencies where the table does not know exits of this space."""
+        """One a target; without latencies where the table does not know the exits of this space."""
         models = {}
         for name, table in self.tables.items():
-            known = table.space_fingerprint == self.space.fingerprint
-            models[name] = CostModel(self.space, self.classes, table if known else None, table.target)
+            try:
+                models[name] = CostModel(self.space, self.classes, table)
+            except UserError:
+                models[name] = CostModel(self.space, self.classes, None, table.target)
         return models or {"": CostModel(self.space, self.classes, None)}
 
     def check(self, metrics: tuple[str, ...], budgets: tuple[Budget, ...]) -> None:
