@@ -14,7 +14,7 @@ from nat2deploy.cost.table import LatencyTable
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report
 from nat2deploy.run.front import Measured
-from nat2deploy.run.measure_front import is_here, measure_modules, measured_values
+from nat2deploy.run.measure_front import measure_modules, measured_values
 from nat2deploy.search.budget import Budget
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.lowering import plan_network
@@ -98,15 +98,13 @@ def measure_states(
     seed: int,
     report: Report,
 ) -> dict[Exits, dict[str, Measured]]:
-    """Measure every state of an architecture's exits on each table's target that is this machine.
+    """Measure every state of an architecture's exits on each table's target, which is this machine.
 
     Latency does not depend on weights, so they are fresh ones.
     """
     states = exit_states(architecture)
     found: dict[Exits, dict[str, Measured]] = {state: {} for state in states}
     for name, table in tables.items():
-        if not is_here(table):
-            continue
         modules = {}
         for state in states:
             one = with_exits(architecture, state)

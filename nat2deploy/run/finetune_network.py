@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 from nat2deploy.cost.metric_names import metric_on
+from nat2deploy.cost.table import LatencyTable
 from nat2deploy.data.sets import ImageData
 from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report
@@ -16,6 +18,7 @@ from nat2deploy.run.exit_pruning import Pruning
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_report import FinetuneReport, Judged, read_report
 from nat2deploy.run.front import FrontNetwork, Measured
+from nat2deploy.run.measure_front import is_here
 from nat2deploy.run.networks import data_of, describe, evaluator_of
 from nat2deploy.search.budget import budgets_on, feasible, parse_budgets
 from nat2deploy.space.parsing import parse_architecture
@@ -82,7 +85,7 @@ class NetworkTuning:
                 self.space,
                 self.architecture,
                 self.info.classes,
-                self.tables,
+                self._here,
                 self.search.settings.seed,
                 report,
             )
@@ -203,13 +206,18 @@ class NetworkTuning:
         """Whether measured latencies decide which exits are kept."""
         metrics = (*self.prune_by, *(budget.metric for budget in self.budgets))
         asked = self.config.measure and any(metric.startswith("latency") for metric in metrics)
-        return asked and self.config.method == "aep"
+        return asked and self.config.method == "aep" and bool(self._here)
+
+    @cached_property
+    def _here(self) -> dict[str, LatencyTable]:
+        """The tables whose target is this machine."""
+        return {name: table for name, table in self.tables.items() if is_here(table)}
 
     @property
     def _measured_what(self) -> dict[str, Any]:
         return {
             "architecture": self.architecture.to_json(),
-            "targets": {name: str(table.target) for name, table in self.tables.items()},
+            "targets": {name: str(table.target) for name, table in self._here.items()},
         }
 
     def _held(self) -> dict[Exits, dict[str, Measured]] | None:

@@ -119,6 +119,7 @@ def test_two_phases_on_the_command_line_report_epochs_and_exits(tmp_path):
     (kept,) = [state for state in states if state["kept"]]
     assert kept["costs"]["latency_ms"] == min(state["costs"]["latency_ms"] for state in near)
     assert any(state["non_dominated"] for state in states)
+    assert not list(run.rglob("exit_latencies.json"))  # the table is of another machine
 
 
 def test_exits_are_measured_where_latency_decides_and_the_machine_is_the_tables(tmp_path, monkeypatch):
