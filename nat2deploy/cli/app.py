@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from nat2deploy.cli import deploying, kits, measuring, reporting, searching, tables, whole_way
+from nat2deploy.cli import (
+    deploying,
+    finetuning,
+    kits,
+    measuring,
+    reporting,
+    searching,
+    tables,
+    whole_way,
+)
 from nat2deploy.errors import UserError
 from nat2deploy.launch import launched
 from nat2deploy.version import __version__
@@ -24,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (measuring, tables, kits, searching, deploying, reporting, whole_way):
+for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way):
     group.register(app)
 
 

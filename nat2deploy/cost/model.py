@@ -73,18 +73,21 @@ class CostModel:
         space: the space; a table may cover fewer of its resolutions and widths.
         classes: outputs of the classifier.
         table: block latencies; without one there is no latency.
+        target: whose number format and batch count without a table.
 
     Raises:
         UserError: the table lacks blocks of the space.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, table: LatencyTable | None) -> None:
+    def __init__(
+        self, space: SearchSpace, classes: int, table: LatencyTable | None, target: Target | None = None
+    ) -> None:
         if table is not None:
             check_serves(table, space)
         self.space = space
         self.classes = classes
         self.table = table
-        self.target = Target() if table is None else table.target
+        self.target = table.target if table is not None else target or Target()
         self._memory = PeakMemory(space, classes)
         self._latency = None if table is None else BlockLatency(table)
         self._energy = None if table is None else block_energies(table)

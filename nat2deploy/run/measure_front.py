@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import nn
 
 from nat2deploy.cost.metric_names import at
 from nat2deploy.cost.table import LatencyTable
@@ -16,7 +18,7 @@ from nat2deploy.run.cost_source import TargetTables, table_of
 from nat2deploy.run.front import Measured
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.supernet.several_widths import AnySuperNetwork
-from nat2deploy.target import fingerprint
+from nat2deploy.target import Target, fingerprint
 
 Found = dict[str, dict[str, Measured]]
 """By the target's name, which is empty for a single one without, and by the network's id."""
@@ -33,7 +35,7 @@ def measure_front(
     found: Found = {}
     others = []
     for name, held in tables.items():
-        if _is_here(held[0]):  # its other precisions are of the same machine
+        if is_here(held[0]):  # its other precisions are of the same machine
             found[name] = _measure(networks, held, supernet, seed, report, name)
         else:
             others.append(name)
@@ -44,7 +46,8 @@ def measure_front(
     return found, f"this machine is not that of {', '.join(others)}, so nothing was measured for it here"
 
 
-def _is_here(table: LatencyTable) -> bool:
+def is_here(table: LatencyTable) -> bool:
+    """Whether a table's target is this machine."""
     try:
         return table.fingerprint.same_machine(fingerprint(table.target.device))
     except UserError:  # there is no such GPU
@@ -70,25 +73,41 @@ def _measure(
     name: str,
 ) -> dict[str, Measured]:
     """Compile the front's networks, each in its precision, and measure them interleaved on a target."""
-    where = f" on {name}" if name else ""
-    with pinned_threads(tables[0].target):
+    modules = {
+        e.architecture.id: (
+            supernet.extract(e.architecture),
+            e.architecture.resolution,
+            table_of(tables, e.architecture.precision).target,
+        )
+        for e in networks
+    }
+    return measure_modules(modules, seed, report, "the front", f" on {name}" if name else "")
+
+
+def measure_modules(
+    modules: Mapping[str, tuple[nn.Module, int, Target]],
+    seed: int,
+    report: Report,
+    what: str,
+    where: str = "",
+) -> dict[str, Measured]:
+    """Compile plain networks and measure them interleaved, each with its pixels a side and its target.
+
+    Their targets differ in precision at most.
+    """
+    with pinned_threads(next(iter(modules.values()))[2]):
         engines = {}
-        for index, evaluation in enumerate(networks):
-            architecture = evaluation.architecture
-            target = table_of(tables, architecture.precision).target
-            shape = (target.batch, 3, architecture.resolution, architecture.resolution)
-            engines[architecture.id] = compile_model(
-                supernet.extract(architecture),
-                target,
-                shape,
-                calibration=random_calibration(target, shape, seed),
+        for index, (identity, (module, resolution, target)) in enumerate(modules.items()):
+            shape = (target.batch, 3, resolution, resolution)
+            engines[identity] = compile_model(
+                module, target, shape, calibration=random_calibration(target, shape, seed)
             )
-            report(f"compile the front{where}", index + 1, len(networks))
+            report(f"compile {what}{where}", index + 1, len(modules))
         measurement = measure_engines(
             engines,
             seed=seed,
             precision=0.005,
             time_limit_s=max(10.0, 1.0 * len(engines)),
-            progress=lambda share, text: report(f"measure the front{where}", share, 1.0, text),
+            progress=lambda share, text: report(f"measure {what}{where}", share, 1.0, text),
         )
     return {identity: Measured(**summary.latency) for identity, summary in measurement.summaries.items()}

@@ -12,21 +12,27 @@ from torch import Tensor, nn
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData, Split
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.training.evaluation import Accuracy, judge
+from nat2deploy.training.exits import Exits, JudgedExits
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
 from nat2deploy.training.losses import exits_loss
+from nat2deploy.training.phases import PhaseProgress, Recipe, Tuned, tune_exits
 
 
 @dataclass(frozen=True)
 class FineTuned:
     """What fine-tuning did: validation accuracy before and after, and the test accuracy at the end."""
 
+    network: SubNetwork
+    """In evaluation mode: cut to the exits that were kept, or the given one."""
     before: Accuracy
     after: Accuracy
     test: Accuracy
-    steps: int
+    tuned: Tuned
     kept: bool
-    """False when the tuned weights validated worse and the given ones were kept."""
+    """False when the tuned network validated worse and the given one was kept."""
 
 
 def train_network(
@@ -74,45 +80,62 @@ def train_network(
 
 
 def finetune(
-    network: nn.Module,
+    network: SubNetwork,
     data: ImageData,
-    settings: LoopSettings,
-    resolution: int,
+    recipe: Recipe,
     *,
+    start: SubNetwork,
+    space: SearchSpace,
+    architecture: Architecture,
+    choose: Callable[[JudgedExits], Exits],
     recalibrate: Callable[[nn.Module, int], None],
+    folder: Path,
     judged: Callable[[nn.Module, Split], Accuracy] | None = None,
     teacher: nn.Module | None = None,
-    checkpoint: Path | None = None,
     tag: str = "",
-    progress: Progress | None = None,
+    progress: PhaseProgress | None = None,
 ) -> FineTuned:
-    """Fine-tune ``network`` in place and judge it; the test split is looked at once, at the end.
+    """Fine-tune and judge a network; the test split is looked at once, at the end.
 
-    ``recalibrate(network, resolution)`` recomputes BN statistics after training. Weights that validate
-    worse than before are dropped. ``judged(network, split)`` gives the accuracies where they are others than
-    those of the network as it is.
+    Args:
+        network: what there was before; returned if what was tuned validates worse.
+        data: all three splits.
+        recipe: how long and how fast.
+        start: what is tuned: ``network``, or the same with earlier exits (AEP).
+        space: of the architecture.
+        architecture: of ``start``.
+        choose: as ``tune_exits``, like all that follows.
+        judged: ``judged(network, split)`` gives accuracies where they are others than those of the network
+            as it is, such as in 8 bits. Of two phases it gives that on test alone, because the second one
+            trains on the validation split.
+
+    Raises:
+        UserError: as ``tune_exits``.
     """
 
-    def judge_on(split: Split) -> Accuracy:
-        return judge(network, data, split, resolution) if judged is None else judged(network, split)
+    def as_it_is(network: nn.Module, split: Split) -> Accuracy:
+        return judge(network, data, split, architecture.resolution)
 
-    before = judge_on(data.validation)
-    start = {key: value.clone() for key, value in network.state_dict().items()}
-    steps = train_network(
-        network,
+    on_validation = judged if judged is not None and recipe.phases == 1 else as_it_is
+    before = on_validation(network, data.validation)
+    tuned = tune_exits(
+        start,
+        space,
+        architecture,
         data,
-        settings,
-        resolution,
+        recipe,
+        choose=choose,
+        recalibrate=recalibrate,
+        folder=folder,
         teacher=teacher,
-        checkpoint=checkpoint,
         tag=tag,
         progress=progress,
     )
-    recalibrate(network, resolution)
-    after = judge_on(data.validation)
+    after = tuned.judged.states[tuned.exits]
+    if on_validation is not as_it_is:
+        after = on_validation(tuned.network, data.validation)
     kept = (after.top1, -after.loss) >= (before.top1, -before.loss)
-    if not kept:
-        network.load_state_dict(start)
-    network.eval()
-    test = judge_on(data.test)
-    return FineTuned(before, after if kept else before, test, steps, kept)
+    result = tuned.network if kept else network
+    result.eval()
+    test = (judged or as_it_is)(result, data.test)
+    return FineTuned(result, before, after if kept else before, test, tuned, kept)
