@@ -14,8 +14,8 @@ from nat2deploy.files import parse
 from nat2deploy.run.config import ExportConfig, FinetuneConfig, PipelineConfig, SearchConfig, load_pipeline
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
+from nat2deploy.run.finetune import finetune
 from nat2deploy.run.front import load_front
-from nat2deploy.run.networks import finetune
 from nat2deploy.run.pipeline import run_pipeline
 from nat2deploy.run.search import search
 

@@ -23,8 +23,9 @@ from nat2deploy.run.config import (
 )
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
+from nat2deploy.run.finetune import finetune
 from nat2deploy.run.front import FrontNetwork, load_front, save_front
-from nat2deploy.run.networks import finetune, open_network
+from nat2deploy.run.networks import open_network
 from nat2deploy.run.pipeline import _search_config, run_pipeline
 from nat2deploy.run.search import search
 from nat2deploy.run.train import train
