@@ -31,7 +31,8 @@ def taps(size_in: int, size_out: int, first: int, count: int) -> tuple[Indices, 
     weights = np.maximum(1.0 - np.abs(places + 0.5 - centres[:, None]) / reach, 0.0)
     weights[places >= highs[:, None]] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
-    return np.minimum(places, size_in - 1), weights.astype(np.float32)
+    used = weights.any(axis=0)
+    return np.minimum(places, size_in - 1)[:, used], weights[:, used].astype(np.float32)
 
 
 def resize_and_crop(image: Pixels, resolution: int) -> Floats:
@@ -40,24 +41,21 @@ def resize_and_crop(image: Pixels, resolution: int) -> Floats:
     Only what the crop keeps is computed.
     """
     short = min(image.shape[:2])
-    pixels: Any = image
-    for axis in (1, 0):  # a row's pixels lie together, so fewer columns first
-        size = image.shape[axis]
-        resized = resolution * size // short
-        first = (resized - resolution) // 2
-        if resized == size:
-            pixels = pixels[:, first : first + resolution] if axis else pixels[first : first + resolution]
-        else:
-            pixels = _resize(pixels, axis, *taps(size, resized, first, resolution))
-    return np.ascontiguousarray(pixels, dtype=np.float32)
+    resized = [resolution * size // short for size in image.shape[:2]]
+    rows, columns = (
+        taps(size, new, (new - resolution) // 2, resolution) for size, new in zip(image.shape, resized)
+    )
+    left, right = int(columns[0].min()), int(columns[0].max()) + 1
+    pixels = _resize_rows(image[:, left:right], *rows)
+    pixels = _resize_rows(np.ascontiguousarray(pixels.transpose(1, 0, 2)), columns[0] - left, columns[1])
+    return np.ascontiguousarray(pixels.transpose(1, 0, 2))
 
 
-def _resize(pixels: Any, axis: int, places: Indices, weights: Floats) -> Floats:
-    """Take the weighted sum of each output's taps along an axis, one tap of all outputs at a time."""
-    shape = (1, -1, 1) if axis else (-1, 1, 1)
+def _resize_rows(pixels: Any, places: Indices, weights: Floats) -> Floats:
+    """Weigh the rows that each output row takes, one tap of all outputs at a time."""
     total: Any = None
-    for tap in range(places.shape[1]):
-        part = np.take(pixels, places[:, tap], axis) * weights[:, tap].reshape(shape)
+    for place, weight in zip(places.T, weights.T[..., None, None]):
+        part = pixels[place] * weight
         total = part if total is None else np.add(total, part, total)
     return total  # type: ignore[no-any-return]
 

@@ -87,6 +87,12 @@ def test_other_formats_without_pillow_are_refused_in_one_line(exported: Path, im
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_serving_without_waitress_says_what_to_install(exported: Path) -> None:
+    done = run_alone(exported, "--serve", "0")
+    assert done.returncode == 2
+    assert done.stderr == "run.py: --serve needs waitress; run `pip install waitress`\n"
+
+
 def test_without_onnxruntime_it_says_what_to_install(exported: Path, image: Path) -> None:
     words = [sys.executable, "-I", "-S", str(exported / "run.py"), str(image)]  # -S: no installed packages
     done = subprocess.run(words, capture_output=True, text=True, check=False)
