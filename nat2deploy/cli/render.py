@@ -214,11 +214,11 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
-    parity, latency, accuracy = (
-        manifest.evidence.parity,
-        manifest.evidence.latency,
-        manifest.evidence.accuracy,
-    )
+    from nat2deploy.deploy.bundle import open_bundle
+
+    parity, accuracy = manifest.evidence.parity, manifest.evidence.accuracy
+    with open_bundle(out) as bundle:
+        measured = bundle.evidence()
     console.print(f"bundle   {out}: network {manifest.network}, {manifest.target}")
     console.print(
         f"parity   max difference {parity.max_difference:.2g}, top-1 agreement "
@@ -226,7 +226,7 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     )
     if accuracy is not None:
         console.print(f"test     {percent(accuracy.top1)} on {accuracy.images} images")
-    if latency is not None:
+    for latency in (one.latency for one in measured):
         predicted = manifest.costs.latency_ms
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
         console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")

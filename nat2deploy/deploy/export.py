@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.deploy.evidence import HERE, DeviceEvidence, LatencyEvidence
 from nat2deploy.deploy.manifest import (
     AccuracyEvidence,
     BudgetSpec,
     CostSpec,
     Evidence,
     InputSpec,
-    LatencyEvidence,
     Manifest,
     OutputSpec,
 )
@@ -147,7 +148,6 @@ def export_bundle(
             accuracy=None
             if accuracy is None
             else AccuracyEvidence(dataset=accuracy[0], top1=accuracy[1], images=accuracy[2]),
-            latency=None if time_limit_s is None else _measure(engine, network_id, seed, time_limit_s),
         ),
         files={},
     )
@@ -161,7 +161,12 @@ def export_bundle(
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
 
-    return write_bundle(out, manifest, fill)
+    measured = []
+    if time_limit_s is not None:
+        latency = _measure(engine, network_id, seed, time_limit_s)
+        now = datetime.now(UTC).replace(microsecond=0)
+        measured.append(DeviceEvidence(device=HERE, when=now, parity=parity, latency=latency))
+    return write_bundle(out, manifest, fill, measured)
 
 
 def compile_engine(

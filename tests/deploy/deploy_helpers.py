@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.evidence import DeviceEvidence
 from nat2deploy.deploy.export import export_bundle
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.writing import write_bundle
@@ -77,10 +78,15 @@ def export_net(out: Path, **changes: Any) -> Manifest:
     return export_bundle(module, out=out, **arguments)
 
 
-def again(bundle: Path, change: Callable[[dict], object] = lambda value: None) -> None:
-    """Write the bundle anew with a changed manifest and hashes that fit its files."""
+def again(
+    bundle: Path,
+    change: Callable[[dict], object] = lambda value: None,
+    measured: Callable[[DeviceEvidence], DeviceEvidence | None] = lambda one: one,
+) -> None:
+    """Write the bundle anew with a changed manifest, changed evidence, and hashes that fit its files."""
     with open_bundle(bundle) as opened:
         value = opened.manifest.model_dump()
+        kept = [one for one in map(measured, opened.evidence()) if one is not None]
         contents = {name: (opened.folder / name).read_bytes() for name in opened.manifest.files}
     change(value)
 
@@ -89,4 +95,4 @@ def again(bundle: Path, change: Callable[[dict], object] = lambda value: None) -
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
 
-    write_bundle(bundle, Manifest.model_validate(value), fill)
+    write_bundle(bundle, Manifest.model_validate(value), fill, kept)

@@ -29,10 +29,6 @@ def test_holds_what_was_exported(exported: Path) -> None:
     assert manifest.evidence.accuracy is not None and manifest.evidence.accuracy.split == "test"
     assert manifest.evidence.parity.images == 12 and manifest.evidence.parity.top1_agreement == 1.0
     assert 0 <= manifest.evidence.parity.max_difference < 1e-3
-    latency = manifest.evidence.latency
-    assert latency is not None
-    assert 0 < latency.ci_low_ms <= latency.median_ms <= latency.ci_high_ms
-    assert latency.median_ms <= latency.p95_ms <= latency.p99_ms
     own = {"model.onnx", "labels.txt", "reference.npz", "README.txt"}
     assert set(manifest.files) == own | set(runner_files())
 
@@ -69,7 +65,7 @@ def test_no_good_path_escapes(path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 1}, "schema_version"),
         ({"surprise": 1}, "surprise"),
         ({"files": {"../x": "0" * 64}}, "relative path"),
         ({"files": {"model.onnx": "xyz"}}, "files"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from deploy_helpers import Budget, again
 
+from nat2deploy.deploy.evidence import DeviceEvidence
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.deploy.zipped import pack
@@ -54,9 +55,8 @@ def test_percentiles_have_budgets_of_their_own(bundle: Path) -> None:
 def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) -> None:
     def elsewhere(value: dict) -> None:
         value["target"].update(threads=1000)
-        value["evidence"].update(latency=None)
 
-    again(bundle, elsewhere)
+    again(bundle, elsewhere, measured=lambda one: None)
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert found.ok and found.latency is None and not found.same_machine
     assert [check.name for check in found.checks] == ["files", "parity", "latency"]
@@ -65,7 +65,11 @@ def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) ->
 
 
 def test_another_machine_is_said(bundle: Path) -> None:
-    again(bundle, lambda value: value["evidence"]["latency"]["fingerprint"].update(cpu="Z80"))
+    def elsewhere(one: DeviceEvidence) -> DeviceEvidence:
+        machine = one.latency.fingerprint.model_copy(update={"cpu": "Z80"})
+        return one.model_copy(update={"latency": one.latency.model_copy(update={"fingerprint": machine})})
+
+    again(bundle, measured=elsewhere)
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert found.ok and not found.same_machine
     assert "on another machine" in found.checks[2].text and "not the machine" in found.checks[3].text
