@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Network, Run, Seed
+from nat2deploy.cli.options import Json, Network, Python, Run, Seed, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
+from nat2deploy.errors import UserError
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: a folder or a .zip.")]
 
@@ -74,15 +75,44 @@ def export(
     print_manifest(manifest, out, as_json=as_json)
 
 
-def verify(bundle: Bundle, seed: Seed = 0, as_json: Json = False) -> None:
-    """Check a bundle here: hashes, engine against PyTorch on real images, latency against the budget.
+def verify(
+    bundle: Bundle,
+    device: Annotated[
+        str, typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime.")
+    ] = "cpu",
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of measuring.")] = 5.0,
+    seed: Seed = 0,
+    python: Python = "python3",
+    ssh_option: SshOption = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle: hashes, engine against PyTorch on real images, latency against the budget.
+
+    With --device ssh://... it is copied there, checked and measured there, and the bundle's evidence.json
+    then holds what was found.
 
     Exit code 1 when a check fails that is not bad input, such as a latency over the budget.
     """
     from nat2deploy.cli.render import print_verification
     from nat2deploy.deploy.verify import verify_bundle
 
-    verification = verify_bundle(bundle, seed=seed)
+    ssh = ssh_settings(device, python, ssh_option)
+    if ssh is None and device != "cpu":
+        raise UserError(f"--device {device}: a bundle is verified on cpu, or on ssh://user@host")
+    if ssh is None:
+        verification = verify_bundle(bundle, seed=seed, time_limit_s=time_limit)
+    else:
+        from nat2deploy.remote.bundle_verification import verify_on_device
+
+        with progress() as report:
+            verification = verify_on_device(
+                bundle,
+                ssh,
+                seed=seed,
+                time_limit_s=time_limit,
+                progress=lambda share, text: report("verify", share, 1.0, text),
+                say=lambda text: report("connection", 0.0, 1.0, text),
+            )
     print_verification(verification, as_json=as_json)
     if not verification.ok:
         raise typer.Exit(1)

@@ -103,7 +103,7 @@ def count(text: str) -> int:
 def report(found: dict[str, Any], as_json: bool) -> None:
     """Print the findings for people, or as JSON."""
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found))  # on one line, for who drives many devices
         return
     for image in found.get("images", []):
         print(image["image"])
