@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from .images import find_images, read_image
 from .network import Network
+from .preprocess import preprocess
 from .proof import bench, check
 from .refusal import BadInput
 from .server import Address, serve
@@ -41,6 +42,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files or folders")
     parser.add_argument("--top", type=count, metavar="N", help="classes shown an image (5; of a stream 1)")
     parser.add_argument("--threads", type=count, metavar="N", help="instead of the target's")
+    parser.add_argument(
+        "--input-for",
+        type=Path,
+        metavar="FILE",
+        help="write the image as raw float32 input, too",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object (of a stream, one a line)")
     parser.add_argument("--bench", action="store_true", help="time the network on this device")
     parser.add_argument("--check", action="store_true", help="compare files and logits with the export")
@@ -77,7 +84,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _classify(network: Network, asked: argparse.Namespace) -> int:
     """Classify the images named, check and bench as asked for, and print it."""
     code, found = 0, dict[str, Any]()
-    for path in list(find_images(asked.images)):
+    images = list(find_images(asked.images))
+    if asked.input_for is not None:
+        if len(images) != 1:
+            raise BadInput(f"--input-for: {len(images)} images; name one")
+        asked.input_for.write_bytes(preprocess(read_image(images[0]), network.spec).tobytes())
+    for path in images:
         try:
             top = network.classify(read_image(path), asked.top or 5)
             found.setdefault("images", []).append({"image": str(path), "top": top})

@@ -184,6 +184,17 @@ def test_a_batch_is_filled_up(export: Callable[..., Manifest], exported: Path, t
     assert check(network)["ok"]
 
 
+def test_an_images_input_can_be_had_for_other_languages(
+    exported: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(exported, image, "--input-for", image.parent / "input.f32", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["images"]
+    network = Network(exported, None)
+    given = np.fromfile(image.parent / "input.f32", np.float32).reshape(network.shape)
+    assert network.best(network.logits(given)[0], 5) == found["top"]
+    assert "name one" in refused(exported, capsys, image, image, "--input-for", image.parent / "input.f32")
+
+
 def test_bad_input_is_one_line(exported: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no images" in refused(exported, capsys)
     assert "no images inside" in refused(
