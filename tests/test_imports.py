@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "version": (),
     "progress": (),
+    "intervals": (),
     "launch": (),  # which process this is: asked by training, and by the command line before torch is loaded
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
@@ -55,7 +56,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("errors", "files", "version", "__init__"),
     ),
     "data": ("errors", "files"),
-    "training": ("supernet", "space", "data", "blocks", "errors", "files", "batch_norm", "launch"),
+    "training": (
+        *("supernet", "space", "data", "blocks", "errors", "files", "batch_norm", "launch"),
+        "intervals",
+    ),
     "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target"),
     "deploy": (
         "engines",
@@ -66,6 +70,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "errors",
         "files",
         "version",
+        "intervals",
         "deploy.runner",
     ),
     "deploy.runner": (),  # travels in the bundle, where nat2deploy is not installed

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Network, Python, Run, Seed, SshOption, ssh_settings
+from nat2deploy.cli.options import DATA, Json, Network, Python, Run, Seed, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
 
@@ -119,20 +119,32 @@ def verify(
 
 
 def bench(
-    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles or .onnx files.")],
+    networks: Annotated[
+        list[str],
+        typer.Argument(metavar="NETWORK...", help="Bundles, .onnx files, torchvision:NAME@PIXELS."),
+    ],
+    data: Annotated[str | None, DATA] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Instead of each bundle's own.")] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds.")] = 30.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure bundles and ONNX files side by side in one run."""
+    """Compare networks in one interleaved run: latency, throughput, memory, accuracy, each as measured.
+
+    With --data, bundles of its classes are judged on its test split, else their manifests' accuracy is shown.
+    torchvision's networks have random weights.
+
+    Example: nat2deploy bench bundle other.onnx torchvision:mobilenet_v3_small@64
+    """
     from nat2deploy.cli.render import print_bench
+    from nat2deploy.data.load import load_data
     from nat2deploy.deploy.bench import bench as run_bench
 
     with progress() as report:
         rows = run_bench(
-            paths,
+            networks,
             seed=seed,
+            data=None if data is None else load_data(data),
             precision=0.005,
             time_limit_s=time_limit,
             threads=threads,

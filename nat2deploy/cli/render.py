@@ -254,23 +254,34 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    table = Table(
-        "network", "p50", "95 % interval", "p95", "p99", "images/s", "top-1", "MACs", "params",
-        box=None, header_style="bold",
-    )  # fmt: skip
+    times = Table(Column("network", overflow="fold"), "p50 ms", "95 % interval", "p95", "p99", "images/s", "95 % interval",
+                  box=None, header_style="bold")  # fmt: skip
+    rest = Table(Column("network", overflow="fold"), "peak MB", "of 3", "top-1", "95 % interval", "on", "MACs", "params",
+                 box=None, header_style="bold")  # fmt: skip
     for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.median_ms:.3f} ms",
+        times.add_row(
+            row.name + ("" if row.settled else " (not settled)"),
+            f"{row.median_ms:.3f}",
             f"{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
             f"{row.p95_ms:.3f}",
             f"{row.p99_ms:.3f}",
             f"{row.throughput:.0f}",
-            "-" if row.top1 is None else percent(row.top1),
+            f"{row.throughput_low:.0f}-{row.throughput_high:.0f}",
+        )
+        memory, accuracy = row.peak_memory_mb, row.accuracy
+        rest.add_row(
+            row.name,
+            "-" if memory is None else f"{memory:.1f}",
+            "-" if memory is None else f"{row.peak_memory_low_mb:.1f}-{row.peak_memory_high_mb:.1f}",
+            "-" if accuracy is None else percent(accuracy.top1),
+            "-" if accuracy is None else f"{100 * accuracy.low:.2f}-{100 * accuracy.high:.2f}",
+            "-" if accuracy is None else accuracy.dataset,
             "-" if row.macs is None else format_cost("macs", row.macs),
             "-" if row.params is None else format_cost("params", row.params),
         )
-    console.print(table)
+    console.print(times)
+    console.print()
+    console.print(rest)
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
