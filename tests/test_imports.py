@@ -32,6 +32,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "version": (),
     "progress": (),
+    "intervals": (),
     "launch": (),  # which process this is: asked by training, and by the command line before torch is loaded
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "files": ("errors",),
@@ -58,7 +59,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "data": ("errors", "files"),
     "training": (
-        *("supernet", "space", "data", "blocks"),
+        *("supernet", "space", "data", "blocks", "intervals"),
         *("errors", "files", "batch_norm", "launch", "precision"),
     ),
     "search": (
@@ -78,6 +79,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "errors",
         "files",
         "version",
+        "intervals",
         "deploy.runner",
     ),
     "deploy.runner": (),  # travels in the bundle, where nat2deploy is not installed

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Network, Run, Seed
+from nat2deploy.cli.options import DATA, Json, Network, Python, Run, Seed, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
+from nat2deploy.errors import UserError
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: a folder or a .zip.")]
 
@@ -42,35 +43,76 @@ def export(
     print_manifest(manifest, out, as_json=as_json)
 
 
-def verify(bundle: Bundle, seed: Seed = 0, as_json: Json = False) -> None:
-    """Check a bundle here: hashes, engine against PyTorch on real images, latency against the budget.
+def verify(
+    bundle: Bundle,
+    device: Annotated[
+        str, typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime.")
+    ] = "cpu",
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of measuring.")] = 5.0,
+    seed: Seed = 0,
+    python: Python = "python3",
+    ssh_option: SshOption = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle: hashes, engine against PyTorch on real images, latency against the budget.
+
+    With --device ssh://... it is copied there, checked and measured there, and the bundle's evidence.json
+    then holds what was found.
 
     Exit code 1 when a check fails that is not bad input, such as a latency over the budget.
     """
     from nat2deploy.cli.render import print_verification
     from nat2deploy.deploy.verify import verify_bundle
 
-    verification = verify_bundle(bundle, seed=seed)
+    ssh = ssh_settings(device, python, ssh_option)
+    if ssh is None and device != "cpu":
+        raise UserError(f"--device {device}: a bundle is verified on cpu, or on ssh://user@host")
+    if ssh is None:
+        verification = verify_bundle(bundle, seed=seed, time_limit_s=time_limit)
+    else:
+        from nat2deploy.remote.bundle_verification import verify_on_device
+
+        with progress() as report:
+            verification = verify_on_device(
+                bundle,
+                ssh,
+                seed=seed,
+                time_limit_s=time_limit,
+                progress=lambda share, text: report("verify", share, 1.0, text),
+                say=lambda text: report("connection", 0.0, 1.0, text),
+            )
     print_verification(verification, as_json=as_json)
     if not verification.ok:
         raise typer.Exit(1)
 
 
 def bench(
-    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles or .onnx files.")],
+    networks: Annotated[
+        list[str],
+        typer.Argument(metavar="NETWORK...", help="Bundles, .onnx files, torchvision:NAME@PIXELS."),
+    ],
+    data: Annotated[str | None, DATA] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Instead of each bundle's own.")] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds.")] = 30.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure bundles and ONNX files side by side in one run."""
+    """Compare networks in one interleaved run: latency, throughput, memory, accuracy, each as measured.
+
+    With --data, bundles of its classes are judged on its test split, else their manifests' accuracy is shown.
+    torchvision's networks have random weights.
+
+    Example: nat2deploy bench bundle other.onnx torchvision:mobilenet_v3_small@64
+    """
     from nat2deploy.cli.render import print_bench
+    from nat2deploy.data.load import load_data
     from nat2deploy.deploy.bench import bench as run_bench
 
     with progress() as report:
         rows = run_bench(
-            paths,
+            networks,
             seed=seed,
+            data=None if data is None else load_data(data),
             precision=0.005,
             time_limit_s=time_limit,
             threads=threads,

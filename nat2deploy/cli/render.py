@@ -202,11 +202,11 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
-    parity, latency, accuracy = (
-        manifest.evidence.parity,
-        manifest.evidence.latency,
-        manifest.evidence.accuracy,
-    )
+    from nat2deploy.deploy.bundle import open_bundle
+
+    parity, accuracy = manifest.evidence.parity, manifest.evidence.accuracy
+    with open_bundle(out) as bundle:
+        measured = bundle.evidence()
     console.print(f"bundle   {out}: network {manifest.network}, {manifest.target}")
     console.print(
         f"parity   max difference {parity.max_difference:.2g}, top-1 agreement "
@@ -214,7 +214,7 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     )
     if accuracy is not None:
         console.print(f"test     {percent(accuracy.top1)} on {accuracy.images} images")
-    if latency is not None:
+    for latency in (one.latency for one in measured):
         predicted = manifest.costs.latency_ms
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
         console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")
@@ -242,23 +242,35 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    table = Table(
-        "network", "p50", "95 % interval", "p95", "p99", "images/s", "top-1", "MACs", "params",
-        box=None, header_style="bold",
-    )  # fmt: skip
+    name = Column("network", overflow="fold")
+    time_columns = ("p50 ms", "95 % interval", "p95", "p99", "images/s", "95 % interval")
+    times = Table(name, *time_columns, box=None, header_style="bold")
+    rest_columns = ("peak MB", "of 3", "top-1", "95 % interval", "on", "MACs", "params")
+    rest = Table(name.copy(), *rest_columns, box=None, header_style="bold")
     for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.median_ms:.3f} ms",
+        times.add_row(
+            row.name + ("" if row.settled else " (not settled)"),
+            f"{row.median_ms:.3f}",
             f"{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
             f"{row.p95_ms:.3f}",
             f"{row.p99_ms:.3f}",
             f"{row.throughput:.0f}",
-            "-" if row.top1 is None else percent(row.top1),
+            f"{row.throughput_low:.0f}-{row.throughput_high:.0f}",
+        )
+        memory, accuracy = row.peak_memory_mb, row.accuracy
+        rest.add_row(
+            row.name,
+            "-" if memory is None else f"{memory:.1f}",
+            "-" if memory is None else f"{row.peak_memory_low_mb:.1f}-{row.peak_memory_high_mb:.1f}",
+            "-" if accuracy is None else percent(accuracy.top1),
+            "-" if accuracy is None else f"{100 * accuracy.low:.2f}-{100 * accuracy.high:.2f}",
+            "-" if accuracy is None else accuracy.dataset,
             "-" if row.macs is None else format_cost("macs", row.macs),
             "-" if row.params is None else format_cost("params", row.params),
         )
-    console.print(table)
+    console.print(times)
+    console.print()
+    console.print(rest)
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool) -> None:

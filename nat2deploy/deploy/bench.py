@@ -1,31 +1,46 @@
-"""Bundles and plain ONNX files side by side, measured interleaved in one run."""
+"""Bundles, ONNX files and torchvision's networks side by side, measured interleaved in one run."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
+import numpy as np
 
-from nat2deploy.deploy.bundle import open_bundle
-from nat2deploy.deploy.manifest import Manifest
-from nat2deploy.engines.base import Engine
-from nat2deploy.engines.registry import load_engine
+from nat2deploy.data.sets import ImageData
+from nat2deploy.deploy.contenders import Contender, open_contenders
+from nat2deploy.deploy.parity import run_all
+from nat2deploy.deploy.process_memory import peak_memory_mb
 from nat2deploy.errors import UserError
+from nat2deploy.intervals import wilson
 from nat2deploy.measure.interleave import Progress
 from nat2deploy.measure.networks import measure_engines
-from nat2deploy.target import Target, make_target
+
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Top1:
+    """Top-1 share of the test split's images with its 95 % Wilson interval."""
+
+    dataset: str
+    images: int
+    top1: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One network's latency for a batch in ms, throughput in images/s, and what its manifest says.
+    """One network's latency for a batch in ms, throughput in images/s, memory, accuracy and size.
 
-    ``top1``, ``macs`` and ``params`` are None for a plain ONNX file, ``top1`` also without evidence.
-    ``settled`` says whether the 95 % interval came within the precision asked for.
+    ``ci_*`` and ``throughput_*`` are 95 % intervals of the median and what follows from it; ``settled`` says
+    whether that came within the precision asked for. Memory is the peak of a process that runs nothing else,
+    median, least and most of three, in MB. ``accuracy`` was measured in this run on the data asked for, else
+    it is what the manifest says; None where there is neither. ``macs`` and ``params`` are None where nobody
+    counted.
     """
 
     name: str
@@ -34,88 +49,115 @@ class BenchRow:
     p99_ms: float
     ci_low_ms: float
     ci_high_ms: float
+    samples: int
     throughput: float
+    throughput_low: float
+    throughput_high: float
     settled: bool
-    top1: float | None
+    peak_memory_mb: float | None
+    peak_memory_low_mb: float | None
+    peak_memory_high_mb: float | None
+    accuracy: Top1 | None
     macs: int | None
     params: int | None
 
 
 def bench(
-    paths: Sequence[Path],
+    words: Sequence[str],
     *,
     seed: int,
     precision: float = 0.01,
     time_limit_s: float = 30.0,
     threads: int | None = None,
+    data: ImageData | None = None,
     progress: Progress | None = None,
 ) -> list[BenchRow]:
-    """Measure bundles (folders or zips) and ``.onnx`` files in one interleaved run, in the order given.
+    """Measure bundles, ``.onnx`` files and ``torchvision:NAME@PIXELS`` in one interleaved run, in order.
 
     Args:
-        paths: at least one; one that is named twice is measured twice.
+        words: at least one; one that is named twice is measured twice.
         seed: of the input and the visiting orders.
         precision: wanted half width of each 95 % interval as a share of the median.
-        time_limit_s: stop after this long.
-        threads: for all, instead of each bundle's own. Without it, plain files run with the bundles'
-            number, or with one thread.
+        time_limit_s: stop measuring latency after this long.
+        threads: as of ``open_contenders``.
+        data: judge the bundles of its classes on its test split, in the engine.
         progress: told the share done and a line of text.
 
     Raises:
-        UserError: no paths, a file that cannot be loaded or was changed, or bundles for different numbers
-            of threads.
+        UserError: as ``open_contenders``, or no bundle is of the data's classes.
     """
-    if not paths:
-        raise UserError("nothing to measure; name bundles or .onnx files")
-    engines: dict[str, Engine] = {}
-    manifests: dict[str, Manifest | None] = {}
-    with ExitStack() as stack:
-        bundles = {
-            path: stack.enter_context(open_bundle(path))
-            for path in set(paths)
-            if path.suffix.lower() != ".onnx"
-        }
-        counts = {bundle.manifest.target.threads for bundle in bundles.values()}
-        if threads is None and len(counts) > 1:
-            words = ", ".join(map(str, sorted(counts)))
-            raise UserError(f"the bundles are for {words} threads; give --threads to measure them together")
-        common = threads or (counts.pop() if counts else 1)
-        for name, path in zip(_names(paths), paths, strict=True):
-            bundle = bundles.get(path)
-            if bundle is None:
-                manifests[name] = None
-                engines[name] = load_engine(path, _target(common, _batch(path)))
-            else:
-                bundle.check()
-                manifests[name] = bundle.manifest
-                engines[name] = load_engine(bundle.model, _target(common, bundle.manifest.target.batch))
+    tell = progress or (lambda share, text: None)
+    contenders = dict(zip(_names(words), open_contenders(words, threads=threads, seed=seed), strict=True))
+    accuracies = {name: _stated(one) for name, one in contenders.items()}
+    if data is not None:
+        judged = {name: one for name, one in contenders.items() if _fits(one, data)}
+        if not judged:
+            raise UserError(f"--data {data.name}: none of the networks is a bundle of its classes")
+        for name, one in judged.items():
+            tell(0.0, f"test accuracy of {name}")
+            accuracies[name] = _judge(one, data)
+    memories = {}
+    for name, one in contenders.items():
+        tell(0.1, f"memory of {name}")
+        memories[name] = peak_memory_mb(one.engine) or (None, None, None)
+    engines = {name: one.engine for name, one in contenders.items()}
     measurement = measure_engines(
-        engines, seed=seed, precision=precision, time_limit_s=time_limit_s, progress=progress
+        engines,
+        seed=seed,
+        precision=precision,
+        time_limit_s=time_limit_s,
+        progress=lambda share, text: tell(0.2 + 0.8 * share, text),
     )
     rows = []
-    for name, engine in engines.items():
-        summary, manifest = measurement.summaries[name], manifests[name]
-        accuracy = None if manifest is None else manifest.evidence.accuracy
+    for name, one in contenders.items():
+        summary, images = measurement.summaries[name], one.engine.input_shape[0]
+        memory, least, most = memories[name]
         rows.append(
             BenchRow(
                 name=name,
-                median_ms=summary.median_ms,
-                p95_ms=summary.p95_ms,
-                p99_ms=summary.p99_ms,
-                ci_low_ms=summary.ci_low_ms,
-                ci_high_ms=summary.ci_high_ms,
-                throughput=1e3 * engine.input_shape[0] / summary.median_ms,
+                **summary.latency,
+                throughput=1e3 * images / summary.median_ms,
+                throughput_low=1e3 * images / summary.ci_high_ms,
+                throughput_high=1e3 * images / summary.ci_low_ms,
                 settled=measurement.converged[name],
-                top1=None if accuracy is None else accuracy.top1,
-                macs=None if manifest is None else manifest.costs.macs,
-                params=None if manifest is None else manifest.costs.params,
+                peak_memory_mb=memory,
+                peak_memory_low_mb=least,
+                peak_memory_high_mb=most,
+                accuracy=accuracies[name],
+                macs=None if one.manifest is None else one.manifest.costs.macs,
+                params=one.params,
             )
         )
     return rows
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _stated(contender: Contender) -> Top1 | None:
+    """What the manifest says."""
+    stated = None if contender.manifest is None else contender.manifest.evidence.accuracy
+    if stated is None:
+        return None
+    return Top1(stated.dataset, stated.images, stated.top1, *wilson(stated.top1, stated.images))
+
+
+def _fits(contender: Contender, data: ImageData) -> bool:
+    return contender.manifest is not None and contender.manifest.output.labels == tuple(data.labels)
+
+
+def _judge(contender: Contender, data: ImageData) -> Top1:
+    assert contender.manifest is not None
+    preprocessing, right = contender.manifest.input.preprocessing, 0
+    for start in range(0, len(data.test), _BATCH):
+        here = slice(start, start + _BATCH)
+        inputs = preprocessing.apply(data.test.images[here]).numpy().astype(np.float32, copy=False)
+        classes = run_all(contender.engine, inputs).argmax(axis=1)
+        right += int((classes == data.test.targets[here].numpy()).sum())
+    top1 = right / len(data.test)
+    return Top1(data.name, len(data.test), top1, *wilson(top1, len(data.test)))
+
+
+def _names(words: Sequence[str]) -> list[str]:
     """The last part of each path, the whole path where that is not unique, numbered where that is not."""
+    paths = [Path(word) for word in words]
     short = Counter(path.name for path in paths)
     names = [path.name if short[path.name] == 1 and path.name else str(path) for path in paths]
     again = Counter(names)
@@ -125,16 +167,3 @@ def _names(paths: Sequence[Path]) -> list[str]:
             seen[name] += 1
             names[index] = f"{name} ({seen[name]})"
     return names
-
-
-def _target(threads: int, batch: int) -> Target:
-    return make_target("cpu", "onnxruntime", "fp32", threads, batch)
-
-
-def _batch(path: Path) -> int:
-    """The batch of an ONNX file; 1 where it is free or where the engine will say better what is wrong."""
-    try:
-        model = onnx.load(path, load_external_data=False)
-        return max(int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value), 1)
-    except Exception:  # protobuf raises its own class, which changed its place between versions
-        return 1

@@ -8,11 +8,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
+from nat2deploy.deploy.evidence import EVIDENCE_NAME, DeviceEvidence, read_evidence
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
 from nat2deploy.deploy.zipped import unpack
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, sha256
 
+OWN_NAMES = (MANIFEST_NAME, EVIDENCE_NAME)
+"""What a manifest does not list: itself, and the evidence that is about it."""
 _CACHE = "__pycache__"
 
 
@@ -44,16 +47,25 @@ class Bundle(AbstractContextManager["Bundle"]):
         """Check that the bundle holds the files of its manifest, unchanged, and no others.
 
         Raises:
-            UserError: names the first file that is a link, extra, missing or changed.
+            UserError: names the first file that is a link, extra, missing or changed; the manifest, too.
         """
         found = set(list_files(self.folder, f"bundle {self.path}"))
-        for name in sorted(found - {MANIFEST_NAME, *self.manifest.files}):
+        for name in sorted(found - {*OWN_NAMES, *self.manifest.files}):
             raise UserError(f"bundle {self.path}: {name} is not in its manifest; remove it or export again")
         for name, expected in sorted(self.manifest.files.items()):
             if name not in found:
                 raise UserError(f"bundle {self.path}: {name} is missing; export it again")
             if sha256(self.folder / name) != expected:
                 raise UserError(f"bundle {self.path}: {name} is changed (hash differs); export it again")
+        self.evidence()
+
+    def evidence(self) -> tuple[DeviceEvidence, ...]:
+        """Return what was measured of the bundle, here and on other devices.
+
+        Raises:
+            UserError: missing or changed, or the manifest is changed.
+        """
+        return read_evidence(self.folder, f"bundle {self.path}")
 
     def close(self) -> None:
         """Remove the unpacked copy of a zip; a folder is left alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.deploy.evidence import HERE, DeviceEvidence, LatencyEvidence
 from nat2deploy.deploy.manifest import (
     AccuracyEvidence,
     BudgetSpec,
     CostSpec,
     Evidence,
     InputSpec,
-    LatencyEvidence,
     Manifest,
     OutputSpec,
 )
 from nat2deploy.deploy.parity import Floats, agrees, compare, describe, run_all
 from nat2deploy.deploy.readme import readme
 from nat2deploy.deploy.reference import REFERENCE_NAME, save_reference
+from nat2deploy.deploy.runner_files import runner_files
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT
@@ -147,7 +148,6 @@ def export_bundle(
             accuracy=None
             if accuracy is None
             else AccuracyEvidence(dataset=accuracy[0], top1=accuracy[1], images=accuracy[2]),
-            latency=None if time_limit_s is None else _measure(engine, network_id, seed, time_limit_s),
         ),
         files={},
     )
@@ -157,10 +157,16 @@ def export_bundle(
         save_reference(folder / REFERENCE_NAME, reference_images.cpu(), expected)
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
         (folder / "README.txt").write_text(readme(manifest), encoding="utf-8")
-        runner = resources.files("nat2deploy.deploy.runner") / "run.py"
-        (folder / "run.py").write_bytes(runner.read_bytes())
+        for name, content in runner_files().items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
 
-    return write_bundle(out, manifest, fill)
+    measured = []
+    if time_limit_s is not None:
+        latency = _measure(engine, network_id, seed, time_limit_s)
+        now = datetime.now(UTC).replace(microsecond=0)
+        measured.append(DeviceEvidence(device=HERE, when=now, parity=parity, latency=latency))
+    return write_bundle(out, manifest, fill, measured)
 
 
 def compile_engine(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.target import Fingerprint, Target
+from nat2deploy.target import Target
 
 MANIFEST_NAME = "manifest.json"
 _LONGEST_PATH = 200
@@ -85,30 +85,20 @@ class AccuracyEvidence(_Part):
     images: Count
 
 
-class LatencyEvidence(_Part):
-    """Latency of one run, measured on ``fingerprint``'s machine, with a 95 % interval of the median."""
-
-    median_ms: Quantity
-    p95_ms: Quantity
-    p99_ms: Quantity
-    ci_low_ms: Quantity
-    ci_high_ms: Quantity
-    samples: Count
-    fingerprint: Fingerprint
-
-
 class Evidence(_Part):
-    """What was measured when the bundle was made."""
+    """What the network was found to be when the bundle was made; latency stands in evidence.json."""
 
     parity: Parity
     accuracy: AccuracyEvidence | None = None
-    latency: LatencyEvidence | None = None
 
 
 class Manifest(_Part):
-    """Everything about a bundle; ``files`` maps each other file of it to its SHA-256."""
+    """Everything about a bundle; ``files`` maps each other file of it, but the evidence, to its SHA-256.
 
-    schema_version: Literal[1] = 1
+    Schema 2 keeps measured latency in a file of its own.
+    """
+
+    schema_version: Literal[2] = 2
     version: str
     network: str
     architecture: dict[str, Any]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nat2deploy.deploy.bundle import open_bundle
-from nat2deploy.deploy.manifest import LatencyEvidence, Manifest, Parity
+from nat2deploy.deploy.evidence import HERE, DeviceEvidence, on_machine
+from nat2deploy.deploy.manifest import Manifest, Parity
 from nat2deploy.deploy.parity import agrees, compare, describe, run_all
 from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
 from nat2deploy.engines.cores import available_cores
@@ -16,7 +18,7 @@ from nat2deploy.engines.registry import load_engine
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.precision import Precision
-from nat2deploy.target import fingerprint
+from nat2deploy.target import Fingerprint, fingerprint
 
 LATENCIES = ("latency_ms", "latency_p95_ms", "latency_p99_ms")
 
@@ -80,13 +82,38 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
         if manifest.target.threads <= cores:
             found = measure_engines({manifest.network: engine}, seed=seed, time_limit_s=time_limit_s)
             latency, settled = found.summaries[manifest.network], found.converged[manifest.network]
-    evidence = manifest.evidence.latency
-    same_machine = evidence is not None and evidence.fingerprint.same_machine(fingerprint())
+        evidence = bundle.evidence()
     if latency is None:
-        seen = f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
-        budgets = []
+        why = f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
+        return judge(manifest, evidence, fingerprint(), parity, why)
+    return judge(manifest, evidence, fingerprint(), parity, (latency, settled))
+
+
+def judge(
+    manifest: Manifest,
+    evidence: Sequence[DeviceEvidence],
+    machine: Fingerprint,
+    parity: Parity,
+    measured: tuple[Summary, bool] | str,
+    where: str = "here",
+) -> Verification:
+    """Judge what a machine showed of a bundle whose files were checked.
+
+    Args:
+        manifest: of the bundle.
+        evidence: of the bundle, from before.
+        machine: where parity and latency were measured.
+        parity: of the engine there with PyTorch.
+        measured: the latency and whether it settled; or why it was not measured.
+        where: how to call the machine.
+    """
+    before = on_machine(evidence, machine)
+    same_machine = before is not None and before.latency.fingerprint.same_machine(machine)
+    if isinstance(measured, str):
+        latency, seen, budgets = None, measured, list[Check]()
     else:
-        seen = _latency(latency, settled, evidence, same_machine)
+        latency = measured[0]
+        seen = _latency(*measured, before, same_machine, where)
         budgets = _budgets(manifest, latency, same_machine)
     return Verification(
         network=manifest.network,
@@ -107,13 +134,16 @@ def _parity(parity: Parity, precision: Precision) -> Check:
     return Check("parity", agrees(parity, precision), describe(parity))
 
 
-def _latency(latency: Summary, settled: bool, evidence: LatencyEvidence | None, same_machine: bool) -> str:
-    text = f"{latency.median_ms:.3f} ms ({latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}) here"
+def _latency(
+    latency: Summary, settled: bool, before: DeviceEvidence | None, same_machine: bool, where: str
+) -> str:
+    text = f"{latency.median_ms:.3f} ms ({latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}) {where}"
     if not settled:
         text += ", not settled within the time limit"
-    if evidence is not None:
-        where = "this machine" if same_machine else "another machine"
-        text += f"; {evidence.median_ms:.3f} ms at export on {where}"
+    if before is not None:
+        when = "at export" if before.device == HERE else f"on {before.when:%Y-%m-%d}"
+        kind = "this machine" if same_machine else "another machine"
+        text += f"; {before.latency.median_ms:.3f} ms {when} on {kind}"
     return text
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nat2deploy.deploy.bundle import list_files, open_bundle
+from nat2deploy.deploy.bundle import OWN_NAMES, Bundle, list_files, open_bundle
+from nat2deploy.deploy.evidence import DeviceEvidence, write_evidence
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
 from nat2deploy.files import sha256, write_atomic, write_text
 
 
-def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+def write_bundle(
+    out: Path, manifest: Manifest, fill: Callable[[Path], None], measured: Sequence[DeviceEvidence] = ()
+) -> Manifest:
     """Write a bundle to the folder ``out``, or to a zip where the name ends in ``.zip``.
 
     It is built in a temporary folder beside ``out`` and moved into place when it is whole. A bundle that was
@@ -24,7 +27,8 @@ def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) ->
     Args:
         out: the place.
         manifest: its ``files`` are replaced by the hashes of what ``fill`` wrote.
-        fill: writes all files but the manifest into the folder it is given.
+        fill: writes all files but manifest and evidence into the folder it is given.
+        measured: the evidence.
 
     Returns:
         The manifest as written.
@@ -34,10 +38,28 @@ def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) ->
     """
     check_replaceable(out)
     write = _write_zip if out.suffix == ".zip" else _write_folder
+    written = []
+
+    def build(folder: Path) -> None:
+        written.append(_build(folder, manifest, fill))
+        write_evidence(folder, measured)
+
     try:
-        return write(out.absolute(), manifest, fill)
+        write(out.absolute(), build)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
+    return written[0]
+
+
+def update_evidence(bundle: Bundle, measured: Sequence[DeviceEvidence]) -> None:
+    """Replace the evidence of an open bundle, in the folder or in the zip, in one step.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    write_evidence(bundle.folder, measured)
+    if bundle.path.is_file():
+        write_atomic(bundle.path, lambda temporary: pack(bundle.folder, temporary))
 
 
 def check_replaceable(out: Path) -> None:
@@ -56,7 +78,7 @@ def check_replaceable(out: Path) -> None:
         raise UserError(f"{out} is a {kind}; choose another name (.zip for a zip, none for a folder)")
     try:
         with open_bundle(out) as bundle:
-            own = {MANIFEST_NAME, *bundle.manifest.files}
+            own = {*OWN_NAMES, *bundle.manifest.files}
             others = [name for name in list_files(bundle.folder, str(out)) if name not in own]
     except UserError as error:
         raise UserError(f"{out} exists and is not a bundle; choose another place") from error
@@ -66,25 +88,23 @@ def check_replaceable(out: Path) -> None:
         )
 
 
-def _write_zip(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+def _write_zip(out: Path, build: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="nat2deploy-") as name:
-        written = _build(Path(name), manifest, fill)
+        build(Path(name))
         write_atomic(out, lambda temporary: pack(Path(name), temporary))
-    return written
 
 
-def _write_folder(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+def _write_folder(out: Path, build: Callable[[Path], None]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        written = _build(temporary, manifest, fill)
+        build(temporary)
         temporary.chmod(0o755)
         check_replaceable(out)
         _swap(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return written
 
 
 def _build(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:

@@ -62,6 +62,9 @@ def _checked(entries: list[zipfile.ZipInfo], path: Path) -> list[zipfile.ZipInfo
     """Return the entries that are files, when all can be unpacked safely."""
     if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_BYTES:
         raise UserError(f"bundle {path} is larger than any bundle; check where it comes from")
+    # A zip that was cut off may end with a zip that lay in it, such as the reference.
+    if min((entry.header_offset for entry in entries), default=0) != 0:
+        raise UserError(f"bundle {path} is not a zip that can be read (it is cut off); copy it again")
     seen: set[str] = set()
     for entry in entries:
         name = entry.orig_filename

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,54 @@ def write_job(
                     "candidates": candidates,
                 }
             )
+    return _write(folder, target, groups[0].profile, reference, entries, settings)
+
+
+def write_model_job(
+    folder: Path, target: Target, model: Path, name: str, profile: str, *, seed: int, time_limit_s: float
+) -> str:
+    """Put an ONNX file that is there into a job in the empty ``folder``; returns the job's identity.
+
+    Args:
+        folder: gets ``job.json`` and ``models/``.
+        target: that the file was exported for; its backend must be ONNX Runtime.
+        model: the file.
+        name: of the candidate and its group.
+        profile: as of ``Group``.
+        seed: of the input.
+        time_limit_s: seconds of measuring.
+
+    Raises:
+        UserError: another backend, or a folder that cannot be written to.
+    """
+    check_target(target)
+    (folder / MODELS).mkdir()
+    with torch_threads(1):
+        reference = _entry(folder, target, "reference", Reference())
+    digest = sha256(model)
+    shutil.copyfile(model, folder / MODELS / f"{digest}.onnx")
+    group = {
+        "name": name,
+        "seed": seed,
+        "precision": 0.01,
+        "time_limit_s": time_limit_s,
+        "energy_share": 0.0,
+        "candidates": [{"name": name, "model": digest}],
+    }
+    return _write(folder, target, profile, reference, [group], None)
+
+
+def _write(
+    folder: Path,
+    target: Target,
+    profile: str,
+    reference: dict[str, Any],
+    entries: list[dict[str, Any]],
+    settings: dict[str, Any] | None,
+) -> str:
     job = {
         "form": FORM,
-        "profile": groups[0].profile,
+        "profile": profile,
         "threads": target.threads,
         "batch": target.batch,
         "precision": target.precision,

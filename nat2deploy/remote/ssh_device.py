@@ -19,7 +19,7 @@ from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.remote.agent_file import agent_source
 from nat2deploy.remote.answers import ProbeAnswer, ProgressAnswer, group_measurement, parse_result
-from nat2deploy.remote.packing import check_target, write_job
+from nat2deploy.remote.packing import check_target, write_job, write_model_job
 from nat2deploy.remote.ssh import ConnectionLost, SshConnection, SshSettings
 from nat2deploy.target import Fingerprint, Target
 
@@ -100,8 +100,6 @@ class SshDevice(Device):
         return self._probe
 
     def _measure(self, group: Group, progress: Progress) -> Measurement:
-        machine = self.fingerprint()
-        self._profile = group.profile
         with tempfile.TemporaryDirectory(prefix="nat2deploy-") as name:
             folder = Path(name)
             identity = write_job(
@@ -110,25 +108,84 @@ class SshDevice(Device):
                 [group],
                 progress=lambda share, text: progress(_EXPORTING * share, text),
             )
-            place = f"{_FOLDER}/{JOBS}/{group.profile}/{identity[:32]}"
-            for wait_s in (*self._waits_s, None):
-                try:
-                    answer = self._try(folder, place, group.name, progress)
-                    break
-                except ConnectionLost as error:
-                    if wait_s is None:
-                        raise UserError(
-                            f"connection to {self._settings.address} lost {len(self._waits_s) + 1} times "
-                            f"({error}); the same command goes on where it was"
-                        ) from None
-                    self._say(f"{self._settings.address}: {error}; trying {group.name} again")
-                    time.sleep(wait_s)
+            return self._run_job(folder, identity, group.name, group.profile, progress)
+
+    def measure_model(
+        self, model: Path, name: str, profile: str, *, seed: int, time_limit_s: float, progress: Progress
+    ) -> Measurement:
+        """Measure an ONNX file that was exported for the target.
+
+        Args:
+            model: the file.
+            name: of the only candidate.
+            profile: as of ``Group``.
+            seed: of the input.
+            time_limit_s: seconds of measuring.
+            progress: told the share done and a line of text.
+
+        Raises:
+            UserError: as ``measure``.
+        """
+        with tempfile.TemporaryDirectory(prefix="nat2deploy-") as folder:
+            identity = write_model_job(
+                Path(folder), self.target, model, name, profile, seed=seed, time_limit_s=time_limit_s
+            )
+            return self._run_job(Path(folder), identity, name, profile, progress)
+
+    def check_bundle(self, folder: Path, identity: str) -> dict[str, Any]:
+        """Copy a bundle to the device and return what its own runner's ``--check`` finds there.
+
+        Args:
+            folder: the bundle's files, checked.
+            identity: 16 or more hexadecimal digits that tell the bundle.
+
+        Raises:
+            UserError: the device cannot be reached, or the runner does not run there.
+        """
+        self.fingerprint()  # says what is missing there
+        place = f"{_FOLDER}/bundles/{identity}"
+        # The runner's exit code 1 is a check that failed: its words are the answer.
+        command = (
+            f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place} && "
+            f"{{ {self._settings.python} {place}/run.py --check --json; code=$?; rm -rf {place}; "
+            "[ $code -le 1 ] || exit $code; }"
+        )
+        try:
+            with tempfile.TemporaryFile() as packed:
+                with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+                    archive.add(folder, ".", filter=_plain)
+                packed.seek(0)
+                return self._connection.ask(command, send=packed)
+        except ConnectionLost as error:
+            raise UserError(
+                f"connection to {self._settings.address} lost ({error}); verify it again"
+            ) from None
+
+    def _run_job(
+        self, folder: Path, identity: str, name: str, profile: str, progress: Progress
+    ) -> Measurement:
+        """Have the device measure the job in ``folder``, over as many connections as it takes."""
+        machine = self.fingerprint()
+        self._profile = profile
+        place = f"{_FOLDER}/{JOBS}/{profile}/{identity[:32]}"
+        for wait_s in (*self._waits_s, None):
+            try:
+                answer = self._try(folder, place, name, progress)
+                break
+            except ConnectionLost as error:
+                if wait_s is None:
+                    raise UserError(
+                        f"connection to {self._settings.address} lost {len(self._waits_s) + 1} times "
+                        f"({error}); the same command goes on where it was"
+                    ) from None
+                self._say(f"{self._settings.address}: {error}; trying {name} again")
+                time.sleep(wait_s)
         result = parse_result(answer.get("result"), f"results of {self._settings.address}")
         if not result.machine.same_machine(machine):
             raise UserError(
                 f"{self._settings.address} was {machine.cpu} and is {result.machine.cpu} now; profile again"
             )
-        return group_measurement(result, identity, group.name)
+        return group_measurement(result, identity, name)
 
     def _try(self, folder: Path, place: str, label: str, progress: Progress) -> dict[str, Any]:
         """Ask for the job's results; send the job first if the device has it not."""
@@ -169,3 +226,12 @@ def _pack(folder: Path, packed: Any) -> None:
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out caches, and whose the files are here."""
+    if Path(entry.name).name == "__pycache__":
+        return None
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData, Split
+from nat2deploy.intervals import wilson
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.training.recalibrate import recalibrate
@@ -33,11 +33,7 @@ class Accuracy:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson score interval of ``top1``."""
-        z, n, p = 1.96, self.images, self.top1
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        # Rounding must push neither end past the share itself.
-        return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+        return wilson(self.top1, self.images)
 
 
 def accuracy(network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:

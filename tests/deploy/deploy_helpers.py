@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.evidence import DeviceEvidence
 from nat2deploy.deploy.export import export_bundle
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.writing import write_bundle
 from nat2deploy.target import Target
 
 RESOLUTION = 16
@@ -72,3 +76,23 @@ def export_net(out: Path, **changes: Any) -> Manifest:
     }
     module = arguments.pop("module", None) or make_net()
     return export_bundle(module, out=out, **arguments)
+
+
+def again(
+    bundle: Path,
+    change: Callable[[dict], object] = lambda value: None,
+    measured: Callable[[DeviceEvidence], DeviceEvidence | None] = lambda one: one,
+) -> None:
+    """Write the bundle anew with a changed manifest, changed evidence, and hashes that fit its files."""
+    with open_bundle(bundle) as opened:
+        value = opened.manifest.model_dump()
+        kept = [one for one in map(measured, opened.evidence()) if one is not None]
+        contents = {name: (opened.folder / name).read_bytes() for name in opened.manifest.files}
+    change(value)
+
+    def fill(folder: Path) -> None:
+        for name, data in contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+
+    write_bundle(bundle, Manifest.model_validate(value), fill, kept)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +7,19 @@ import pytest
 from deploy_helpers import make_net
 from torch import nn
 
-from nat2deploy.deploy.bench import bench
+from nat2deploy.data.load import load_data
+from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.deploy.bench import bench as run_bench
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.zipped import pack
+from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
+
+
+def bench(words, **options):  # type: ignore[no-untyped-def]
+    return run_bench([str(word) for word in words], **options)
 
 
 @pytest.fixture
@@ -39,8 +45,14 @@ def test_bundles_zips_and_plain_files_side_by_side(exported: Path, plain: Path, 
         assert 0 < row.ci_low_ms <= row.median_ms <= row.ci_high_ms
         assert row.median_ms <= row.p95_ms <= row.p99_ms
         assert row.throughput == pytest.approx(1e3 * batch / row.median_ms)
-    known = (0.75, 12_345, 678)
-    assert [(row.top1, row.macs, row.params) for row in rows] == [known, known, (None, None, None)]
+        assert row.throughput_low <= row.throughput <= row.throughput_high
+        # A process with torch inside, as this one is, would need more.
+        assert 10 < row.peak_memory_low_mb <= row.peak_memory_mb <= row.peak_memory_high_mb < 200
+    assert [(row.macs, row.params) for row in rows] == [(12_345, 678), (12_345, 678), (None, None)]
+    assert rows[0].accuracy == rows[1].accuracy and rows[2].accuracy is None
+    stated = rows[0].accuracy
+    assert stated is not None and (stated.dataset, stated.images, stated.top1) == ("digits", 40, 0.75)
+    assert 0.5 < stated.low < 0.75 < stated.high < 0.9
 
 
 def test_a_slower_network_is_slower(exported: Path, plain: Path) -> None:
@@ -56,7 +68,7 @@ def test_names_stay_apart(exported: Path, bundle: Path) -> None:
 def test_bundles_for_other_thread_counts_need_a_common_one(
     export: Callable[..., Manifest], exported: Path, tmp_path: Path
 ) -> None:
-    if (os.cpu_count() or 1) < 2:
+    if available_cores() < 2:
         pytest.skip("needs two cores")
     export(target=Target(threads=2))
     with pytest.raises(UserError, match="--threads"):
@@ -79,3 +91,35 @@ def test_bad_input_is_one_line(bundle: Path, plain: Path, tmp_path: Path) -> Non
     (bundle / "run.py").write_text("")
     with pytest.raises(UserError, match=r"run\.py is changed"):
         bench([bundle], seed=0)
+
+
+def test_torchvisions_networks_run_beside_ours(exported: Path) -> None:
+    ours, theirs = bench([exported, "torchvision:squeezenet1_1@32"], seed=0, time_limit_s=0.5)
+    assert theirs.name == "torchvision:squeezenet1_1@32" and theirs.params == 1_235_496
+    assert theirs.accuracy is None and ours.median_ms < theirs.median_ms
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet999", "torchvision:resnet18@", "torchvision:resnet18@0"])
+def test_a_name_that_torchvision_has_not_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match="no torchvision classifier"):
+        bench([name], seed=0)
+
+
+def test_accuracy_is_measured_in_the_engine_on_the_test_split(
+    export: Callable[..., Manifest], tmp_path: Path
+) -> None:
+    data = load_data("digits")
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 10)).eval()
+    preprocessing = Preprocessing(resolution=16, mean=data.mean, std=data.std)
+    export(module=module, labels=data.labels, preprocessing=preprocessing)
+    (row,) = bench([tmp_path / "out"], seed=0, time_limit_s=0.3, data=data)
+    inputs = preprocessing.apply(data.test.images)
+    expected = float((module(inputs).argmax(1) == data.test.targets).float().mean())
+    assert row.accuracy is not None and row.accuracy.images == len(data.test)
+    assert row.accuracy.top1 == pytest.approx(expected, abs=0.006)
+    assert row.accuracy.low < row.accuracy.top1 < row.accuracy.high
+
+
+def test_data_of_other_classes_is_refused(exported: Path) -> None:
+    with pytest.raises(UserError, match="none of the networks is a bundle of its classes"):
+        bench([exported], seed=0, data=load_data("digits"))

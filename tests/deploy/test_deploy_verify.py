@@ -1,35 +1,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_helpers import Budget
+from deploy_helpers import Budget, again
 
-from nat2deploy.deploy.bundle import open_bundle
-from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.evidence import DeviceEvidence
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.verify import verify_bundle
-from nat2deploy.deploy.writing import write_bundle
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
-
-
-def again(bundle: Path, change: Callable[[dict], object] = lambda value: None) -> None:
-    """Write the bundle anew with a changed manifest and hashes that fit its files."""
-    with open_bundle(bundle) as opened:
-        value = opened.manifest.model_dump()
-        contents = {name: (bundle / name).read_bytes() for name in opened.manifest.files}
-    change(value)
-
-    def fill(folder: Path) -> None:
-        for name, data in contents.items():
-            (folder / name).write_bytes(data)
-
-    write_bundle(bundle, Manifest.model_validate(value), fill)
 
 
 def test_a_good_bundle_passes_every_check(exported: Path) -> None:
@@ -72,9 +55,8 @@ def test_percentiles_have_budgets_of_their_own(bundle: Path) -> None:
 def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) -> None:
     def elsewhere(value: dict) -> None:
         value["target"].update(threads=1000)
-        value["evidence"].update(latency=None)
 
-    again(bundle, elsewhere)
+    again(bundle, elsewhere, measured=lambda one: None)
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert found.ok and found.latency is None and not found.same_machine
     assert [check.name for check in found.checks] == ["files", "parity", "latency"]
@@ -83,7 +65,11 @@ def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) ->
 
 
 def test_another_machine_is_said(bundle: Path) -> None:
-    again(bundle, lambda value: value["evidence"]["latency"]["fingerprint"].update(cpu="Z80"))
+    def elsewhere(one: DeviceEvidence) -> DeviceEvidence:
+        machine = one.latency.fingerprint.model_copy(update={"cpu": "Z80"})
+        return one.model_copy(update={"latency": one.latency.model_copy(update={"fingerprint": machine})})
+
+    again(bundle, measured=elsewhere)
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert found.ok and not found.same_machine
     assert "on another machine" in found.checks[2].text and "not the machine" in found.checks[3].text

@@ -139,3 +139,17 @@ def test_damage_is_refused_or_harmless(
         assert len(str(error).splitlines()) == 1
     else:
         assert set(found.values()) <= {b"b" * 1000, bytes(range(256))}
+
+
+def test_a_cut_that_ends_with_an_inner_zip_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "inner.zip", "w") as archive:
+        archive.writestr("manifest.json", "{}")
+    (folder / "z").write_bytes(bytes(5000))
+    pack(folder, tmp_path / "x.zip")
+    data = (tmp_path / "x.zip").read_bytes()
+    inner = (folder / "inner.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(data[: data.index(inner) + len(inner)])
+    with pytest.raises(UserError, match="cut off"):
+        unpacked(tmp_path / "x.zip", tmp_path / "out")

@@ -1,0 +1,100 @@
+"""What can be compared: bundles, ONNX files and torchvision's networks, each as an engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.engines.base import Engine
+from nat2deploy.engines.registry import compile_model, load_engine
+from nat2deploy.errors import UserError
+from nat2deploy.target import Target, make_target
+
+_TORCHVISION = re.compile(r"torchvision:(?P<name>[A-Za-z0-9_]+)(?:@(?P<resolution>[0-9]{1,4}))?")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network to compare; ``manifest`` is a bundle's, ``params`` is None where nobody counted."""
+
+    engine: Engine
+    manifest: Manifest | None = None
+    params: int | None = None
+
+
+def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> list[Contender]:
+    """Open bundles (folders or zips), ``.onnx`` files, and such as ``torchvision:mobilenet_v3_small@224``.
+
+    Args:
+        words: at least one.
+        threads: for all, instead of each bundle's own. Without it, the others run with the bundles' number,
+            or with one thread.
+        seed: of torchvision's weights, which are random: its networks are there for their latency.
+
+    Raises:
+        UserError: nothing named, a file that cannot be loaded or was changed, a name that torchvision has
+            not, or bundles for different numbers of threads.
+    """
+    if not words:
+        raise UserError("nothing to measure; name bundles, .onnx files or torchvision:NAME@PIXELS")
+    with ExitStack() as stack:
+        bundles = {
+            word: stack.enter_context(open_bundle(Path(word)))
+            for word in dict.fromkeys(words)
+            if not word.startswith("torchvision:") and Path(word).suffix.lower() != ".onnx"
+        }
+        counts = {bundle.manifest.target.threads for bundle in bundles.values()}
+        if threads is None and len(counts) > 1:
+            said = ", ".join(map(str, sorted(counts)))
+            raise UserError(f"the bundles are for {said} threads; give --threads to measure them together")
+        common = threads or (counts.pop() if counts else 1)
+        found = []
+        for word in words:
+            if word in bundles:
+                bundle = bundles[word]
+                bundle.check()
+                manifest = bundle.manifest
+                engine = load_engine(bundle.model, _target(common, manifest.target.batch))
+                found.append(Contender(engine, manifest, manifest.costs.params))
+            elif word.startswith("torchvision:"):
+                found.append(_torchvision(word, _target(common, 1), seed))
+            else:
+                found.append(Contender(load_engine(Path(word), _target(common, _batch(Path(word))))))
+    return found
+
+
+def _torchvision(word: str, target: Target, seed: int) -> Contender:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    match = _TORCHVISION.fullmatch(word)
+    if match is None or match["name"] not in known or match["resolution"] == "0":
+        raise UserError(f"'{word}' is no torchvision classifier; write such as torchvision:resnet18@224")
+    resolution = int(match["resolution"] or 224)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        options = {"init_weights": False} if match["name"] in ("googlenet", "inception_v3") else {}
+        module = torchvision.models.get_model(match["name"], weights=None, **options).eval()
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return Contender(compile_model(module, target, (1, 3, resolution, resolution)), None, params)
+
+
+def _target(threads: int, batch: int) -> Target:
+    return make_target("cpu", "onnxruntime", "fp32", threads, batch)
+
+
+def _batch(path: Path) -> int:
+    """The batch of an ONNX file; 1 where it is free or where the engine will say better what is wrong."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+        return max(int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value), 1)
+    except Exception:  # protobuf raises its own class, which changed its place between versions
+        return 1

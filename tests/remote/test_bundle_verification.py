@@ -1,0 +1,137 @@
+"""A bundle on a device: a real sshd on loopback, and behind it a Python that has numpy and onnxruntime only."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from devices import make_python
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+
+from deploy_helpers import Budget, again, export_net
+
+from nat2deploy.cli import main
+from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.reference import load_reference, save_reference
+from nat2deploy.deploy.zipped import pack
+from nat2deploy.errors import UserError
+from nat2deploy.remote.bundle_verification import verify_on_device
+from nat2deploy.remote.ssh import SshAddress, SshSettings
+from nat2deploy.target import Target
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_net(out)
+    return out
+
+
+@pytest.fixture
+def bundle(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def settings(sshd, device_python):
+    return SshSettings(SshAddress.parse(sshd.address), str(device_python), sshd.options)
+
+
+@pytest.fixture
+def verify(settings):
+    def verify(path, settings=settings):
+        return verify_on_device(
+            path, settings, seed=0, time_limit_s=0.5, progress=lambda share, text: None, say=pytest.fail
+        )
+
+    return verify
+
+
+def left_on_device(sshd):
+    cache = sshd.home / ".cache/nat2deploy"
+    return [*(cache / "bundles").glob("*"), *(cache / "jobs").glob("[!.]*")]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_the_device_shows_is_kept_in_the_bundle(verify, bundle, sshd, tmp_path, zipped):
+    path = bundle
+    if zipped:
+        path = tmp_path / "tiny.zip"
+        pack(bundle, path)
+    found = verify(path)
+    assert found.ok and found.same_machine  # loopback
+    assert [check.name for check in found.checks] == ["files", "parity", "latency", "latency<=60s"]
+    assert "on 127.0.0.1" in found.checks[2].text
+    with open_bundle(path) as opened:
+        opened.check()
+        here, there = opened.evidence()
+    assert (here.device, there.device) == ("here", "127.0.0.1")
+    assert there.latency.median_ms == found.latency.median_ms
+    assert there.latency.fingerprint.libraries["torch"] == "not installed"
+    assert there.parity.images == 12 and there.parity.max_difference < 1e-3
+    assert left_on_device(sshd) == []
+    verify(path)
+    with open_bundle(path) as opened:
+        assert [one.device for one in opened.evidence()] == ["here", "127.0.0.1"]
+
+
+def test_a_budget_that_the_device_does_not_keep_fails(verify, bundle):
+    again(bundle, lambda value: value.update(budgets=[vars(Budget("latency<=1us", "latency_ms", 0.001))]))
+    found = verify(bundle)
+    assert [check.name for check in found.checks if not check.ok] == ["latency<=1us"]
+
+
+def test_a_device_that_disagrees_with_pytorch_fails(verify, bundle):
+    images, logits = load_reference(bundle / "reference.npz")
+    save_reference(bundle / "reference.npz", images, logits[::-1].copy())
+    again(bundle)
+    found = verify(bundle)
+    assert not found.ok and not found.checks[1].ok
+
+
+def test_a_changed_bundle_goes_nowhere(verify, bundle, sshd):
+    (bundle / "labels.txt").write_text("other")
+    with pytest.raises(UserError, match=r"labels\.txt is changed"):
+        verify(bundle)
+
+
+def test_a_bundle_for_more_cores_than_the_device_has_is_told_so(verify, tmp_path):
+    export_net(tmp_path / "wide", target=Target(threads=1000), time_limit_s=None)
+    with pytest.raises(UserError, match="threads: 1000 asked for"):
+        verify(tmp_path / "wide")
+
+
+def test_a_device_without_onnxruntime_is_told_what_to_install(verify, bundle, settings, tmp_path):
+    bare = make_python(tmp_path / "bare", "numpy")
+    with pytest.raises(UserError, match="pip install numpy onnxruntime"):
+        verify(bundle, SshSettings(settings.address, str(bare), settings.options))
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command line; returns exit code, output and errors."""
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["nat2deploy", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return (stopped.value.code or 0, *capsys.readouterr())
+
+    return command
+
+
+def test_the_command_prints_the_checks_and_its_exit_code(bundle, sshd, device_python, command):
+    words = ["verify", str(bundle), "--device", sshd.address, "--python", str(device_python), "--json"]
+    words += ["--time-limit", "0.5", *(word for option in sshd.options for word in ("--ssh-option", option))]
+    code, out, _ = command(*words)
+    found = json.loads(out)
+    assert code == 0
+    assert found["ok"] and found["checks"][1]["name"] == "parity"
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "ssh://nobody@:x", "pi"])
+def test_an_odd_device_is_one_line(bundle, device, command):
+    code, out, errors = command("verify", str(bundle), "--device", device)
+    assert code == 2 and out == "" and len(errors.strip().splitlines()) == 1
