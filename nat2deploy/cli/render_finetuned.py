@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from nat2deploy.cli.console import console, percent, print_json
 from nat2deploy.search.budget import format_cost
@@ -19,27 +19,30 @@ def print_finetuned(reports: Sequence[FinetuneReport], *, as_json: bool) -> None
     if as_json:
         print_json([report.model_dump(mode="json") for report in reports])
         return
-    columns = ["network", "validation before", "after", "test"]
     with_exits = any(report.config.method == "aep" for report in reports)
     with_phases = any(report.config.phases == 2 for report in reports)
-    columns += ["epochs"] * with_phases + ["exits", "weights", "MACs", "params", "latency"] * with_exits
-    table = Table(*columns, "", box=None, header_style="bold")
+    columns = ["validation before", "after", "test", *(["epochs"] if with_phases else [])]
+    table = Table(_name(), *columns, "", box=None, header_style="bold")
     for report in reports:
-        cells = [
-            report.id,
-            _judged(report.validation_before),
-            _judged(report.validation_after),
-            _judged(report.test),
-        ]
+        cells = [_judged(report.validation_before), _judged(report.validation_after), _judged(report.test)]
         if with_phases:
             cells.append("-" if report.epochs is None else f"{report.epochs:g}")
-        if with_exits:
-            cells += _exits(report)
         words = [] if report.kept else ["not better: left as it was"]
         if not report.feasible:
             words.append("over budget")
-        table.add_row(*cells, ", ".join(words))
+        table.add_row(report.id, *cells, ", ".join(words))
     console.print(table)
+    if with_exits:
+        columns = ["exits", "weights", "MACs", "params", "latency"]
+        exits = Table(_name(), *columns, box=None, header_style="bold")
+        for report in reports:
+            exits.add_row(report.id, *_exits(report))
+        console.print(exits)
+
+
+def _name() -> Column:
+    """Names are for copying: they come whole."""
+    return Column("network", no_wrap=True)
 
 
 def _exits(report: FinetuneReport) -> list[str]:
