@@ -74,7 +74,7 @@ def main() -> None:
     settings = SearchSettings(preset=arguments.preset, **given)
     source = find_supernet(arguments.supernet)
     info = supernet_info(source)
-    space = info.space.restrict(widths=(info.width,))
+    space = info.space.restrict(widths=info.widths)
     data = load_data(arguments.data, base_resolution=max(space.resolutions))
     table = None if arguments.table is None else load_table(arguments.table)
     objectives = Objectives(
@@ -88,7 +88,7 @@ def main() -> None:
     nat2.best_surrogate = watch.timed("fit surrogates", nat2.best_surrogate)
     nat2.evolve = watch.timed("evolve on the surrogate", nat2.evolve)
     with tempfile.TemporaryDirectory() as folder:
-        weights = SearchWeights(Path(folder), source, space, data, settings)
+        weights = SearchWeights(Path(folder), [source], space, data, settings)
         weights.prepare = watch.timed(WORK[1], weights.prepare)  # type: ignore[method-assign]
         weights.adapt = watch.timed(WORK[1], weights.adapt)  # type: ignore[method-assign]
         search = nat2.Nat2Search(objectives, weights, data, settings, Path(folder))

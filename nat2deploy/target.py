@@ -14,10 +14,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
 from nat2deploy.machine import lasting_facts, machine_facts
+from nat2deploy.precision import Precision
 from nat2deploy.shipped import find_file
 
 Backend = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 DeviceKind = Literal["cpu", "cuda"]
 
 PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {

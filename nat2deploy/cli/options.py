@@ -41,23 +41,27 @@ Data = Annotated[str, DATA]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Network = Annotated[str, typer.Option("--network", help="A network's id in the front, or best.")]
 
+Files = str | tuple[str, ...]
 Tables = Annotated[
     list[str] | None,
     typer.Option(
         "--table",
         metavar="[NAME=]FILE",
-        help="A latency table; for several targets repeated, each with its name: --table pi5=a.json.",
+        help="A latency table; for several targets repeated, each with its name: --table pi5=a.json; for "
+        "several precisions of one target, to choose from, with the same name or none.",
     ),
 ]
 
 
-def tables(given: list[str] | None) -> tuple[str | None, dict[str, str]]:
-    """Read ``a.json``, or several ``pi5=a.json``: the one without a name, and those by name.
+def tables(given: list[str] | None) -> tuple[Files | None, dict[str, Files]]:
+    """Read ``a.json``, or several ``pi5=a.json``: those without a name, and those by name.
+
+    Several of one name, or without any, are of one target's precisions.
 
     Raises:
-        typer.BadParameter: several without a name, or two of one name.
+        typer.BadParameter: some with a name and some without.
     """
-    named: dict[str, str] = {}
+    named: dict[str, list[str]] = {}
     unnamed: list[str] = []
     for word in given or ():
         name, equals, path = word.partition("=")
@@ -67,15 +71,17 @@ def tables(given: list[str] | None) -> tuple[str | None, dict[str, str]]:
             raise typer.BadParameter(
                 f"--table {word}: write NAME=FILE, with a name of letters, digits, - and _"
             )
-        elif name in named:
-            raise typer.BadParameter(f"--table: two tables are called '{name}'; give each target one name")
         else:
-            named[name] = path
-    if len(unnamed) > 1 or (unnamed and named):
+            named.setdefault(name, []).append(path)
+    if unnamed and named:
         raise typer.BadParameter(
             f"--table {unnamed[0]}: several tables need a name each, such as --table pi5={unnamed[0]}"
         )
-    return (unnamed[0] if unnamed else None), named
+    return (_files(unnamed) if unnamed else None), {name: _files(paths) for name, paths in named.items()}
+
+
+def _files(paths: list[str]) -> Files:
+    return paths[0] if len(paths) == 1 else tuple(paths)
 
 
 def ssh_settings(device: str, python: str, options: list[str] | None) -> SshSettings | None:

@@ -78,7 +78,8 @@ def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None
         print_json(info.model_dump(mode="json"))
         return
     console.print(f"super-network {path}")
-    console.print(f"space    {info.space.name}, width {info.width:g}, resolutions {info.space.resolutions}")
+    widths = " and ".join(f"{width:g}" for width in info.widths)
+    console.print(f"space    {info.space.name}, width {widths}, resolutions {info.space.resolutions}")
     console.print(f"data     {info.data or 'unknown'}, {info.classes} classes, version {info.version}")
     console.print(f"phases   {', '.join(info.phases) or 'none'}")
 
@@ -123,15 +124,21 @@ def _front_table(front: Front) -> Table:
     measured = [name for name in targets if any(_measured(n, name) for n in front.networks)]
     shown = ("latency_ms", "macs", "params", "top1")
     others = [metric for metric in front.objectives if metric.partition("@")[0] not in shown]
-    columns = ["network", "top-1"]
+    chosen = any(network.precision for network in front.networks)
+    columns = ["network", *(["precision"] if chosen else []), "top-1"]
     for name in targets:
         columns += [f"{name} predicted".strip(), *(["measured"] if name in measured or not name else [])]
     columns += [*map(budget_word, others), "MACs", "params"]
+    several_widths = len({network.architecture.get("w") for network in front.networks}) > 1
     budgets = ", ".join(front.budgets) or "none"
     table = Table(title=f"front on {front.data} (budgets: {budgets})", box=None, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if column in ("network", "precision") else "right", no_wrap=True
+        )
     table.add_column("px", justify="right")
+    if several_widths:
+        table.add_column("width", justify="right")
     table.add_column("")
     for network in front.networks:
         cells = []
@@ -146,10 +153,12 @@ def _front_table(front: Front) -> Table:
         mark = "best" if best else "knee" if network.high_tradeoff else ""
         table.add_row(
             network.id,
+            *([network.precision or ""] if chosen else []),
             percent(network.top1),
             *cells,
             *(format_cost(metric, network.costs[metric]) for metric in (*others, "macs", "params")),
             str(network.architecture["r"]),
+            *([f"{network.architecture['w']:g}"] if several_widths else []),
             mark if network.feasible else "over budget when measured",
         )
     return table

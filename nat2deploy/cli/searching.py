@@ -152,7 +152,10 @@ def supernet_evaluate(
 def search(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")],
-    supernet: Annotated[str | None, typer.Option("--supernet", help=_SUPERNET)] = None,
+    supernet: Annotated[
+        list[str] | None,
+        typer.Option("--supernet", help=f"{_SUPERNET} Given once a width, they are searched side by side."),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -207,10 +210,10 @@ def search(
     from nat2deploy.run.search import search as run_search
     from nat2deploy.search.settings import SearchSettings
 
-    if supernet is None:
+    if not supernet:
         if start is None:
             raise typer.BadParameter("give --supernet, or --from with an earlier run")
-        supernet = str(RunDirectory(start).supernet_path)
+        supernet = [str(RunDirectory(start).supernet_path)]
     chosen: dict[str, object] = {} if settings is None else read_toml(settings, "search settings")
     given = {
         "preset": preset,
@@ -225,7 +228,7 @@ def search(
     unnamed, named = tables(table)
     fields = {
         "space": SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
-        "supernet": supernet,
+        "supernet": supernet[0] if len(supernet) == 1 else tuple(supernet),
         "start": None if start is None else str(start),
         "data": data,
         "table": unnamed,

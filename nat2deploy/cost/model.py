@@ -118,8 +118,14 @@ class CostModel:
         """Return the costs of one architecture.
 
         Raises:
-            UserError: the table does not hold its resolution, width or one of its blocks.
+            UserError: the table does not hold its resolution, width or one of its blocks, or it is of another
+                precision.
         """
+        if architecture.precision not in (None, self.target.precision):
+            raise UserError(
+                f"the architecture is of {architecture.precision}, the costs are those of "
+                f"{self.target.precision}; give a latency table of its precision"
+            )
         plan = plan_network(self.space, architecture, self.classes)
         signatures = plan.signatures
         latency_ms = None

@@ -83,7 +83,3 @@ class TargetCosts:
             raise UserError(f"no cost metric '{metric}' here; use one of {', '.join(self.metrics)}")
         base, _, name = metric.partition("@")
         return self._models[name or self.targets[0]].cheapest(base)
-
-
-CostSource = CostModel | TargetCosts
-"""What a search asks for costs."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from nat2deploy.deploy.manifest import Parity
 from nat2deploy.engines.base import Engine
 from nat2deploy.errors import UserError
-from nat2deploy.target import Precision
+from nat2deploy.precision import Precision
 
 # By precision: the largest difference as a share of the largest logit, and the least share of images with the
 # same first class. Rounding to 8 bits moves logits by some per cent, a wrong calibration by far more.

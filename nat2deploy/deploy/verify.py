@@ -15,7 +15,8 @@ from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.registry import load_engine
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
-from nat2deploy.target import Precision, fingerprint
+from nat2deploy.precision import Precision
+from nat2deploy.target import fingerprint
 
 LATENCIES = ("latency_ms", "latency_p95_ms", "latency_p99_ms")
 

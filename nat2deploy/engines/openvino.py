@@ -16,7 +16,8 @@ from nat2deploy.engines.cores import allowed_cores
 from nat2deploy.engines.ends import BYTE_TYPES, WHOLE_TYPES, Ends, check_ends
 from nat2deploy.engines.onnx_engine import OnnxEngine
 from nat2deploy.errors import UserError
-from nat2deploy.target import Precision, Target
+from nat2deploy.precision import Precision
+from nat2deploy.target import Target
 
 _DEVICE = "CPU"
 # Without a hint, float operators run in bfloat16 wherever the CPU can, those in int8 networks too.

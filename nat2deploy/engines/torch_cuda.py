@@ -14,7 +14,8 @@ from torch import nn
 from nat2deploy.engines.base import Array, Engine, check_shape
 from nat2deploy.engines.cuda import device_of, gpu_errors, replayed
 from nat2deploy.errors import UserError
-from nat2deploy.target import Precision, Target
+from nat2deploy.precision import Precision
+from nat2deploy.target import Target
 
 _TYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,

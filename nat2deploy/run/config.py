@@ -17,15 +17,29 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-def _names(tables: dict[str, str]) -> dict[str, str]:
+Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""One latency table, or one of each precision that a search chooses from."""
+
+
+def _names(tables: dict[str, Files]) -> dict[str, Files]:
     for name in tables:
         if not is_target_name(name):
             raise ValueError(f"a target cannot be called '{name[:60]}'; use letters, digits, - and _")
     return tables
 
 
-Tables = Annotated[dict[str, str], AfterValidator(_names)]
+Tables = Annotated[dict[str, Files], AfterValidator(_names)]
 """Files of latency tables, by their target's name."""
+
+
+SuperNetworkFiles = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""A super-network's file or a shipped one's name, or those of several widths, which are used side by side."""
+Width = Annotated[float, Field(gt=0)]
+
+
+def as_tuple(files: SuperNetworkFiles) -> tuple[str, ...]:
+    """The names of one or several super-networks."""
+    return (files,) if isinstance(files, str) else files
 
 
 class _Config(BaseModel):
@@ -54,7 +68,8 @@ class ProfileConfig(_Config):
     table: str | None = None
     """A table made before; nothing is measured then."""
     tables: Tables = {}
-    """Tables made before, of several targets by name, instead; the bundle is for ``[export] target``."""
+    """Tables made before, of several targets by name or of several precisions of one, instead; the bundle is
+    for ``[export] target``."""
     precision: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     """Wanted relative half width of each entry's confidence interval."""
     time_limit_s: Seconds = 300.0
@@ -73,8 +88,8 @@ class ProfileConfig(_Config):
 class TrainConfig(_Config):
     """How to train the super-network by progressive shrinking."""
 
-    supernet: str | None = None
-    """A super-network made before, a file or a shipped one's name; nothing is trained then."""
+    supernet: SuperNetworkFiles | None = None
+    """A super-network made before, or one a width; nothing is trained then."""
     start: str | None = None
     """A super-network whose weights training starts from, a file or a shipped one's name."""
     schedule: Literal["scaled", "eps-paper"] = "scaled"
@@ -83,8 +98,9 @@ class TrainConfig(_Config):
     """In all phases together."""
     learning_rate: Rate = 0.1
     batch_size: Positive = 128
-    width: Annotated[float, Field(gt=0)] | None = None
-    """Width multiplier; the space's first when not given."""
+    width: Width | Annotated[tuple[Width, ...], Field(min_length=1)] | None = None
+    """Width multiplier; the space's first when not given. A pipeline trains a super-network for each of
+    several, and searches them side by side."""
     teacher: Literal["first", "extracted"] = "first"
     """The full network as the first phase left it, or extracted anew at each phase's beginning (OFAv2)."""
     sandwich: bool = False
@@ -100,17 +116,25 @@ class TrainConfig(_Config):
     curve: str | None = None
     """A folder for the learning curve: JSON lines, TensorBoard's format, and a picture."""
 
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The widths to train; empty: the space's first."""
+        if self.width is None:
+            return ()
+        return tuple(sorted(set(self.width))) if isinstance(self.width, tuple) else (self.width,)
+
 
 class SearchConfig(_Config):
     """Everything of one search; stored whole in its run."""
 
     space: SearchedSpace = SearchedSpace()
-    supernet: str
-    """A file, or a shipped one's name."""
+    supernet: SuperNetworkFiles
+    """A file or a shipped one's name, or one a width, which are searched side by side."""
     start: str | None = None
     """An earlier run of the space, whose archive's best make the first one."""
     data: str
-    table: str | None = None
+    table: Files | None = None
+    """Of several precisions, the search chooses for each network."""
     tables: Tables = {}
     """Tables of several targets by name, instead; their metrics then bear it, such as ``latency@pi5``."""
     budgets: tuple[str, ...] = ()
@@ -118,6 +142,11 @@ class SearchConfig(_Config):
     measure: bool = True
     """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
+
+    @property
+    def supernets(self) -> tuple[str, ...]:
+        """The super-networks, whether one or several."""
+        return as_tuple(self.supernet)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

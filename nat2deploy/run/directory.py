@@ -30,7 +30,7 @@ class RunDirectory:
 
     @property
     def supernet_path(self) -> Path:
-        """The super-network as the last finished adaptation left it."""
+        """The super-network, or those of all widths, as the last finished adaptation left them."""
         return self.path / "supernet.safetensors"
 
     @property

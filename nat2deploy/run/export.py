@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from nat2deploy.cost.model import CostModel
-from nat2deploy.cost.table import load_table
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.data.sets import ImageData
 from nat2deploy.deploy.export import compile_engine, export_bundle
@@ -17,19 +16,22 @@ from nat2deploy.deploy.parity import run_all
 from nat2deploy.engines.base import Engine
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import ExportConfig, SearchConfig
+from nat2deploy.run.config import ExportConfig, Files, SearchConfig
+from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.networks import open_network
 from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
 from nat2deploy.target import PRECISIONS, Target, fingerprint
 from nat2deploy.training.evaluation import judge
+from nat2deploy.training.simulated_precision import CALIBRATION_IMAGES
 
-_CALIBRATION_IMAGES = 256
 _TEST_BATCH = 250
 
 
 def export(run_path: Path, config: ExportConfig, out: Path, report: Report = silent) -> Manifest:
     """Export a network of a run to ``out`` (a folder, or a .zip), with parity and latency evidence.
+
+    Where the search chose precisions, the network is exported in its own.
 
     For an int8 target activations are calibrated on images of the training split, and the test accuracy is
     that of the int8 engine. Latency is measured here only when the latency table is of this machine.
@@ -42,17 +44,19 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     report("export", 0, 3, "open the network")
     chosen, data = open_network(run_path, config.network)
     architecture = chosen.info.choice
-    name, path = table_for(search, config.target)
-    table = None if path is None else load_table(Path(path))
+    name, files = table_for(search, config.target)
+    held = load_tables(files, {})
+    table = table_of(held[""], architecture.precision) if held else None
     target = bundle_target(config, None if table is None else table.target)
     # A table of another engine predicts nothing about this one.
     predicting = None if table is None or table.target != target else table
-    costs = CostModel(chosen.info.space, data.classes, predicting).costs(architecture)
+    plain = replace(architecture, precision=None)
+    costs = CostModel(chosen.info.space, data.classes, predicting).costs(plain)
     report("export", 1, 3, "test accuracy")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     calibration = None
     if target.precision == "int8":
-        calibration = data.train.subset(_CALIBRATION_IMAGES, search.settings.seed).images
+        calibration = data.train.subset(CALIBRATION_IMAGES, search.settings.seed).images
         top1 = _top1(compile_engine(chosen.network, target, preprocessing, calibration), data, preprocessing)
     else:
         top1 = judge(chosen.network, data, data.test, architecture.resolution).top1
@@ -79,8 +83,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     return manifest
 
 
-def table_for(search: SearchConfig, target: str | None) -> tuple[str, str | None]:
-    """Return the name (empty without) and the table's file of the target that a run's bundle is for.
+def table_for(search: SearchConfig, target: str | None) -> tuple[str, Files | None]:
+    """Return the name (empty without) and the table's files of the target that a run's bundle is for.
 
     Raises:
         UserError: a target that the run has not, or none said where it has several.

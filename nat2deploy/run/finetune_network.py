@@ -11,7 +11,7 @@ from nat2deploy.data.sets import ImageData
 from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report
 from nat2deploy.run.config import SearchConfig
-from nat2deploy.run.cost_source import load_tables
+from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.exit_costs import ExitCosts, measure_states
 from nat2deploy.run.exit_pruning import Pruning
@@ -24,7 +24,7 @@ from nat2deploy.search.budget import budgets_on, feasible, parse_budgets
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.saved_network import save_network
-from nat2deploy.training.aep import ExitWeights, exit_weights_by
+from nat2deploy.training.aep import JointWeights, exit_weights_by
 from nat2deploy.training.exits import (
     Exits,
     network_with_exits,
@@ -56,9 +56,10 @@ class NetworkTuning:
         self.config = config.of(chosen.id)
         self.folder = run.network(chosen.id)
         self.info: SuperNetworkInfo = supernet_info(run.supernet_path)
-        self.tables = load_tables(search.table, search.tables)
         self.budgets = budgets_on(parse_budgets(list(search.budgets)), tuple(search.tables))
         self.given = parse_architecture(self.info.space, chosen.architecture)
+        held = load_tables(search.table, search.tables)
+        self.tables = {name: table_of(tables, self.given.precision) for name, tables in held.items()}
         aep = self.config.method == "aep"
         self.space = space_with_exits(self.info.space) if aep else self.info.space
         self.architecture = with_earlier_exits(self.given) if aep else self.given
@@ -106,13 +107,16 @@ class NetworkTuning:
         """
         supernet, _ = load_supernet(self.run.supernet_path)
         data = data_of(self.run, self.search)
-        evaluator = evaluator_of(self.search, data)
+        evaluator = evaluator_of(self.search, data, self.given)
         network = evaluator.network(supernet, self.given)
         start = network
         if self.config.method == "aep":
             start = network_with_exits(supernet, self.given, self.config.seed)
             evaluator.recalibrate(start, self.given.resolution)
-        teacher = CalibratedTeacher(supernet, data, self.config.seed) if self.config.distil else None
+        teacher = None
+        if self.config.distil:
+            order = self.search.settings.exit_weights
+            teacher = CalibratedTeacher(supernet, data, self.config.seed, order).to(device)
         pruning = Pruning(self._costs(), self.budgets, self.prune_by, self.config.prune_tolerance)
         result = train_further(
             network.to(device),
@@ -124,7 +128,8 @@ class NetworkTuning:
             choose=pruning.choose,
             recalibrate=evaluator.recalibrate,
             folder=self.folder,
-            teacher=None if teacher is None else teacher.to(device),
+            forms=lambda module: evaluator.in_precision(module, self.given),
+            teacher=teacher,
             tag=f"finetune {self.info.version} {self.config.model_dump_json()}",
             progress=lambda phase, done, total, loss: report(
                 f"fine-tune {self.given.id}{'' if self.config.phases == 1 else f', phase {phase}'}",
@@ -188,7 +193,7 @@ class NetworkTuning:
         )
 
     @property
-    def _weights(self) -> ExitWeights:
+    def _weights(self) -> JointWeights:
         count = len(self.architecture.exits)
         if self.config.method == "aep":
             return exit_weights_by(self.config.exit_weights, count)

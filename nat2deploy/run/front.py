@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.precision import Precision
 
 
 class _Model(BaseModel):
@@ -43,6 +44,12 @@ class FrontNetwork(_Model):
     """Of a search for several targets, by the target's name."""
     feasible: bool
     high_tradeoff: bool = False
+
+    @property
+    def precision(self) -> Precision | None:
+        """The number format that was chosen for it, where there was a choice."""
+        precision: Precision | None = self.architecture.get("precision")
+        return precision
 
 
 class Front(_Model):

@@ -14,9 +14,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.progress import Report
+from nat2deploy.run.cost_source import TargetTables, table_of
 from nat2deploy.run.front import Measured
 from nat2deploy.search.archive import Evaluation
-from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.target import Target, fingerprint
 
 Found = dict[str, dict[str, Measured]]
@@ -25,17 +26,17 @@ Found = dict[str, dict[str, Measured]]
 
 def measure_front(
     networks: Sequence[Evaluation],
-    tables: Mapping[str, LatencyTable],
-    supernet: SuperNetwork,
+    tables: TargetTables,
+    supernet: AnySuperNetwork,
     seed: int,
     report: Report,
 ) -> tuple[Found, str]:
     """Measure a front on each table's target that is this machine, and say of which ones it is not."""
     found: Found = {}
     others = []
-    for name, table in tables.items():
-        if is_here(table):
-            found[name] = _measure(networks, table.target, supernet, seed, report, name)
+    for name, held in tables.items():
+        if is_here(held[0]):  # its other precisions are of the same machine
+            found[name] = _measure(networks, held, supernet, seed, report, name)
         else:
             others.append(name)
     if not others:
@@ -65,31 +66,34 @@ def measured_values(name: str, seen: Measured) -> dict[str, float]:
 
 def _measure(
     networks: Sequence[Evaluation],
-    target: Target,
-    supernet: SuperNetwork,
+    tables: Sequence[LatencyTable],
+    supernet: AnySuperNetwork,
     seed: int,
     report: Report,
     name: str,
 ) -> dict[str, Measured]:
-    """Compile the front's networks and measure them interleaved on a target."""
-    modules = {
-        e.architecture.id: (supernet.extract(e.architecture), e.architecture.resolution) for e in networks
-    }
-    return measure_modules(modules, target, seed, report, "the front", f" on {name}" if name else "")
+    """Measure the front's networks, each in its precision."""
+    modules = {}
+    for architecture in (evaluation.architecture for evaluation in networks):
+        target = table_of(tables, architecture.precision).target
+        modules[architecture.id] = (supernet.extract(architecture), architecture.resolution, target)
+    return measure_modules(modules, seed, report, "the front", f" on {name}" if name else "")
 
 
 def measure_modules(
-    modules: Mapping[str, tuple[nn.Module, int]],
-    target: Target,
+    modules: Mapping[str, tuple[nn.Module, int, Target]],
     seed: int,
     report: Report,
     what: str,
     where: str = "",
 ) -> dict[str, Measured]:
-    """Compile plain networks, each with its pixels a side, and measure them interleaved on a target."""
-    with pinned_threads(target):
+    """Compile plain networks, each with its pixels a side and its target, and measure them interleaved.
+
+    The targets differ in their precision alone.
+    """
+    with pinned_threads(next(iter(modules.values()))[2]):
         engines = {}
-        for index, (identity, (module, resolution)) in enumerate(modules.items()):
+        for index, (identity, (module, resolution, target)) in enumerate(modules.items()):
             shape = (target.batch, 3, resolution, resolution)
             engines[identity] = compile_model(
                 module, target, shape, calibration=random_calibration(target, shape, seed)

@@ -31,10 +31,11 @@ def model_card(name: str, info: SuperNetworkInfo, found: Sequence[EvaluatedNetwo
     drawn = [network for network in found if network.role == "random"]
     top1 = np.array([network.top1 for network in drawn])
     resolutions = ", ".join(map(str, space.resolutions))
+    widths = " and ".join(f"{width:g}" for width in info.widths)
     lines = [
         f"# {name}",
         "",
-        f"A super-network of the space `{space.name}` at {resolutions} pixels and width {info.width:g}, for "
+        f"A super-network of the space `{space.name}` at {resolutions} pixels and width {widths}, for "
         f"image classification: a source of sub-networks for `nat2deploy search`, on its own data set or, "
         f"by transfer, on another.",
         "",

@@ -9,6 +9,7 @@ from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
 from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_report import FinetuneReport, read_report
 from nat2deploy.run.front import FrontNetwork, load_front
@@ -48,7 +49,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
         return RunNetwork(chosen, network, info, folder, report), data
     supernet, held = load_supernet(run.supernet_path)
     architecture = parse_architecture(held.space, chosen.architecture)
-    network = evaluator_of(search, data).network(supernet, architecture)
+    network = evaluator_of(search, data, architecture).network(supernet, architecture)
     info = describe(held.space, architecture, data)
     return RunNetwork(chosen, network, info, folder, None), data
 
@@ -86,12 +87,14 @@ def data_of(run: RunDirectory, search: SearchConfig) -> ImageData:
     return load_data(search.data, base_resolution=max(held.space.resolutions))
 
 
-def evaluator_of(search: SearchConfig, data: ImageData) -> SubNetworkEvaluator:
-    """What judged the run's sub-networks."""
+def evaluator_of(search: SearchConfig, data: ImageData, architecture: Architecture) -> SubNetworkEvaluator:
+    """What judged a sub-network of the run."""
     settings = search.settings
+    tables = load_tables(search.table, search.tables) if architecture.precision == "int8" else {}
     return SubNetworkEvaluator(
         data,
         seed=settings.seed,
         recalibration_images=settings.recalibration_images,
         validation_images=settings.validation_images,
+        symmetric_int8=symmetric_int8(tables),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -15,8 +15,16 @@ from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import PipelineConfig, SearchConfig, SearchedSpace, load_pipeline
-from nat2deploy.run.cost_source import check_tables, load_tables
+from nat2deploy.run.config import (
+    PipelineConfig,
+    SearchConfig,
+    SearchedSpace,
+    SuperNetworkFiles,
+    TrainConfig,
+    as_tuple,
+    load_pipeline,
+)
+from nat2deploy.run.cost_source import check_tables, load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import bundle_target, export
 from nat2deploy.run.finetune import finetune
@@ -24,7 +32,7 @@ from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front
 from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
-from nat2deploy.run.search_inputs import supernet_and_space
+from nat2deploy.run.search_inputs import searched_space
 from nat2deploy.run.train import train
 from nat2deploy.search.budget import budgets_on, parse_budgets
 from nat2deploy.space.search_space import load_space
@@ -65,7 +73,8 @@ def quickstart_config() -> PipelineConfig:
 def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> Outcome:
     """Do every stage in the folder ``out``; stages that are done are not done again.
 
-    The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors``, the run in ``search/``,
+    The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors`` (of several widths one each,
+    such as ``supernet-w1.2.safetensors``), the run in ``search/``,
     the bundle in ``bundle/`` and each stage's seconds in ``timings.json``.
     A killed pipeline goes on where it was.
 
@@ -74,21 +83,20 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     """
     budgets_on(parse_budgets(list(config.budgets)), tuple(config.profile.tables))
     bundle_target(config.export, config.target)  # now, not after searching
-    if config.train.supernet is not None:
-        supernet_and_space(config.train.supernet, _searched(config))  # now, not after profiling
+    if config.train.supernet is None:
+        load_space(config.space.name).restrict(widths=config.train.widths or None)
+    else:
+        searched_space(as_tuple(config.train.supernet), _searched(config))  # now, not after profiling
     run = RunDirectory(out)
     run.begin(config)
     with run.locked():
         table_path = out / "table.json"
-        supernet = config.train.supernet or str(out / "supernet.safetensors")
         with _timed(out, "profile"):
-            table = _table(config, table_path, report)
-        bundle_target(config.export, table.target)  # that of a table by name may be another than [target]
+            tables = _tables(config, table_path, report)
+        for table in tables:  # that of a table by name may be another than [target]
+            bundle_target(config.export, table.target)
         with _timed(out, "train"):
-            if config.train.supernet is None:
-                train(
-                    config.space, config.data, config.train, Path(supernet), seed=config.seed, report=report
-                )
+            supernet = config.train.supernet or _train(config, out, report)
         with _timed(out, "search"):
             front = search(_search_config(config, supernet, table_path), out / "search", report)
         if front.best is None:
@@ -104,21 +112,39 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
             report("verify", 0, 1)
             verification = verify_bundle(bundle, seed=config.seed)
             report("verify", 1, 1)
+        table = table_of(tables, manifest.architecture.get("precision"))
         return Outcome(out, table, front, finetuned, manifest, verification, bundle)
 
 
-def _table(config: PipelineConfig, path: Path, report: Report) -> LatencyTable:
-    """The latency table that the bundle is for: made here, or read."""
+def _tables(config: PipelineConfig, path: Path, report: Report) -> Sequence[LatencyTable]:
+    """The latency table that the bundle is for, one of each precision to choose from: made here, or read."""
     tables = config.profile.tables
     if tables:
         held = load_tables(None, tables)
         space = load_space(config.space.name).restrict(resolutions=config.space.resolutions)
         check_tables(held, space, allow_uncertified=config.allow_uncertified)
         return held[config.export.target or next(iter(tables))]
-    return profile_once(config.space, config.target, config.profile, path, seed=config.seed, report=report)
+    made = profile_once(config.space, config.target, config.profile, path, seed=config.seed, report=report)
+    return [made]
 
 
-def _search_config(config: PipelineConfig, supernet: str, table: Path) -> SearchConfig:
+def _train(config: PipelineConfig, out: Path, report: Report) -> SuperNetworkFiles:
+    """Train a super-network, or one for each of several widths; returns their files."""
+
+    def one(path: Path, settings: TrainConfig) -> str:
+        train(config.space, config.data, settings, path, seed=config.seed, report=report)
+        return str(path)
+
+    widths = config.train.widths
+    if len(widths) <= 1:
+        return one(out / "supernet.safetensors", config.train)
+    return tuple(
+        one(out / f"supernet-w{width:g}.safetensors", config.train.model_copy(update={"width": width}))
+        for width in widths
+    )
+
+
+def _search_config(config: PipelineConfig, supernet: SuperNetworkFiles, table: Path) -> SearchConfig:
     single = None if config.profile.tables else config.profile.table or str(table)
     return SearchConfig(
         space=_searched(config),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.cost_source import symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import Front, FrontNetwork, save_front
 from nat2deploy.run.measure_front import Found, measure_front, measured_values
@@ -42,7 +43,11 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     run.begin(config)
     with run.locked():
         weights = SearchWeights(
-            out, find_supernet(config.supernet), inputs.space, inputs.data, config.settings
+            out,
+            [find_supernet(name) for name in config.supernets],
+            inputs.space,
+            inputs.data,
+            config.settings,
         )
         loop = Nat2Search(
             inputs.objectives,
@@ -52,6 +57,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             out,
             _Teller(report, inputs, config.settings),
             warm_start(config, inputs, out),
+            symmetric_int8(inputs.tables),
         )
         try:
             loop.run()

@@ -15,6 +15,7 @@ from nat2deploy.run.config import SpaceConfig, TrainConfig
 from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork, networks_of
 from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.curve import LearningCurve
 from nat2deploy.training.distributed import World, world
@@ -57,7 +58,7 @@ def _train(
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: a super-network is a .safetensors file; add that ending")
     space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
-    width = space.widths[0] if config.width is None else config.width
+    width = _width(config, space)
     data = load_data(data_spec, base_resolution=max(space.resolutions))
     phases = make_schedule(config.schedule, space, epochs=config.epochs, learning_rate=config.learning_rate)
     supernet, before, origin = _start(config, space, width, data, seed)
@@ -110,6 +111,16 @@ def _train(
     return trained
 
 
+def _width(config: TrainConfig, space: SearchSpace) -> float:
+    widths = config.widths or space.widths[:1]
+    if len(widths) > 1:
+        raise UserError(
+            f"[train] width: {len(widths)} widths are given, and a training is of one; give one, or let "
+            "`nat2deploy run` train each"
+        )
+    return widths[0]
+
+
 def _start(
     config: TrainConfig, space: SearchSpace, width: float, data: ImageData, seed: int
 ) -> tuple[SuperNetwork, tuple[str, ...], str]:
@@ -119,15 +130,17 @@ def _start(
             torch.manual_seed(seed)
             return SuperNetwork(space, width, data.classes), (), ""
     path = find_supernet(config.start)
-    supernet, info = load_supernet(path)
-    if (info.space.fingerprint, info.width) != (space.fingerprint, width):
+    held, info = load_supernet(path)
+    if info.space.fingerprint != space.fingerprint or width not in info.widths:
         raise UserError(
-            f"super-network {config.start} is of space '{info.space.name}' at width {info.width:g}, not "
+            f"super-network {config.start} is of space '{info.space.name}' at width "
+            f"{' and '.join(f'{w:g}' for w in info.widths)}, not "
             f"'{space.name}' at width {width:g}; start from one of the same"
         )
+    supernet = networks_of(held)[info.widths.index(width)]
     if supernet.classes != data.classes:
         supernet = supernet.with_classes(data.classes, seed)
-    supernet.space = space
+    supernet.space = space.restrict(widths=(width,))
     return supernet, info.phases, f" from {sha256(path)}"
 
 
@@ -135,7 +148,7 @@ def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int) -> Wat
     """Judge the super-network a few times in each phase."""
     curve = LearningCurve(folder, data, seed=seed)
 
-    def watch(supernet: SuperNetwork, phase: Phase, done: int, total: int) -> None:
+    def watch(supernet: AnySuperNetwork, phase: Phase, done: int, total: int) -> None:
         if done == total or done % max(1, total // _POINTS_A_PHASE) == 0:
             before = sum(earlier.epochs for earlier in phases[: phases.index(phase)])
             curve.record(supernet, phase.name, before + phase.epochs * done / total)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.search_inputs import SearchInputs
 from nat2deploy.search.archive import read_archive
@@ -59,14 +60,15 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
     earlier = open_earlier(start)
     info = supernet_info(run.supernet_path)
     if info.space.fingerprint != inputs.space.fingerprint:
+        names = " and ".join(config.supernets)
         raise UserError(
-            f"run {start} searched space '{info.space.name}', super-network {config.supernet} is of "
+            f"run {start} searched space '{info.space.name}', super-network {names} is of "
             f"'{inputs.space.name}'; start from a run of the same space"
         )
     settings, before = config.settings, earlier.settings
     # An accuracy holds where weights, data and the images that are looked at are the same.
     same = (
-        Path(config.supernet).resolve() == run.supernet_path.resolve()
+        [Path(name).resolve() for name in config.supernets] == [run.supernet_path.resolve()]
         and config.data == earlier.data
         and (info.data, info.labels) == (inputs.data.name, inputs.data.labels)
         and max(info.space.resolutions) == max(inputs.space.resolutions)
@@ -76,10 +78,13 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
         )
     )
     evaluations = read_archive(run.path / "archive.jsonl", info.space)
+    eight = any(e.architecture.precision == "int8" for e in evaluations)
+    if eight and "int8" in inputs.objectives.encoding.precisions:  # else none of its accuracies is taken over
+        same = same and _int8_forms(earlier) == symmetric_int8(inputs.tables)
     if not any(inputs.space.contains(e.architecture) for e in evaluations):
         raise UserError(
             f"run {start} holds no architecture of the searched part of space '{inputs.space.name}'; "
-            "search its resolutions and width, or leave out --from"
+            "search its resolutions and widths, or leave out --from"
         )
     always = always_drawn(inputs.objectives)
     return choose_start(
@@ -91,3 +96,11 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
         seed=settings.seed,
         directions=reference_directions(len(inputs.objectives), settings.population),
     )
+
+
+def _int8_forms(config: SearchConfig) -> tuple[bool, ...] | None:
+    """Which forms of int8 a run judged in; None where its tables are gone."""
+    try:
+        return symmetric_int8(load_tables(config.table, config.tables))
+    except UserError:
+        return None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nat2deploy.cost.metric_names import metric_on
-from nat2deploy.cost.targets import CostSource
+from nat2deploy.cost.precisions import CostSource
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import Budget, budgets_on, format_cost
 from nat2deploy.space.architecture import Architecture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nat2deploy.search.costs import Floats, Objectives
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.space.encoding import Genes, Repair
+from nat2deploy.space.encoding import Genes, IntegerEncoding, Repair
 from nat2deploy.space.sampling import uniform_depth_genes, uniform_genes
 
 
@@ -49,9 +50,14 @@ class Initialisation(ABC):
 
 def always_drawn(objectives: Objectives) -> list[Architecture]:
     """The smallest and the largest architecture (NAT), and the cheapest of each budgeted metric."""
-    space = objectives.encoding.space
     cheapest = [objectives.model.cheapest(budget.metric)[0] for budget in objectives.cost_budgets]
-    return list(dict.fromkeys([space.smallest(), space.largest(), *cheapest]))
+    return list(dict.fromkeys([*smallest_and_largest(objectives.encoding), *cheapest]))
+
+
+def smallest_and_largest(encoding: IntegerEncoding) -> list[Architecture]:
+    """The two architectures, each in every precision that there is to choose from."""
+    ends = [encoding.space.smallest(), encoding.space.largest()]
+    return [replace(end, precision=precision) for precision in encoding.precisions or (None,) for end in ends]
 
 
 class UniformGenes(Initialisation):

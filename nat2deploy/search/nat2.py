@@ -64,7 +64,7 @@ class Nat2Search:
 
     Everything but the evaluations follows from them and the seed, so a killed search goes on where it
     was and ends with the same archive as an undisturbed one. The first archive holds the architectures of
-    ``start``, which are judged unless their accuracy is known.
+    ``start``, which are judged unless their accuracy is known; for ``symmetric_int8`` see the evaluator.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Nat2Search:
         folder: Path,
         listener: Listener | None = None,
         start: WarmStart | None = None,
+        symmetric_int8: tuple[bool, ...] = (False,),
     ) -> None:
         self.objectives = objectives
         self.encoding = objectives.encoding
@@ -97,6 +98,7 @@ class Nat2Search:
             seed=settings.seed,
             recalibration_images=settings.recalibration_images,
             validation_images=settings.validation_images,
+            symmetric_int8=symmetric_int8,
         )
 
     def run(self) -> list[Evaluation]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from nat2deploy.errors import UserError
 from nat2deploy.search.archive import ArchiveFile, Evaluation
 from nat2deploy.search.costs import Objectives
+from nat2deploy.search.initialisation import smallest_and_largest
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.survival import Floats, reference_directions
 from nat2deploy.search.update import UPDATES, best
@@ -73,8 +74,7 @@ class Rounds:
     def _preprocessed(self) -> list[Evaluation]:
         """The best of the first draws by survival (NAT2), the smallest and the largest in any case."""
         drawn = self._with_role(0, "drawn")
-        space = self.objectives.encoding.space
-        always = {space.smallest(), space.largest()}
+        always = set(smallest_and_largest(self.objectives.encoding))
         extremes = [e for e in drawn if e.architecture in always]
         others = [e for e in drawn if e.architecture not in always]
         room = self.settings.archive_size - len(extremes)

@@ -105,8 +105,13 @@ class SearchSettings(BaseModel):
     """Of each gene among those: smoothed counts, or the best fitting continuous distribution of scipy."""
     tradeoff_points: Annotated[int, Field(ge=0)] = 4
     """How many networks of the front are marked for their high trade-off."""
+    warmup: Literal["uniform", "three-phase"] = "uniform"
+    """How: the full network and random ones a step; or each width's full network first, then random
+    sub-networks that follow the widest full one."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 3.0
-    """Training on a new data set before the first archive."""
+    """Training on a new data set before the first archive; of ``three-phase`` its last phase."""
+    warmup_full_epochs: Annotated[float, Field(gt=0)] | None = None
+    """Of ``three-phase``: those of each full network; as 100 to 150 of ``warmup_epochs`` when not given."""
     warmup_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
     adapt_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Adaptation a round; 0 leaves the weights as they are."""
@@ -117,7 +122,11 @@ class SearchSettings(BaseModel):
     adapt_subnets: Positive = 2
     """Sub-networks that share each step's images."""
     warmup_subnets: Positive | None = None
-    """Those of the warm-up, beside the full network; as many as in adaptation when not given."""
+    """Those of the warm-up, of ``uniform`` beside the full network; as in adaptation when not given."""
+    exit_weights: Literal["ascending", "descending"] = "ascending"
+    """Which of several exits count most in losses and the teacher's ensemble: the late or the early ones."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of warm-up and adaptation."""
     batch_size: Positive = 128
     recalibration_images: Positive = 2000
     validation_images: Positive | None = None

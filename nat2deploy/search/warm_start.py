@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from nat2deploy.files import parse, read_json, write_json
+from nat2deploy.precision import Precision
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.survival import Floats
@@ -26,6 +27,8 @@ class Known:
     top1: float
     loss: float
 
+
+_NO_VERSION = -1
 
 WarmStart = dict[Architecture, Known | None]
 """The architectures of the first archive; None: to be judged."""
@@ -48,14 +51,18 @@ def choose_start(
 
     Args:
         earlier: oldest first; those that are not in the new search's space are left out.
-        objectives: the new search's.
+        objectives: the new search's. Networks take the precision that they had, where it can be chosen; those
+            without count as fp32, as they were judged.
         count: the most to choose.
         version: of the weights that the new search begins with, None when no accuracy holds for it.
         without: architectures that are in the first archive anyway; their accuracies are kept, too.
         seed: drives ties of survival.
         directions: reference directions of survival.
     """
-    last = {e.architecture: e for e in earlier if objectives.encoding.space.contains(e.architecture)}
+    last = _last_of_each(
+        [e for e in earlier if objectives.encoding.space.contains(e.architecture)],
+        objectives.encoding.precisions,
+    )
     costs = objectives.costs_of(list(last))
     found = [
         replace(e, values={"top1": e.values["top1"], **values})
@@ -70,6 +77,27 @@ def choose_start(
     chosen = {e.architecture for e in best(inside, objectives, count, seed=seed, directions=directions)}
     known = {e.architecture: Known(e.values["top1"], e.loss) for e in found if e.version == version}
     return {a: known.get(a) for a in last if a in chosen or (a in without and a in known)}
+
+
+def _last_of_each(
+    evaluations: Sequence[Evaluation], precisions: tuple[Precision, ...]
+) -> dict[Architecture, Evaluation]:
+    """The last evaluation of each architecture as a search over ``precisions`` has it.
+
+    One that was judged in another precision is of no version: its accuracy does not hold.
+    """
+    judged, others = {}, {}
+    for evaluation in evaluations:
+        before = evaluation.architecture.precision or "fp32"
+        now: Precision | None = None
+        if precisions:
+            now = before if before in precisions else precisions[0]
+        architecture = replace(evaluation.architecture, precision=now)
+        if (now or "fp32") == before:
+            judged[architecture] = replace(evaluation, architecture=architecture)
+        else:
+            others[architecture] = replace(evaluation, architecture=architecture, version=_NO_VERSION)
+    return {**others, **judged}
 
 
 class _Network(BaseModel):

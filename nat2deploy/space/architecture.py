@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from nat2deploy.precision import Precision
+
 MAIN, POINTWISE, TRANSFORM = 1, 2, 4
 """The branches of a layer as bits: the inverted residual, and OFAv2's two static ones beside it."""
 
@@ -30,7 +32,8 @@ class Architecture:
     Canonical by construction, so that two encodings of the same network are equal: only stages and
     layers that run are held (a stage's depth is the length of its tuple), a layer without the inverted
     residual has kernel and expansion 0, and the last stage always ends in an exit. ``exits`` are the
-    stages, counted from 1, behind which a classifier stands; by default the last one alone.
+    stages, counted from 1, behind which a classifier stands; by default the last one alone. ``precision`` is
+    the number format that it runs in where that was chosen, too; None where the target alone says it.
 
     Raises:
         ValueError: exits that are not ascending or do not end with the last stage.
@@ -40,6 +43,7 @@ class Architecture:
     width: float
     stages: tuple[tuple[Layer, ...], ...]
     exits: tuple[int, ...] = ()
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         exits = self.exits or (len(self.stages),)
@@ -59,8 +63,8 @@ class Architecture:
     def to_json(self) -> dict[str, Any]:
         """The dictionary that Once-For-All and NAT publish: one ``ks`` and ``e`` a present layer.
 
-        ``b`` (branches) and ``exits`` stand beside them only where they say something: a layer with more
-        or less than the inverted residual, several exits.
+        ``b`` (branches), ``exits`` and ``precision`` stand beside them only where they say something: a layer
+        with more or less than the inverted residual, several exits, a precision that was chosen.
         """
         layers = [layer for stage in self.stages for layer in stage]
         value: dict[str, Any] = {
@@ -74,6 +78,8 @@ class Architecture:
             value["b"] = [layer.branches for layer in layers]
         if len(self.exits) > 1:
             value["exits"] = list(self.exits)
+        if self.precision is not None:
+            value["precision"] = self.precision
         return value
 
     @cached_property
@@ -83,10 +89,14 @@ class Architecture:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def __str__(self) -> str:
-        """Short and readable: resolution, width, kernel×expansion (and static branches) of each layer."""
+        """Short and readable: resolution, width, kernel×expansion (and static branches) of each layer.
+
+        Behind them several exits, and a precision that was chosen.
+        """
         stages = " ".join(".".join(map(_short, stage)) for stage in self.stages)
         exits = "" if len(self.exits) == 1 else f" exits {','.join(map(str, self.exits))}"
-        return f"r{self.resolution} w{self.width:g} {stages}{exits}"
+        precision = "" if self.precision is None else f" {self.precision}"
+        return f"r{self.resolution} w{self.width:g} {stages}{exits}{precision}"
 
 
 def _canonical(layer: Layer) -> Layer:

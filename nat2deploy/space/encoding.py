@@ -1,8 +1,9 @@
 """Genes: architectures as integer vectors, as NAT writes them (Lu et al., 2021, section 3.2).
 
-A vector is [resolution index, width index, exits, layers...], ``max_depth`` layers a stage; the gene of the
-exits is there only where the space has several states of them. A layer is 0 when absent, else 1 + kernel
-index + kernels × expansion index + kernels × expansions × branch index (NAT2).
+A vector is [resolution index, width index, exits, precision, layers...], ``max_depth`` layers a stage; the
+gene of the exits is there only where the space has several states of them, that of the precision only where
+there are several to choose from. A layer is 0 when absent, else 1 + kernel index + kernels × expansion index
++ kernels × expansions × branch index (NAT2).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.precision import Precision
 from nat2deploy.space.architecture import MAIN, Architecture, Layer
 from nat2deploy.space.search_space import SearchSpace
 
@@ -25,21 +27,28 @@ class IntegerEncoding:
 
     ``lower`` and ``upper`` (both inclusive, int64 [genes]) bound each gene. ``required`` (bool [genes])
     marks the layers that a stage must have wherever it runs; they can be 0 only behind the last exit.
+
+    With ``precisions`` an architecture chooses one of them, too; one alone is no choice.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, precisions: tuple[Precision, ...] = ()) -> None:
         self.space = space
+        self.precisions = precisions if len(precisions) > 1 else ()
         self.stages = len(space.stages)
         self.residuals = len(space.kernels) * len(space.expansions)
         self.states = 1 + self.residuals * len(space.branch_states)
         self.has_exit_gene = len(space.exit_states) > 1
-        self.first_layer = 3 if self.has_exit_gene else 2
+        self.precision_gene = 2 + self.has_exit_gene
+        """Its place, where there are ``precisions``."""
+        self.first_layer = self.precision_gene + bool(self.precisions)
         self._last_stage = np.array([exits[-1] for exits in space.exit_states])
         needed = np.tile(np.arange(space.max_depth) < space.depths[0], self.stages)
         always = np.repeat(np.arange(self.stages) < self._last_stage.min(), space.max_depth)
         head = [len(space.resolutions) - 1, len(space.widths) - 1]
         if self.has_exit_gene:
             head.append(len(space.exit_states) - 1)
+        if self.precisions:
+            head.append(len(self.precisions) - 1)
         nothing = np.zeros(self.first_layer, dtype=np.int64)
         self.required: NDArray[np.bool_] = np.concatenate([nothing > 0, needed])
         self.lower: Genes = np.concatenate([nothing, (needed & always).astype(np.int64)])
@@ -87,7 +96,7 @@ class IntegerEncoding:
         """Return the int64 vector [genes] of an architecture of the space.
 
         Raises:
-            ValueError: a choice that the space does not have.
+            ValueError: a choice that the space does not have, or a precision that is none of the encoding's.
         """
         space = self.space
         genes = np.zeros(len(self), dtype=np.int64)
@@ -96,6 +105,10 @@ class IntegerEncoding:
         exits = space.exit_states.index(architecture.exits)
         if self.has_exit_gene:
             genes[2] = exits
+        if self.precisions:
+            genes[self.precision_gene] = self.precisions.index(architecture.precision)
+        elif architecture.precision is not None:
+            raise ValueError(f"{architecture}: there is no precision to choose")
         for stage, layers in enumerate(architecture.stages):
             for position, layer in enumerate(layers):
                 genes[self.first_layer + stage * space.max_depth + position] = self.code(layer)
@@ -137,7 +150,10 @@ class IntegerEncoding:
             tuple(self.layer(int(code)) for code in codes if code)
             for codes in self.layers(genes)[: exits[-1]]
         )
-        return Architecture(space.resolutions[int(genes[0])], space.widths[int(genes[1])], stages, exits)
+        precision = self.precisions[int(genes[self.precision_gene])] if self.precisions else None
+        return Architecture(
+            space.resolutions[int(genes[0])], space.widths[int(genes[1])], stages, exits, precision
+        )
 
     def one_hot(self, genes: Genes) -> NDArray[np.float64]:
         """Return the float64 matrix [..., sum of choices] with one column a value of a gene."""

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from nat2deploy.errors import UserError
+from nat2deploy.precision import EVERY_PRECISION, Precision
 from nat2deploy.space.architecture import MAIN, Architecture, Layer
 from nat2deploy.space.search_space import SearchSpace
 
-_KEYS = {"ks", "e", "d", "r", "w", "b", "exits"}
+_KEYS = {"ks", "e", "d", "r", "w", "b", "exits", "precision"}
+_WORDS = "ks, e, d, r, w, b, exits and precision"
 
 
 def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Architecture:
@@ -20,6 +22,7 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
     space has one width; ``r`` may be a list of one. Of OFAv2: ``b`` holds branches as bits (1 inverted
     residual, 2 pointwise, 4 transform; 1 when left out; ``ks`` and ``e`` of layers without 1 are ignored),
     ``exits`` the stages with an exit, from 1; by default the last one of ``d``, which may stop early.
+    ``precision`` (fp32, fp16, bf16, int8) may stand beside them all.
 
     Raises:
         UserError: not JSON, a key missing or unknown, a wrong count, or a choice outside the space.
@@ -33,7 +36,7 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
         raise UserError('architecture must be a JSON object such as {"ks": .., "e": .., "d": .., "r": 224}')
     unknown = sorted(set(value) - _KEYS)
     if unknown:
-        raise UserError(f"architecture: unknown key '{unknown[0]}'; use ks, e, d, r, w, b and exits")
+        raise UserError(f"architecture: unknown key '{unknown[0]}'; use {_WORDS}")
     given, exits = _stages(space, value)
     for depth in given:
         _choice(space, "d", depth, space.depths)
@@ -46,7 +49,18 @@ def parse_architecture(space: SearchSpace, value: str | dict[str, Any]) -> Archi
         float(_single(space, value, "w", space.widths)),
         tuple(tuple(next(layers) for _ in range(depth)) for depth in depths),
         exits,
+        _precision(value),
     )
+
+
+def _precision(value: dict[str, Any]) -> Precision | None:
+    given = value.get("precision")
+    for precision in EVERY_PRECISION:
+        if given == precision:
+            return precision
+    if given is None:
+        return None
+    raise UserError(f"architecture: no precision {str(given)[:40]!r}; use {', '.join(EVERY_PRECISION)}")
 
 
 def _stages(space: SearchSpace, value: dict[str, Any]) -> tuple[list[float], tuple[int, ...]]:

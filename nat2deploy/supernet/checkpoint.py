@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import parse, write_atomic
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork, side_by_side
 
 _KEY = "nat2deploy"
 
@@ -27,6 +28,8 @@ class SuperNetworkInfo(BaseModel):
     schema_version: Literal[1] = 1
     space: SearchSpace
     width: float
+    more_widths: tuple[float, ...] = ()
+    """Widths of further super-networks in the file; all are in ascending order."""
     classes: int = Field(ge=1, le=100_000)
     version: int = 0
     """Counts adaptations; an accuracy is known only together with it."""
@@ -38,6 +41,19 @@ class SuperNetworkInfo(BaseModel):
     """Training phases behind the weights, oldest first."""
     recipe: str = ""
     """How they were trained, so that a resumed training knows its own file."""
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The widths of all super-networks in the file."""
+        return (self.width, *self.more_widths)
+
+    @model_serializer(mode="wrap")
+    def _as_before_where_there_is_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A file of a single super-network says what it always said."""
+        value: dict[str, Any] = write(self)
+        if not self.more_widths:
+            value.pop("more_widths", None)
+        return value
 
 
 def save_tensors(path: Path, state: dict[str, Tensor], metadata: str) -> None:
@@ -91,8 +107,8 @@ def load_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
         raise UserError(f"{where}: the weights do not fit the network it describes; make it again") from error
 
 
-def save_supernet(path: Path, supernet: SuperNetwork, info: SuperNetworkInfo) -> None:
-    """Write a super-network with its description, atomically."""
+def save_supernet(path: Path, supernet: AnySuperNetwork, info: SuperNetworkInfo) -> None:
+    """Write a super-network, or those of several widths, with the description, atomically."""
     save_tensors(path, supernet.state_dict(), info.model_dump_json())
 
 
@@ -105,15 +121,15 @@ def supernet_info(path: Path) -> SuperNetworkInfo:
     return _info(read_metadata(path, "super-network"), path)
 
 
-def load_supernet(path: Path) -> tuple[SuperNetwork, SuperNetworkInfo]:
-    """Read a super-network, in evaluation mode on the CPU.
+def load_supernet(path: Path) -> tuple[AnySuperNetwork, SuperNetworkInfo]:
+    """Read a super-network, or those of several widths, in evaluation mode on the CPU.
 
     Raises:
         UserError: missing, broken, or not a super-network of ours.
     """
     state, metadata = load_tensors(path, "super-network")
     info = _info(metadata, path)
-    supernet = SuperNetwork(info.space, info.width, info.classes)
+    supernet = side_by_side([SuperNetwork(info.space, width, info.classes) for width in info.widths])
     load_state(supernet, state, f"super-network {path}")
     return supernet.eval(), info
 

@@ -14,7 +14,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import read_text, write_atomic, write_text
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import random_architectures
-from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.training.evaluation import SubNetworkEvaluator
 
 
@@ -61,7 +61,7 @@ class LearningCurve:
         )
         self.points = _read(folder / "curve.jsonl")
 
-    def record(self, supernet: SuperNetwork, phase: str, epochs: float) -> CurvePoint:
+    def record(self, supernet: AnySuperNetwork, phase: str, epochs: float) -> CurvePoint:
         """Judge the super-network after ``epochs`` in all and write the files; its mode is left as it was."""
         space = supernet.space.restrict(resolutions=supernet.space.resolutions[-1:])
         chosen = random_architectures(

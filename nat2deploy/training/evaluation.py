@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.space.architecture import Architecture
-from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.training.recalibrate import recalibrate
+from nat2deploy.training.simulated_precision import CALIBRATION_IMAGES, simulate
+
+_CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ class SubNetworkEvaluator:
 
     BN is recalibrated on ``recalibration_images`` of the training split; ``validation_images`` (all
     when None) are drawn once, stratified. The same architecture and weights give the same accuracy.
+
+    An architecture with a precision is judged as it answers in that one, simulated. ``symmetric_int8`` says
+    which forms of int8 its targets take (see ``simulate``); of several, the least accurate counts.
     """
 
     def __init__(
@@ -86,15 +93,18 @@ class SubNetworkEvaluator:
         seed: int,
         recalibration_images: int = 2000,
         validation_images: int | None = None,
+        symmetric_int8: tuple[bool, ...] = (False,),
     ) -> None:
         self.data = data
+        self.seed = seed
+        self.symmetric_int8 = symmetric_int8
         self.validation = data.validation
         if validation_images is not None and validation_images < len(data.validation):
             self.validation = data.validation.subset(validation_images, seed)
         count = min(recalibration_images, len(data.train))
         self.recalibration = data.train.subset(count, seed) if count < len(data.train) else data.train
 
-    def network(self, supernet: SuperNetwork, architecture: Architecture) -> SubNetwork:
+    def network(self, supernet: AnySuperNetwork, architecture: Architecture) -> SubNetwork:
         """Return the sub-network with its BN recalibrated, in evaluation mode."""
         network = supernet.extract(architecture)
         self.recalibrate(network, architecture.resolution)
@@ -113,7 +123,40 @@ class SubNetworkEvaluator:
         device = _device(network)
         recalibrate(network, (x.to(device, memory_format=torch.channels_last) for x, _ in stream))
 
-    def __call__(self, supernet: SuperNetwork, architecture: Architecture) -> Accuracy:
+    def __call__(self, supernet: AnySuperNetwork, architecture: Architecture) -> Accuracy:
         """Accuracy of the architecture on the validation split."""
-        network = self.network(supernet, architecture)
-        return judge(network, self.data, self.validation, architecture.resolution)
+        return self.judge(self.network(supernet, architecture), architecture, self.validation)
+
+    def judge(self, network: nn.Module, architecture: Architecture, split: Split) -> Accuracy:
+        """Accuracy of an architecture's network on a split, in the architecture's precision."""
+        accuracies = [
+            judge(form, self.data, split, architecture.resolution)
+            for form in self.in_precision(network, architecture)
+        ]
+        return min(accuracies, key=lambda one: one.top1)
+
+    def in_precision(self, network: nn.Module, architecture: Architecture) -> list[nn.Module]:
+        """An architecture's network as it answers in its precision, in each form that counts."""
+        precision = architecture.precision or "fp32"
+        forms = self.symmetric_int8 if precision == "int8" else (False,)
+        return [
+            simulate(network, precision, self._calibration(network, architecture), symmetric=symmetric)
+            for symmetric in forms
+        ]
+
+    @cached_property
+    def _calibration_split(self) -> Split:
+        return self.data.train.subset(CALIBRATION_IMAGES, self.seed)
+
+    def _calibration(self, network: nn.Module, architecture: Architecture) -> Iterator[Tensor]:
+        """The images that an export calibrates on, in batches [B, 3, r, r]."""
+        stream = batches(
+            self._calibration_split,
+            batch_size=_CALIBRATION_BATCH,
+            resolution=architecture.resolution,
+            normalisation=self.data.normalisation,
+            shuffle_seed=None,
+        )
+        device = _device(network)
+        for images, _ in stream:
+            yield images.to(device, memory_format=torch.channels_last)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.blocks import SubNetwork
-from nat2deploy.data.sets import ImageData
+from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.training.evaluation import Accuracy, judge
 from nat2deploy.training.exits import Exits, JudgedExits
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
 from nat2deploy.training.losses import exits_loss
-from nat2deploy.training.phases import PhaseProgress, Recipe, Tuned, tune_exits
+from nat2deploy.training.phases import Forms, PhaseProgress, Recipe, Tuned, as_it_is, tune_exits
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def finetune(
     choose: Callable[[JudgedExits], Exits],
     recalibrate: Callable[[nn.Module, int], None],
     folder: Path,
+    forms: Forms = as_it_is,
     teacher: nn.Module | None = None,
     tag: str = "",
     progress: PhaseProgress | None = None,
@@ -108,7 +109,12 @@ def finetune(
     Raises:
         UserError: as ``tune_exits``.
     """
-    before = judge(network, data, data.validation, architecture.resolution)
+
+    def judge_on(network: SubNetwork, split: Split) -> Accuracy:
+        found = [judge(form, data, split, architecture.resolution) for form in forms(network)]
+        return min(found, key=lambda one: one.top1)
+
+    before = judge_on(network, data.validation)
     tuned = tune_exits(
         start,
         space,
@@ -118,6 +124,7 @@ def finetune(
         choose=choose,
         recalibrate=recalibrate,
         folder=folder,
+        forms=forms,
         teacher=teacher,
         tag=tag,
         progress=progress,
@@ -126,5 +133,4 @@ def finetune(
     kept = (after.top1, -after.loss) >= (before.top1, -before.loss)
     result = tuned.network if kept else network
     result.eval()
-    test = judge(result, data, data.test, architecture.resolution)
-    return FineTuned(result, before, after if kept else before, test, tuned, kept)
+    return FineTuned(result, before, after if kept else before, judge_on(result, data.test), tuned, kept)

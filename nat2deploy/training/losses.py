@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ExitWeights = Literal["ascending", "descending"]
+"""Which exits count most, the late or the early ones."""
 LABEL_SMOOTHING = 0.1
 # OFAv2's released code; near i / (1 + ... + 5), which stands for other numbers of stages.
 _FIVE_EXITS = (0.06, 0.13, 0.20, 0.27, 0.34)
 
 
-def exit_weights(exits: Sequence[int], stages: int) -> tuple[float, ...]:
-    """Weights of the losses and of the ensemble of ``exits`` (stages from 1): ascending, adding up to 1.
+def exit_weights(exits: Sequence[int], stages: int, order: ExitWeights = "ascending") -> tuple[float, ...]:
+    """Weights, adding up to 1, of the losses and of the ensemble of ``exits`` (stages from 1).
 
-    OFAv2's (Sarti et al., 2023); of fewer exits than stages, the same in proportion.
+    They ascend in OFAv2's training (Sarti et al., 2023), and descend in NAT2's search; of fewer exits than
+    stages, the same in proportion.
     """
     ladder = _FIVE_EXITS if stages == len(_FIVE_EXITS) else tuple(map(float, range(1, stages + 1)))
+    if order == "descending":
+        ladder = ladder[::-1]
     chosen = [ladder[stage - 1] for stage in exits]
     return tuple(weight / sum(chosen) for weight in chosen)
 

@@ -34,6 +34,17 @@ class Choices:
     exits: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
+    def full(cls, space: SearchSpace) -> Choices:
+        """The full network alone."""
+        return cls(
+            space.kernels[-1:],
+            space.expansions[-1:],
+            space.depths[-1:],
+            space.branch_states[-1:],
+            (space.exit_stages,),
+        )
+
+    @classmethod
     def of(cls, space: SearchSpace) -> Choices:
         """Everything that a space may choose."""
         return cls(space.kernels, space.expansions, space.depths, space.branch_states, space.exit_states)
@@ -68,7 +79,8 @@ class Choices:
 class Phase:
     """One phase: its choices, length in epochs, and peak learning rate after ``warmup_epochs``.
 
-    ``subnets_per_step`` sub-networks share each step's images; their gradients are averaged.
+    ``subnets_per_step`` sub-networks share each step's images; their gradients are averaged. ``widths``:
+    which of several super-networks side by side they are drawn from, all of them when it is empty.
     """
 
     name: str
@@ -79,6 +91,7 @@ class Phase:
     subnets_per_step: int = 1
     distil: bool = True
     sort_channels: bool = False
+    widths: tuple[float, ...] = ()
 
 
 # Phase kind -> share of the epochs, rate relative to the first phase's, sub-networks a step. Lengths keep
@@ -120,10 +133,7 @@ class _Step:
 
 def _steps(space: SearchSpace) -> list[_Step]:
     """What opens, in order; dimensions with a single choice have no step."""
-    full = space.full()
-    now = Choices(
-        space.kernels[-1:], space.expansions[-1:], space.depths[-1:], space.branch_states[-1:], (full.exits,)
-    )
+    now = Choices.full(space)
     steps = [_Step("full", now, 0, 1)]
     now = replace(now, exits=space.exit_states[-1:])
 

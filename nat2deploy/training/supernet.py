@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from nat2deploy.data.sets import ImageData
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
-from nat2deploy.supernet.network import SuperNetwork
+from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
-from nat2deploy.training.losses import LABEL_SMOOTHING, exit_weights, exits_loss
+from nat2deploy.training.losses import LABEL_SMOOTHING, ExitWeights, exit_weights, exits_loss
 from nat2deploy.training.schedule import Phase
 from nat2deploy.training.teacher import CalibratedTeacher
 
@@ -25,7 +25,7 @@ Sampler = Callable[[int], Sequence[Architecture]]
 """Given a step's number, the sub-networks that share its images; all have one resolution."""
 
 
-Watch = Callable[[SuperNetwork, Phase, int, int], None]
+Watch = Callable[[AnySuperNetwork, Phase, int, int], None]
 """Called with (super-network, phase, steps of it done, steps of it in all)."""
 
 
@@ -48,19 +48,22 @@ class ShrinkingSettings:
     clip: float | None = None
     device: str = "cpu"
     mixed_precision: bool = False
+    weight_decay: float = 3e-5
+    exit_weights: ExitWeights = "ascending"
 
 
 def sub_network_step(
-    supernet: SuperNetwork,
+    supernet: AnySuperNetwork,
     sampler: Sampler,
     teacher: nn.Module | None,
     ratio: float,
     smoothing: float = LABEL_SMOOTHING,
+    order: ExitWeights = "ascending",
 ) -> Step:
     """Return a training step over the sampled sub-networks; their gradients are averaged.
 
     With a ``teacher`` (frozen, evaluation mode) the loss is ``ratio`` × distillation + labels. The losses
-    of several exits are summed with ascending weights (OFAv2).
+    of several exits are summed with weights in that ``order``.
     """
     stages = len(supernet.space.stages)
 
@@ -72,7 +75,7 @@ def sub_network_step(
         chosen = sampler(index)
         total = torch.zeros((), device=images.device)
         for architecture in chosen:
-            weights = exit_weights(architecture.exits, stages)
+            weights = exit_weights(architecture.exits, stages, order)
             logits = supernet.exit_logits(images, architecture)
             loss = exits_loss(logits, weights, targets, guide, ratio, smoothing) / len(chosen)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -83,7 +86,7 @@ def sub_network_step(
 
 
 def train_supernet(
-    supernet: SuperNetwork,
+    supernet: AnySuperNetwork,
     phases: Sequence[Phase],
     data: ImageData,
     info: SuperNetworkInfo,
@@ -93,7 +96,7 @@ def train_supernet(
     progress: Callable[[Phase, int, int, float], None] | None = None,
     watch: Watch | None = None,
     world: World = ALONE,
-) -> tuple[SuperNetwork, SuperNetworkInfo]:
+) -> tuple[AnySuperNetwork, SuperNetworkInfo]:
     """Train by progressive shrinking (Cai et al., 2020, section 3.3) and write ``out`` after each phase.
 
     A file already at ``out`` with the first phases done is gone on with; so is a phase that was killed.
@@ -128,23 +131,29 @@ def train_supernet(
             continue
         teacher: nn.Module | None = None
         if phase.distil and settings.teacher == "extracted":
-            teacher = CalibratedTeacher(supernet, data, seed)
+            teacher = CalibratedTeacher(supernet, data, seed, settings.exit_weights)
         elif phase.distil:
             first = _first_full(supernet, teacher_file, info, world).to(settings.device)
-            teacher = CalibratedTeacher(first, data, seed)
+            teacher = CalibratedTeacher(first, data, seed, settings.exit_weights)
         if phase.sort_channels and number:
             supernet.sort_channels()
         sampler = _phase_sampler(supernet, phase, settings, number)
         run_loop(
             supernet,
             sub_network_step(
-                supernet, sampler, teacher, settings.distillation_ratio, settings.label_smoothing
+                supernet,
+                sampler,
+                teacher,
+                settings.distillation_ratio,
+                settings.label_smoothing,
+                settings.exit_weights,
             ),
             LoopSettings(
                 epochs=phase.epochs,
                 learning_rate=phase.learning_rate,
                 warmup_epochs=phase.warmup_epochs,
                 batch_size=settings.batch_size,
+                weight_decay=settings.weight_decay,
                 clip=settings.clip,
                 seed=seed + number,
                 ema=settings.ema,
@@ -169,20 +178,25 @@ def train_supernet(
 
 
 def adapt(
-    supernet: SuperNetwork,
+    supernet: AnySuperNetwork,
     sampler: Sampler,
     data: ImageData,
     settings: LoopSettings,
     *,
     teacher: nn.Module | None = None,
+    smoothing: float = LABEL_SMOOTHING,
+    order: ExitWeights = "ascending",
     checkpoint: Path | None = None,
     tag: str = "",
     progress: Progress | None = None,
 ) -> None:
-    """Train a super-network in place on sub-networks that a search samples (NAT; Lu et al., 2021)."""
+    """Train a super-network in place on sub-networks that a search samples (NAT; Lu et al., 2021).
+
+    Of several widths, each sub-network trains the super-network of its own.
+    """
     run_loop(
         supernet,
-        sub_network_step(supernet, sampler, teacher, 1.0),
+        sub_network_step(supernet, sampler, teacher, 1.0, smoothing, order),
         settings,
         data,
         resolution=lambda step: sampler(step)[0].resolution,
@@ -193,28 +207,41 @@ def adapt(
     supernet.eval()
 
 
-def _phase_sampler(supernet: SuperNetwork, phase: Phase, settings: ShrinkingSettings, number: int) -> Sampler:
-    space, width = supernet.space, supernet.width
+def one_of(widths: Sequence[float], rng: np.random.Generator) -> float:
+    """Draw one of the widths; of a single one nothing is drawn."""
+    return widths[0] if len(widths) == 1 else float(rng.choice(widths))
+
+
+def _phase_sampler(
+    supernet: AnySuperNetwork, phase: Phase, settings: ShrinkingSettings, number: int
+) -> Sampler:
+    space = supernet.space
+    widths = phase.widths or space.widths
 
     def sample(step: int) -> list[Architecture]:
         rng = np.random.default_rng([settings.seed, number, step, 1])
         resolution = _resolution(supernet, settings.seed, number, step)
-        drawn = [phase.choices.sample(space, width, resolution, rng) for _ in range(phase.subnets_per_step)]
+        drawn = [
+            phase.choices.sample(space, one_of(widths, rng), resolution, rng)
+            for _ in range(phase.subnets_per_step)
+        ]
         if settings.sandwich and phase.distil:
-            ends = (phase.choices.extreme(space, width, resolution, end) for end in (-1, 0))
+            ends = (phase.choices.extreme(space, w, resolution, end) for w in widths for end in (-1, 0))
             drawn = list(dict.fromkeys([*ends, *drawn]))
         return drawn
 
     return sample
 
 
-def _resolution(supernet: SuperNetwork, seed: int, number: int, step: int) -> int:
+def _resolution(supernet: AnySuperNetwork, seed: int, number: int, step: int) -> int:
     """Drawn anew each batch, from numbers that a resumed run has again."""
     rng = np.random.default_rng([seed, number, step, 0])
     return int(rng.choice(supernet.space.resolutions))
 
 
-def _first_full(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, world: World) -> SuperNetwork:
+def _first_full(
+    supernet: AnySuperNetwork, path: Path, info: SuperNetworkInfo, world: World
+) -> AnySuperNetwork:
     """The super-network whose full network teaches all phases, kept on disk for a resumed run.
 
     Whether another process finds the file or has its own weights makes no difference: they are the same.
@@ -227,7 +254,7 @@ def _first_full(supernet: SuperNetwork, path: Path, info: SuperNetworkInfo, worl
 
 
 def _progress(
-    supernet: SuperNetwork,
+    supernet: AnySuperNetwork,
     phase: Phase,
     progress: Callable[[Phase, int, int, float], None] | None,
     watch: Watch | None,

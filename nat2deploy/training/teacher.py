@@ -9,21 +9,22 @@ from torch import Tensor, nn
 
 from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData
-from nat2deploy.supernet.network import SuperNetwork
-from nat2deploy.training.losses import exit_weights
+from nat2deploy.supernet.several_widths import AnySuperNetwork
+from nat2deploy.training.losses import ExitWeights, exit_weights
 from nat2deploy.training.recalibrate import recalibrate
 
 _IMAGES, _BATCH = 2000, 250
 
 
-def full_teacher(supernet: SuperNetwork) -> nn.Module:
+def full_teacher(supernet: AnySuperNetwork, order: ExitWeights = "ascending") -> nn.Module:
     """A frozen copy of the full network, in evaluation mode: of several exits the ensemble (ENS-KD).
 
-    Its BN statistics are the super-network's, of whatever was trained last: see ``CalibratedTeacher``.
+    Of several widths, it is that of the widest super-network. Its BN statistics are the super-network's, of
+    whatever was trained last: see ``CalibratedTeacher``.
     """
     full = supernet.space.full()
     teacher = supernet.extract(full).eval()
-    teacher.exit_weights.copy_(torch.tensor(exit_weights(full.exits, len(supernet.space.stages))))
+    teacher.exit_weights.copy_(torch.tensor(exit_weights(full.exits, len(supernet.space.stages), order)))
     return teacher.requires_grad_(False)
 
 
@@ -32,12 +33,15 @@ class CalibratedTeacher(nn.Module):
 
     Sub-networks leave statistics in a super-network that are wrong for the full network, whose predictions
     would be next to random with them; and those of one resolution are wrong at another. They are computed on
-    training images of ``data``, drawn by ``seed``, when a resolution first comes up.
+    training images of ``data``, drawn by ``seed``, when a resolution first comes up. ``order`` says which
+    exits count most.
     """
 
-    def __init__(self, supernet: SuperNetwork, data: ImageData, seed: int) -> None:
+    def __init__(
+        self, supernet: AnySuperNetwork, data: ImageData, seed: int, order: ExitWeights = "ascending"
+    ) -> None:
         super().__init__()
-        self.network = full_teacher(supernet)
+        self.network = full_teacher(supernet, order)
         self.seed = seed
         self.normalisation = data.normalisation
         self.images = data.train.subset(min(len(data.train), _IMAGES), seed)

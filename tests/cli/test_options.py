@@ -11,6 +11,11 @@ def test_a_single_table_and_several_by_name(tmp_path):
     assert tables(["a.json"]) == ("a.json", {})
     assert tables(["pi5=a.json"]) == (None, {"pi5": "a.json"})
     assert tables(["pi5=a.json", "h200=b=c.json"]) == (None, {"pi5": "a.json", "h200": "b=c.json"})
+    assert tables(["a.json", "b.json"]) == (("a.json", "b.json"), {})
+    assert tables(["pi5=a.json", "pi5=b.json", "board=c.json"]) == (
+        None,
+        {"pi5": ("a.json", "b.json"), "board": "c.json"},
+    )
     odd = tmp_path / "pi5=a.json"
     odd.write_text("{}")
     assert tables([str(odd)]) == (str(odd), {})
@@ -19,9 +24,7 @@ def test_a_single_table_and_several_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["pi5=a.json", "pi5=b.json"], "two tables are called 'pi5'"),
-        (["a.json", "b.json"], "need a name each, such as --table pi5=a.json"),
-        (["pi5=a.json", "b.json"], "need a name each"),
+        (["pi5=a.json", "b.json"], "need a name each, such as --table pi5=b.json"),
         (["a b=a.json"], "--table a b=a.json: write NAME=FILE"),
         (["=a.json"], "write NAME=FILE"),
         (["pi5="], "write NAME=FILE"),

@@ -86,3 +86,14 @@ def test_a_front_of_one_table_or_none(capsys):
     del costs["latency_ms"]
     render.print_front(front(("macs",), costs), Path("run"), as_json=False)
     assert capsys.readouterr().out.splitlines()[1].split() == ["network", "top-1", "MACs", "params", "px"]
+
+
+def test_widths_are_told_where_there_are_several(capsys):
+    found = front(("macs",), {"macs": 1e6, "params": 1e5})
+    one = found.networks[0].model_copy(update={"architecture": {"r": 28, "w": 1.0}})
+    other = one.model_copy(update={"id": "abcdef0123", "architecture": {"r": 28, "w": 1.2}})
+    render.print_front(found.model_copy(update={"networks": (one, one)}), Path("run"), as_json=False)
+    assert "width" not in capsys.readouterr().out
+    render.print_front(found.model_copy(update={"networks": (one, other)}), Path("run"), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "width" in lines[1] and [line.split()[6] for line in lines[2:4]] == ["1", "1.2"]

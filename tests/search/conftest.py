@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from small_searches import SETTINGS, Listener
+from small_searches import SETTINGS, Listener, save_fresh
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.data.load import load_data
@@ -16,8 +18,6 @@ from nat2deploy.search.nat2 import Nat2Search
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.search_space import FirstBlockSpec, HeadSpec, SearchSpace, StageSpec, StemSpec
-from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
-from nat2deploy.supernet.network import SuperNetwork
 
 
 def make_space(
@@ -90,17 +90,6 @@ def digits() -> ImageData:
     return load_data("digits", seed=0, base_resolution=16, max_train=60)
 
 
-def save_fresh(path, space, *, data="digits", labels=tuple("0123456789"), seed=0):
-    """An untrained super-network's file, said to come from a data set."""
-    torch.manual_seed(seed)
-    supernet = SuperNetwork(space, 1.0, len(labels))
-    info = SuperNetworkInfo(
-        space=supernet.space, width=1.0, classes=len(labels), data=data, labels=labels, version=7
-    )
-    save_supernet(path, supernet, info)
-    return path
-
-
 @pytest.fixture(scope="session")
 def source(space, tmp_path_factory):
     """A super-network of digits."""
@@ -112,6 +101,24 @@ def foreign_source(space, tmp_path_factory):
     """A super-network of two classes that are no digits."""
     path = tmp_path_factory.mktemp("source") / "letters.safetensors"
     return save_fresh(path, space, data="letters", labels=("a", "b"))
+
+
+@pytest.fixture(scope="session")
+def two_widths(space) -> SearchSpace:
+    """The same space at two widths."""
+    return space.model_copy(update={"widths": (1.0, 2.0)})
+
+
+@pytest.fixture(scope="session")
+def foreign_pair(two_widths, tmp_path_factory):
+    """Super-networks of both widths, of classes that are no digits."""
+    folder = tmp_path_factory.mktemp("pair")
+    return [
+        save_fresh(
+            folder / f"w{width:g}.safetensors", two_widths, data="letters", labels=("a", "b"), width=width
+        )
+        for width in (1.0, 2.0)
+    ]
 
 
 class Killed(BaseException):
@@ -137,7 +144,7 @@ def begin(space, digits, source):
             metrics or settings.objectives,
             settings.accuracy_only,
         )
-        held = SearchWeights(folder, of, within, digits, settings)
+        held = SearchWeights(folder, [of] if isinstance(of, Path) else of, within, digits, settings)
         return Nat2Search(objectives, held, digits, settings, folder, listener)
 
     return search

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import torch
+
 from nat2deploy.search.nat2 import Status
 from nat2deploy.search.settings import SearchSettings
+from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
+from nat2deploy.supernet.network import SuperNetwork
 
 SETTINGS = SearchSettings(
     archive_size=7,
@@ -49,3 +53,14 @@ def result(folder):
         json.loads((folder / "history.json").read_text()),
         (folder / "supernet.safetensors").read_bytes(),
     )
+
+
+def save_fresh(path, space, *, data="digits", labels=tuple("0123456789"), seed=0, width=1.0):
+    """An untrained super-network's file, said to come from a data set."""
+    torch.manual_seed(seed)
+    supernet = SuperNetwork(space, width, len(labels))
+    info = SuperNetworkInfo(
+        space=supernet.space, width=width, classes=len(labels), data=data, labels=labels, version=7
+    )
+    save_supernet(path, supernet, info)
+    return path

@@ -42,10 +42,15 @@ SHARED = [
     ("adapt_learning_rate", 2.5e-3),
     ("adapt_weight_decay", 3e-4),
     ("adapt_clip", 5.0),
+    ("adapt_subnets", 4),
     ("batch_size", 256),
+    ("warmup", "three-phase"),
     ("warmup_epochs", 150),
     ("warmup_learning_rate", 7.5e-3),
     ("warmup_subnets", 4),
+    ("warmup_full_epochs", None),  # 100: see test_warm_up.py
+    ("exit_weights", "descending"),
+    ("label_smoothing", 0.0),
     ("recalibration_images", 960),
     ("tradeoff_points", 4),
 ]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from small_searches import SETTINGS, lines
 
+from nat2deploy.cost.model import CostModel
+from nat2deploy.cost.precisions import PrecisionCosts
 from nat2deploy.errors import UserError
-from nat2deploy.search.archive import ArchiveFile, read_archive
+from nat2deploy.search.archive import ArchiveFile, Evaluation, read_archive
+from nat2deploy.search.costs import Objectives
 from nat2deploy.search.initialisation import always_drawn
+from nat2deploy.search.survival import reference_directions
 from nat2deploy.search.warm_start import Known, choose_start, load_start, save_start
+from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.supernet.checkpoint import load_supernet
 
 
@@ -102,3 +109,34 @@ def test_reading_an_archive_leaves_it_as_it_is(undisturbed, tmp_path, space):
     assert path.read_text() != half
     with pytest.raises(UserError, match="no archive at"):
         read_archive(tmp_path / "none.jsonl", space)
+
+
+@pytest.mark.parametrize("choices", [(), ("fp32", "int8"), ("fp16", "int8")])
+def test_precisions_of_an_earlier_search_are_kept_where_there_is_the_choice(space, choices):
+    small, large = space.smallest(), space.largest()
+    judged = {(small, "fp32"): 0.9, (small, "int8"): 0.8, (large, None): 0.7}
+    earlier = [
+        Evaluation(replace(a, precision=p), 3, "archive", 0.1, {"top1": top1})
+        for (a, p), top1 in judged.items()
+    ]
+    models = {p: CostModel(space, 10, None) for p in choices}
+    costs = PrecisionCosts(models) if choices else CostModel(space, 10, None)
+    objectives = Objectives(costs, IntegerEncoding(space, choices), ())
+    found = choose_start(
+        earlier, objectives, 100, version=3, without=(), seed=0, directions=reference_directions(2, 10)
+    )
+    top1 = {a: None if known is None else known.top1 for a, known in found.items()}
+    if not choices:
+        assert top1 == {small: 0.9, large: 0.7}
+    elif choices[0] == "fp32":
+        assert top1 == {
+            replace(small, precision="fp32"): 0.9,
+            replace(small, precision="int8"): 0.8,
+            replace(large, precision="fp32"): 0.7,
+        }
+    else:  # floats of 32 bits are no choice: those of 16 are judged anew
+        assert top1 == {
+            replace(small, precision="fp16"): None,
+            replace(small, precision="int8"): 0.8,
+            replace(large, precision="fp16"): None,
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def begin(space, digits, source, tmp_path):
     def weights(*, of=source, settings=SETTINGS, within=space, data=digits, folder=tmp_path):
         torch.manual_seed(next(processes))
         folder.mkdir(exist_ok=True)
-        return SearchWeights(folder, of, within, data, settings)
+        return SearchWeights(folder, [of] if isinstance(of, Path) else of, within, data, settings)
 
     return weights
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from nat2deploy.space.search_space import load_space
 
 NAMES = ("nano", "nano-se-p", "nano-ee-d", "nano-me-dp", "ofa-mbv3", "ofav2-mbv3", "ofav2-mbv3-me-d")
 ENCODINGS = {name: IntegerEncoding(load_space(name)) for name in NAMES}
+PRECISE = IntegerEncoding(load_space("nano-ee-d"), ("fp32", "bf16", "int8"))
+ENCODINGS |= {"precisions": PRECISE, "one-exit": IntegerEncoding(load_space("nano"), ("fp32", "int8"))}
 OFA = ENCODINGS["ofa-mbv3"]
 any_encoding = st.sampled_from(sorted(ENCODINGS)).map(ENCODINGS.__getitem__)
 how_to_repair = st.sampled_from(["push", "fill"])
@@ -18,7 +22,8 @@ how_to_repair = st.sampled_from(["push", "fill"])
 @st.composite
 def encoded(draw):
     encoding = draw(any_encoding)
-    return encoding, draw(architectures(encoding.space))
+    precision = draw(st.sampled_from(encoding.precisions or (None,)))
+    return encoding, replace(draw(architectures(encoding.space)), precision=precision)
 
 
 @st.composite
@@ -193,3 +198,21 @@ def test_running_marks_what_the_last_exit_leaves():
     assert encoding.running(genes).tolist() == [True] * 9 + [False] * 6
     architecture = encoding.decode(genes)
     assert (architecture.depths, architecture.exits) == ((3, 3), (2,))
+
+
+def test_a_precision_is_a_gene_where_there_are_several():
+    space = PRECISE.space
+    plain = IntegerEncoding(space)
+    assert len(IntegerEncoding(space, ("int8",))) == len(plain) == len(PRECISE) - 1
+    assert PRECISE.upper[PRECISE.precision_gene] == 2
+    small = space.smallest()
+    genes = PRECISE.encode(replace(small, precision="int8"))
+    assert genes[PRECISE.precision_gene] == 2
+    assert np.delete(genes, PRECISE.precision_gene).tolist() == plain.encode(small).tolist()
+    assert PRECISE.one_hot(genes).sum() == len(PRECISE)
+    with pytest.raises(ValueError):
+        PRECISE.encode(small)
+    with pytest.raises(ValueError):
+        PRECISE.encode(replace(small, precision="fp16"))
+    with pytest.raises(ValueError, match="no precision to choose"):
+        plain.encode(replace(small, precision="int8"))

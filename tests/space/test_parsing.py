@@ -119,3 +119,16 @@ def test_random_text_gives_no_other_error(text):
 def test_random_values_under_the_right_keys_give_no_other_error(value):
     parsed_or_user_error(value)
     parsed_or_user_error(json.dumps(value))
+
+
+def test_a_precision_stands_beside_the_choices():
+    space = load_space("nano")
+    eight = parse_architecture(space, {**space.smallest().to_json(), "precision": "int8"})
+    assert eight.precision == "int8"
+    assert eight.to_json() == {**space.smallest().to_json(), "precision": "int8"}
+    assert eight.id != space.smallest().id
+    assert str(eight) == f"{space.smallest()} int8"
+    assert "precision" not in space.smallest().to_json()
+    for odd in ("int4", 8, [], {}):
+        with pytest.raises(UserError, match=r"no precision .*; use fp32, fp16, bf16, int8"):
+            parse_architecture(space, {**space.smallest().to_json(), "precision": odd})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,3 +115,16 @@ def test_recalibration_lifts_a_network_whose_statistics_are_wrong(digits, space)
     torch.manual_seed(4)
     fresh = SuperNetwork(space, 1.0, digits.classes).eval()
     assert evaluator(wrong, space.largest()) == evaluator(fresh, space.largest())
+
+
+def test_an_architecture_is_judged_in_its_precision(supernet, digits, space):
+    def judged(precision, *symmetric):
+        evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=60, symmetric_int8=symmetric)
+        return evaluator(supernet, replace(space.largest(), precision=precision))
+
+    assert judged("fp32", False) == judged(None, False)
+    assert len({judged(precision, False).loss for precision in ("fp32", "fp16", "bf16", "int8")}) == 4
+    assert judged("int8", False) == judged("int8", False)
+    forms = [judged("int8", symmetric) for symmetric in (False, True)]
+    assert forms[0] != forms[1]
+    assert judged("int8", False, True).top1 == min(form.top1 for form in forms)

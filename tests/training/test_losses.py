@@ -49,6 +49,13 @@ def test_exit_weights_are_ofav2s_and_ascend():
     assert exit_weights((1, 5), 5) == pytest.approx((0.06 / 0.40, 0.34 / 0.40))
 
 
+def test_exit_weights_descend_in_nat2s_search():
+    assert exit_weights((1, 2, 3, 4, 5), 5, "descending") == pytest.approx((0.34, 0.27, 0.20, 0.13, 0.06))
+    assert exit_weights((1, 2, 3, 4), 4, "descending") == pytest.approx((0.4, 0.3, 0.2, 0.1))
+    assert exit_weights((3,), 5, "descending") == (1.0,)
+    assert exit_weights((1, 5), 5, "descending") == pytest.approx((0.34 / 0.40, 0.06 / 0.40))
+
+
 def test_the_loss_of_several_exits_is_the_weighted_sum():
     teacher = torch.tensor([[1.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
     parts = [distillation_loss(logits, TARGETS, teacher, 0.5) for logits in (LOGITS, -LOGITS)]

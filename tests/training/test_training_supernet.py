@@ -217,10 +217,10 @@ def teachers(monkeypatch):
     """Each phase's teacher and distillation ratio."""
     seen = []
 
-    def step(supernet, sampler, teacher, ratio, smoothing):
+    def step(supernet, sampler, teacher, ratio, *more):
         weights = None if teacher is None else {k: v.clone() for k, v in teacher.state_dict().items()}
         seen.append((teacher, weights, ratio))
-        return sub_network_step(supernet, sampler, teacher, ratio, smoothing)
+        return sub_network_step(supernet, sampler, teacher, ratio, *more)
 
     monkeypatch.setattr(module, "sub_network_step", step)
     return seen
