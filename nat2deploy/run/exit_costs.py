@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from nat2deploy.blocks import SubNetwork
@@ -39,7 +39,7 @@ class ExitCosts:
         space: of the architecture; the tables may lack blocks of it where exits were added to a space
             without early ones.
         classes: outputs of a classifier.
-        tables: by the target's name, which is empty for a single one without.
+        tables: of the architecture's precision, by the target's name (empty for a single one without).
         architecture: with all exits on.
         measured: latencies that go before predicted ones.
     """
@@ -52,7 +52,8 @@ class ExitCosts:
 
     def values(self, exits: Exits) -> dict[str, float]:
         """Every known cost of a state, by metric."""
-        architecture = with_exits(self.architecture, exits)
+        # A table's precision is the network's; the models say it themselves.
+        architecture = replace(with_exits(self.architecture, exits), precision=None)
         found: dict[str, float] = {}
         for name, model in self._models.items():
             values = model.values(architecture)
@@ -108,8 +109,11 @@ def measure_states(
         modules = {}
         for state in states:
             one = with_exits(architecture, state)
-            network = SubNetwork(plan_network(space, one, classes)).eval()
-            modules[one.id] = (network, one.resolution, table.target)
+            modules[one.id] = (
+                SubNetwork(plan_network(space, one, classes)).eval(),
+                one.resolution,
+                table.target,
+            )
         seen = measure_modules(modules, seed, report, "exits", f" on {name}" if name else "")
         for state in states:
             found[state][name] = seen[with_exits(architecture, state).id]

@@ -24,7 +24,7 @@ from nat2deploy.search.budget import budgets_on, feasible, parse_budgets
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, supernet_info
 from nat2deploy.supernet.saved_network import save_network
-from nat2deploy.training.aep import ExitWeights, exit_weights_by
+from nat2deploy.training.aep import JointWeights, exit_weights_by
 from nat2deploy.training.exits import (
     Exits,
     network_with_exits,
@@ -58,10 +58,8 @@ class NetworkTuning:
         self.info: SuperNetworkInfo = supernet_info(run.supernet_path)
         self.budgets = budgets_on(parse_budgets(list(search.budgets)), tuple(search.tables))
         self.given = parse_architecture(self.info.space, chosen.architecture)
-        self.tables = {
-            name: table_of(held, self.given.precision)
-            for name, held in load_tables(search.table, search.tables).items()
-        }
+        held = load_tables(search.table, search.tables)
+        self.tables = {name: table_of(tables, self.given.precision) for name, tables in held.items()}
         aep = self.config.method == "aep"
         self.space = space_with_exits(self.info.space) if aep else self.info.space
         self.architecture = with_earlier_exits(self.given) if aep else self.given
@@ -118,7 +116,7 @@ class NetworkTuning:
         teacher = None
         if self.config.distil:
             order = self.search.settings.exit_weights
-            teacher = CalibratedTeacher(supernet, data, self.config.seed, order)
+            teacher = CalibratedTeacher(supernet, data, self.config.seed, order).to(device)
         pruning = Pruning(self._costs(), self.budgets, self.prune_by, self.config.prune_tolerance)
         result = train_further(
             network.to(device),
@@ -129,9 +127,9 @@ class NetworkTuning:
             architecture=self.architecture,
             choose=pruning.choose,
             recalibrate=evaluator.recalibrate,
-            judged=lambda network, split: evaluator.judge(network, self.given, split),
             folder=self.folder,
-            teacher=None if teacher is None else teacher.to(device),
+            forms=lambda module: evaluator.in_precision(module, self.given),
+            teacher=teacher,
             tag=f"finetune {self.info.version} {self.config.model_dump_json()}",
             progress=lambda phase, done, total, loss: report(
                 f"fine-tune {self.given.id}{'' if self.config.phases == 1 else f', phase {phase}'}",
@@ -195,7 +193,7 @@ class NetworkTuning:
         )
 
     @property
-    def _weights(self) -> ExitWeights:
+    def _weights(self) -> JointWeights:
         count = len(self.architecture.exits)
         if self.config.method == "aep":
             return exit_weights_by(self.config.exit_weights, count)

@@ -72,15 +72,11 @@ def _measure(
     report: Report,
     name: str,
 ) -> dict[str, Measured]:
-    """Compile the front's networks, each in its precision, and measure them interleaved on a target."""
-    modules = {
-        e.architecture.id: (
-            supernet.extract(e.architecture),
-            e.architecture.resolution,
-            table_of(tables, e.architecture.precision).target,
-        )
-        for e in networks
-    }
+    """Measure the front's networks, each in its precision."""
+    modules = {}
+    for architecture in (evaluation.architecture for evaluation in networks):
+        target = table_of(tables, architecture.precision).target
+        modules[architecture.id] = (supernet.extract(architecture), architecture.resolution, target)
     return measure_modules(modules, seed, report, "the front", f" on {name}" if name else "")
 
 
@@ -91,9 +87,9 @@ def measure_modules(
     what: str,
     where: str = "",
 ) -> dict[str, Measured]:
-    """Compile plain networks and measure them interleaved, each with its pixels a side and its target.
+    """Compile plain networks, each with its pixels a side and its target, and measure them interleaved.
 
-    Their targets differ in precision at most.
+    The targets differ in their precision alone.
     """
     with pinned_threads(next(iter(modules.values()))[2]):
         engines = {}

@@ -88,7 +88,7 @@ def data_of(run: RunDirectory, search: SearchConfig) -> ImageData:
 
 
 def evaluator_of(search: SearchConfig, data: ImageData, architecture: Architecture) -> SubNetworkEvaluator:
-    """What judged the run's sub-networks, for one of them."""
+    """What judged a sub-network of the run."""
     settings = search.settings
     tables = load_tables(search.table, search.tables) if architecture.precision == "int8" else {}
     return SubNetworkEvaluator(

@@ -22,7 +22,7 @@ _LEARNING_GAIN = 10.0
 
 
 @dataclass(frozen=True)
-class ExitWeights:
+class JointWeights:
     """Weights of the exits' losses and of the ensemble's outputs, each adding up to 1."""
 
     losses: tuple[float, ...]
@@ -31,7 +31,7 @@ class ExitWeights:
     """The outputs' weights are where training begins, not where it ends."""
 
 
-def exit_weights_by(weighting: ExitWeighting, exits: int) -> ExitWeights:
+def exit_weights_by(weighting: ExitWeighting, exits: int) -> JointWeights:
     """The weights of AEP for a number of exits, from the first.
 
     UNIF: 1/n. ASC: i / (1 + ... + n). DESC: the reverse. MIX: losses descend, outputs ascend. ``learned`` is
@@ -47,7 +47,7 @@ def exit_weights_by(weighting: ExitWeighting, exits: int) -> ExitWeights:
         "mix": (descending, ascending),
         "learned": (uniform, uniform),
     }[weighting]
-    return ExitWeights(losses, outputs, learned=weighting == "learned" and exits > 1)
+    return JointWeights(losses, outputs, learned=weighting == "learned" and exits > 1)
 
 
 class JointTraining(nn.Module):
@@ -57,7 +57,7 @@ class JointTraining(nn.Module):
     of the exits alone would be lowest with all of the weight on the best of them.
     """
 
-    def __init__(self, network: SubNetwork, weights: ExitWeights) -> None:
+    def __init__(self, network: SubNetwork, weights: JointWeights) -> None:
         super().__init__()
         self.network = network
         self.weights = weights

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nat2deploy.blocks import SubNetwork, reset_seeded
@@ -46,6 +46,14 @@ class JudgedExits:
         """As a JSON value."""
         states = [[list(exits), a.top1, a.loss, a.images] for exits, a in self.states.items()]
         return {"weights": list(self.weights), "states": states}
+
+    def worst(self, other: JudgedExits) -> JudgedExits:
+        """Each state's lower accuracy of two."""
+        states = {
+            exits: min(one, other.states[exits], key=lambda accuracy: accuracy.top1)
+            for exits, one in self.states.items()
+        }
+        return JudgedExits(self.weights, states)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> JudgedExits:
@@ -116,8 +124,23 @@ def keep_exits(
     return kept.to(next(network.parameters()).device).train(network.training)
 
 
-def exit_logits(network: SubNetwork, data: ImageData, split: Split, resolution: int) -> Tensor:
-    """Logits of each exit on a split at a resolution in pixels, in evaluation mode: [exits, N, classes]."""
+class EachExit(nn.Module):
+    """A network's exits without their sum: [B, 3, r, r] to the logits [B, classes] of each, in order."""
+
+    def __init__(self, network: SubNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, r, r] to one [B, classes] an exit."""
+        return tuple(self.network.exit_logits(images))
+
+
+def exit_logits(network: nn.Module, data: ImageData, split: Split, resolution: int) -> Tensor:
+    """Logits on a split at a resolution in pixels, in evaluation mode: [exits, N, classes].
+
+    ``network`` answers as ``EachExit`` does.
+    """
     network.eval()
     device = next(network.parameters()).device
     found = []
@@ -127,7 +150,7 @@ def exit_logits(network: SubNetwork, data: ImageData, split: Split, resolution: 
     with torch.inference_mode():
         for images, _ in stream:
             images = images.to(device, memory_format=torch.channels_last)
-            found.append(torch.stack(network.exit_logits(images)).cpu())
+            found.append(torch.stack(network(images)).cpu())
     return torch.cat(found, dim=1)
 
 
@@ -156,5 +179,5 @@ def judge_exits(logits: Tensor, exits: Exits, weights: Sequence[float], targets:
 
 def _classes(network: SubNetwork) -> int:
     last = list(network.exits.values())[-1]
-    linear = [part for part in last.modules() if isinstance(part, torch.nn.Linear)][-1]
+    linear = [part for part in last.modules() if isinstance(part, nn.Linear)][-1]
     return linear.out_features

@@ -18,7 +18,7 @@ from nat2deploy.training.evaluation import Accuracy, judge
 from nat2deploy.training.exits import Exits, JudgedExits
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
 from nat2deploy.training.losses import exits_loss
-from nat2deploy.training.phases import PhaseProgress, Recipe, Tuned, tune_exits
+from nat2deploy.training.phases import Forms, PhaseProgress, Recipe, Tuned, as_it_is, tune_exits
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def finetune(
     choose: Callable[[JudgedExits], Exits],
     recalibrate: Callable[[nn.Module, int], None],
     folder: Path,
-    judged: Callable[[nn.Module, Split], Accuracy] | None = None,
+    forms: Forms = as_it_is,
     teacher: nn.Module | None = None,
     tag: str = "",
     progress: PhaseProgress | None = None,
@@ -105,19 +105,16 @@ def finetune(
         space: of the architecture.
         architecture: of ``start``.
         choose: as ``tune_exits``, like all that follows.
-        judged: ``judged(network, split)`` gives accuracies where they are others than those of the network
-            as it is, such as in 8 bits. Of two phases it gives that on test alone, because the second one
-            trains on the validation split.
 
     Raises:
         UserError: as ``tune_exits``.
     """
 
-    def as_it_is(network: nn.Module, split: Split) -> Accuracy:
-        return judge(network, data, split, architecture.resolution)
+    def judge_on(network: SubNetwork, split: Split) -> Accuracy:
+        found = [judge(form, data, split, architecture.resolution) for form in forms(network)]
+        return min(found, key=lambda one: one.top1)
 
-    on_validation = judged if judged is not None and recipe.phases == 1 else as_it_is
-    before = on_validation(network, data.validation)
+    before = judge_on(network, data.validation)
     tuned = tune_exits(
         start,
         space,
@@ -127,15 +124,13 @@ def finetune(
         choose=choose,
         recalibrate=recalibrate,
         folder=folder,
+        forms=forms,
         teacher=teacher,
         tag=tag,
         progress=progress,
     )
     after = tuned.judged.states[tuned.exits]
-    if on_validation is not as_it_is:
-        after = on_validation(tuned.network, data.validation)
     kept = (after.top1, -after.loss) >= (before.top1, -before.loss)
     result = tuned.network if kept else network
     result.eval()
-    test = (judged or as_it_is)(result, data.test)
-    return FineTuned(result, before, after if kept else before, test, tuned, kept)
+    return FineTuned(result, before, after if kept else before, judge_on(result, data.test), tuned, kept)

@@ -10,9 +10,10 @@ are not decayed.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,8 +27,8 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.search_space import SearchSpace
-from nat2deploy.training.aep import ExitWeights, JointTraining, train_jointly
-from nat2deploy.training.exits import Exits, JudgedExits, exit_logits, judge_exits, keep_exits
+from nat2deploy.training.aep import JointTraining, JointWeights, train_jointly
+from nat2deploy.training.exits import EachExit, Exits, JudgedExits, exit_logits, judge_exits, keep_exits
 from nat2deploy.training.loop import LoopSettings
 from nat2deploy.training.losses import LABEL_SMOOTHING
 
@@ -41,7 +42,7 @@ class Recipe:
     """
 
     settings: LoopSettings
-    weights: ExitWeights
+    weights: JointWeights
     phases: Literal[1, 2] = 2
     patience: int = 30
     smoothing: float = LABEL_SMOOTHING
@@ -63,6 +64,15 @@ class Tuned:
     curve: tuple[float, ...] = ()
 
 
+Forms = Callable[[nn.Module], Sequence[nn.Module]]
+"""Gives the forms in which a module is judged, such as in fewer bits; of several the worst counts."""
+
+
+def as_it_is(module: nn.Module) -> Sequence[nn.Module]:
+    """The only form of a module that is judged as it is."""
+    return [module]
+
+
 PhaseProgress = Callable[[int, int, int, float], None]
 """Called with (phase, steps done, steps in all, running loss)."""
 
@@ -77,6 +87,7 @@ def tune_exits(
     choose: Callable[[JudgedExits], Exits],
     recalibrate: Callable[[nn.Module, int], None],
     folder: Path,
+    forms: Forms = as_it_is,
     teacher: nn.Module | None = None,
     tag: str = "",
     progress: PhaseProgress | None = None,
@@ -96,6 +107,8 @@ def tune_exits(
         recalibrate: ``recalibrate(network, resolution)`` recomputes BN statistics.
         folder: where checkpoints are; a killed tuning of the same ``tag`` goes on from them. The caller
             removes those of ``checkpoints`` when it has stored the result.
+        forms: in which the exits are judged on the validation split. In fewer bits the sum of their logits is
+            simulated as exact.
         teacher: any frozen module on the same images, whose softmax each exit follows too.
         tag: names weights and settings.
         progress: told each step.
@@ -133,10 +146,10 @@ def tune_exits(
     curve: tuple[float, ...] = ()
     if recipe.phases == 1:
         joint = train(1, recipe.settings, first, data.train, None)
-        judged, epochs = _judge(joint, data, resolution), recipe.settings.epochs
+        judged, epochs = _judge(joint, data, resolution, forms), recipe.settings.epochs
     else:
         most = math.ceil(recipe.settings.epochs)
-        watch = _Validation(data, resolution, recalibrate, recipe.patience, most, found, tag)
+        watch = _Validation(data, resolution, recalibrate, forms, recipe.patience, most, found, tag)
         if not watch.stop:
             train(1, replace(recipe.settings, epochs=float(most)), first, data.train, watch)
         judged, epochs = watch.rows[watch.best - 1], float(watch.best)
@@ -162,12 +175,15 @@ def together(data: ImageData) -> Split:
     return Split(torch.cat([s.images for s in splits]), torch.cat([s.targets for s in splits]))
 
 
-def _judge(joint: JointTraining, data: ImageData, resolution: int) -> JudgedExits:
+def _judge(joint: JointTraining, data: ImageData, resolution: int, forms: Forms) -> JudgedExits:
     """Judge every state of calibrated exits on the validation split."""
-    network = joint.network
-    logits = exit_logits(network, data, data.validation, resolution)
-    exits = tuple(int(stage) for stage in network.exits)
-    return judge_exits(logits, exits, joint.output_weights().tolist(), data.validation.targets)
+    exits = tuple(int(stage) for stage in joint.network.exits)
+    weights, targets = joint.output_weights().tolist(), data.validation.targets
+    found = [
+        judge_exits(exit_logits(form, data, data.validation, resolution), exits, weights, targets)
+        for form in forms(EachExit(joint.network))
+    ]
+    return functools.reduce(JudgedExits.worst, found)
 
 
 class _Validation:
@@ -183,6 +199,7 @@ class _Validation:
         data: ImageData,
         resolution: int,
         recalibrate: Callable[[nn.Module, int], None],
+        forms: Forms,
         patience: int,
         most: int,
         found: Path,
@@ -191,6 +208,7 @@ class _Validation:
         self.data = data
         self.resolution = resolution
         self.recalibrate = recalibrate
+        self.forms = forms
         self.patience = patience
         self.most = most
         self.found = found
@@ -217,7 +235,7 @@ class _Validation:
         """Judge a copy of the network, whose BN statistics are its own."""
         joint = copy.deepcopy(self.joint)
         self.recalibrate(joint.network, self.resolution)
-        self.rows.append(_judge(joint, self.data, self.resolution))
+        self.rows.append(_judge(joint, self.data, self.resolution, self.forms))
         if self.stop:
             write_json(self.found, {"tag": self.tag, "rows": json.loads(self.state())})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import tomli_w
@@ -37,10 +38,18 @@ def early_space(folder: Path, exits: str = "one") -> SearchSpace:
     return load_space(str(path))
 
 
-def make_run(folder: Path, *, budgets: tuple[str, ...] = (), exits: str = "one", here: bool = False) -> Path:
+def make_run(
+    folder: Path,
+    *,
+    budgets: tuple[str, ...] = (),
+    exits: str = "one",
+    here: bool = False,
+    precision: str | None = None,
+) -> Path:
     """A run whose front holds the space's networks of two and of three stages; its weights are untrained.
 
-    With ``here`` its table says that it was measured on this machine.
+    With ``here`` its table says that it was measured on this machine; with a ``precision`` there are two of
+    them, fp32's and int8's, and each network chose it.
     """
     space = early_space(folder, exits)
     torch.manual_seed(0)
@@ -55,16 +64,23 @@ def make_run(folder: Path, *, budgets: tuple[str, ...] = (), exits: str = "one",
 
         table = table.model_copy(update={"fingerprint": fingerprint()})
     save_table(table, folder / "table.json")
+    files = str(folder / "table.json")
+    if precision is not None:
+        eight = table.model_copy(update={"target": table.target.model_copy(update={"precision": "int8"})})
+        save_table(eight, folder / "int8.json")
+        files = (files, str(folder / "int8.json"))
+        table = eight if precision == "int8" else table
     config = SearchConfig(
         supernet=str(run.supernet_path),
         data="digits",
-        table=str(folder / "table.json"),
+        table=files,
         budgets=budgets,
         settings={"recalibration_images": 128},
     )
     run.config_path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
     largest = space.largest(16)
     shorter = [largest] if exits == "final" else [type(largest)(16, 1.0, largest.stages[:2]), largest]
+    shorter = [replace(one, precision=precision) for one in shorter]
     costs = CostModel(space, 10, table)
     networks = tuple(
         FrontNetwork(

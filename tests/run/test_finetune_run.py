@@ -149,6 +149,19 @@ def test_a_latency_that_nobody_knows_is_refused_before_training(tmp_path):
     assert not list((run / "networks").glob("*/finetune.json"))
 
 
+def test_exits_are_judged_in_the_networks_precision(tmp_path):
+    run = make_run(tmp_path, precision="int8")
+    (report,) = finetune(run, FinetuneConfig(method="aep", prune=("none",), **QUICK))
+    assert report.architecture["precision"] == "int8" and report.architecture["exits"] == [1, 2, 3]
+    assert report.costs["size_mb"] < 0.5 * report.costs["params"] * 4e-6  # of four bytes each in fp32
+    found, data = open_network(run, report.id)
+    exact = judge(found.network, data, data.test, 16)
+    manifest = export(run, ExportConfig(network=report.id), tmp_path / "bundle")
+    assert manifest.target.precision == "int8"
+    assert manifest.evidence.accuracy.top1 == pytest.approx(report.test.top1, abs=0.02)
+    assert report.test.top1 == pytest.approx(exact.top1, abs=0.1)
+
+
 def test_side_by_side_gives_what_one_after_the_other_gives(aep_run, tmp_path):
     _, expected = aep_run
     run = make_run(tmp_path)

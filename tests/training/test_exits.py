@@ -14,6 +14,7 @@ from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training.evaluation import judge
 from nat2deploy.training.exits import (
+    EachExit,
     JudgedExits,
     exit_logits,
     judge_exits,
@@ -100,7 +101,7 @@ def test_every_state_is_judged_as_the_cut_network_would_be(early, digits):
     whole = with_earlier_exits(early.largest(8))
     network = network_with_exits(supernet, early.largest(8), seed=0)
     weights = [1 / 3, 2 / 3]
-    logits = exit_logits(network, digits, digits.validation, 8)
+    logits = exit_logits(EachExit(network), digits, digits.validation, 8)
     assert logits.shape == (2, len(digits.validation), 10)
     judged = judge_exits(logits, (1, 2), weights, digits.validation.targets)
     assert set(judged.states) == {(1,), (2,), (1, 2)}

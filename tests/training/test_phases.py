@@ -72,8 +72,8 @@ def scripted(monkeypatch, top1s):
     """Let the validation accuracy after each epoch be what a script says."""
     judge, left = phases._judge, iter(top1s)
 
-    def fake(joint, data, resolution):
-        judged = judge(joint, data, resolution)
+    def fake(joint, data, resolution, forms):
+        judged = judge(joint, data, resolution, forms)
         top1 = next(left)
         return replace(judged, states={k: replace(v, top1=top1) for k, v in judged.states.items()})
 
