@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from nat2deploy.deploy.manifest import (
 from nat2deploy.deploy.parity import Floats, agrees, compare, describe, run_all
 from nat2deploy.deploy.readme import readme
 from nat2deploy.deploy.reference import REFERENCE_NAME, save_reference
+from nat2deploy.deploy.runner_files import runner_files
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT
@@ -157,8 +157,9 @@ def export_bundle(
         save_reference(folder / REFERENCE_NAME, reference_images.cpu(), expected)
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
         (folder / "README.txt").write_text(readme(manifest), encoding="utf-8")
-        runner = resources.files("nat2deploy.deploy.runner") / "run.py"
-        (folder / "run.py").write_bytes(runner.read_bytes())
+        for name, content in runner_files().items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
 
     return write_bundle(out, manifest, fill)
 

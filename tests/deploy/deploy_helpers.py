@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.export import export_bundle
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.writing import write_bundle
 from nat2deploy.target import Target
 
 RESOLUTION = 16
@@ -72,3 +75,18 @@ def export_net(out: Path, **changes: Any) -> Manifest:
     }
     module = arguments.pop("module", None) or make_net()
     return export_bundle(module, out=out, **arguments)
+
+
+def again(bundle: Path, change: Callable[[dict], object] = lambda value: None) -> None:
+    """Write the bundle anew with a changed manifest and hashes that fit its files."""
+    with open_bundle(bundle) as opened:
+        value = opened.manifest.model_dump()
+        contents = {name: (opened.folder / name).read_bytes() for name in opened.manifest.files}
+    change(value)
+
+    def fill(folder: Path) -> None:
+        for name, data in contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+
+    write_bundle(bundle, Manifest.model_validate(value), fill)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 from nat2deploy.deploy.bench import bench
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.zipped import pack
+from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
@@ -56,7 +56,7 @@ def test_names_stay_apart(exported: Path, bundle: Path) -> None:
 def test_bundles_for_other_thread_counts_need_a_common_one(
     export: Callable[..., Manifest], exported: Path, tmp_path: Path
 ) -> None:
-    if (os.cpu_count() or 1) < 2:
+    if available_cores() < 2:
         pytest.skip("needs two cores")
     export(target=Target(threads=2))
     with pytest.raises(UserError, match="--threads"):

@@ -25,7 +25,9 @@ def test_a_good_bundle_passes(exported: Path) -> None:
         assert bundle.model == exported / "model.onnx"
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "run.py", "labels.txt", "reference.npz", "README.txt"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "run.py", "runner/network.py", "labels.txt", "reference.npz", "README.txt"]
+)
 def test_a_changed_byte_is_found(bundle: Path, name: str) -> None:
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -84,8 +86,8 @@ def test_a_tampered_zip_is_found(bundle: Path, tmp_path: Path) -> None:
 def test_a_zip_that_was_zipped_by_others_works(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in exported.iterdir():
-            archive.write(file, file.name)
+        for file in exported.rglob("*"):
+            archive.write(file, file.relative_to(exported))
     with open_bundle(path) as bundle:
         bundle.check()
 

@@ -6,7 +6,7 @@ from deploy_helpers import make_net
 
 from nat2deploy.deploy.manifest import Parity
 from nat2deploy.deploy.parity import LEAST_AGREEMENT, MAX_DIFFERENCE, agrees, compare, describe, run_all
-from nat2deploy.deploy.runner import run
+from nat2deploy.deploy.runner.proof import PARITY
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
@@ -50,7 +50,7 @@ def test_the_limits_of_8_bits(difference: float, agreement: float, good: bool) -
 
 
 def test_the_bundles_runner_has_the_same_limits() -> None:
-    assert {p: (MAX_DIFFERENCE[p], LEAST_AGREEMENT[p]) for p in MAX_DIFFERENCE} == run.PARITY
+    assert {p: (MAX_DIFFERENCE[p], LEAST_AGREEMENT[p]) for p in MAX_DIFFERENCE} == PARITY
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -1,35 +1,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_helpers import Budget
+from deploy_helpers import Budget, again
 
-from nat2deploy.deploy.bundle import open_bundle
-from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.verify import verify_bundle
-from nat2deploy.deploy.writing import write_bundle
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
-
-
-def again(bundle: Path, change: Callable[[dict], object] = lambda value: None) -> None:
-    """Write the bundle anew with a changed manifest and hashes that fit its files."""
-    with open_bundle(bundle) as opened:
-        value = opened.manifest.model_dump()
-        contents = {name: (bundle / name).read_bytes() for name in opened.manifest.files}
-    change(value)
-
-    def fill(folder: Path) -> None:
-        for name, data in contents.items():
-            (folder / name).write_bytes(data)
-
-    write_bundle(bundle, Manifest.model_validate(value), fill)
 
 
 def test_a_good_bundle_passes_every_check(exported: Path) -> None:

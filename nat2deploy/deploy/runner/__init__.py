@@ -1,1 +1,1 @@
-"""The program that travels in every bundle; it imports nothing of this package."""
+"""The program that travels in every bundle, as run.py and the folder runner; it stands alone there."""

@@ -13,7 +13,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from png_writer import CHANNELS, chunk, header, write_png
 
-from nat2deploy.deploy.runner import run
+from nat2deploy.deploy.runner.images import decode
+from nat2deploy.deploy.runner.png import PNG_KINDS, decode_png
+from nat2deploy.deploy.runner.refusal import BadInput
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SIZES = st.tuples(st.integers(1, 19), st.integers(1, 19))
@@ -40,7 +42,7 @@ def test_decodes_what_pillow_writes(
     values = data.draw(hnp.arrays(np.uint8, shape, fill=st.nothing()))
     image = Image.fromarray(values).convert(mode) if mode == "1" else Image.fromarray(values, mode)
     expected = np.array(image.convert("RGB"))
-    np.testing.assert_array_equal(run.decode_png(saved(image, compress_level=level)), expected)
+    np.testing.assert_array_equal(decode_png(saved(image, compress_level=level)), expected)
 
 
 @given(colours=st.integers(1, 256), size=SIZES, seed=st.integers(0, 999), transparent=st.booleans())
@@ -53,11 +55,11 @@ def test_decodes_palettes_of_all_depths(
     image.putpalette(rng.integers(0, 256, 3 * colours, dtype=np.uint8).tobytes())
     options = {"transparency": 0} if transparent else {}
     expected = np.array(image.convert("RGB"))
-    np.testing.assert_array_equal(run.decode_png(saved(image, **options)), expected)
+    np.testing.assert_array_equal(decode_png(saved(image, **options)), expected)
 
 
 @given(
-    kind_and_depth=st.sampled_from([(k, d) for k, (_, depths) in run.PNG_KINDS.items() for d in depths]),
+    kind_and_depth=st.sampled_from([(k, d) for k, (_, depths) in PNG_KINDS.items() for d in depths]),
     filters=st.lists(st.integers(0, 4), min_size=1, max_size=7),
     size=SIZES,
     seed=st.integers(0, 999),
@@ -70,9 +72,7 @@ def test_undoes_every_filter_at_every_depth(
     rng = np.random.default_rng(seed)
     samples = rng.integers(0, 2**depth, (*size, CHANNELS[kind]))
     palette = rng.integers(0, 256, (2**depth, 3), dtype=np.uint8)
-    decoded = run.decode_png(
-        write_png(samples, depth, kind, filters, palette.tobytes() if kind == 3 else b"")
-    )
+    decoded = decode_png(write_png(samples, depth, kind, filters, palette.tobytes() if kind == 3 else b""))
     if kind == 3:
         expected = palette[samples[..., 0]]
     else:
@@ -84,7 +84,7 @@ def test_undoes_every_filter_at_every_depth(
 
 def test_sixteen_bit_grey_is_read_as_pillow_wrote_it() -> None:
     values = np.arange(0, 65536, 97, dtype=np.uint16)[:600].reshape(20, 30)
-    decoded = run.decode_png(saved(Image.fromarray(values)))
+    decoded = decode_png(saved(Image.fromarray(values)))
     np.testing.assert_array_equal(decoded[..., 1], values >> 8)
 
 
@@ -93,8 +93,8 @@ def test_sixteen_bit_grey_is_read_as_pillow_wrote_it() -> None:
 def test_random_bytes_are_refused_in_one_line(data: bytes) -> None:
     for lead in (b"", SIGNATURE, SIGNATURE + header(3, 2, 8, 2), b"P6 3 2 255\n", b"P5", b"P6"):
         try:
-            image = run.decode(lead + data)
-        except run.BadInput as error:
+            image = decode(lead + data)
+        except BadInput as error:
             assert len(str(error).splitlines()) == 1
         else:
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
@@ -110,11 +110,11 @@ def test_a_changed_byte_is_refused_or_harmless(at: int, value: int, fixed: bool)
     if fixed:  # a liar mends the checksums too
         bad = bytearray(_mended(bytes(bad)))
     try:
-        image = run.decode(bytes(bad))
-    except run.BadInput:
+        image = decode(bytes(bad))
+    except BadInput:
         return
     if bytes(bad) == good:
-        np.testing.assert_array_equal(image, run.decode(good))
+        np.testing.assert_array_equal(image, decode(good))
     else:
         assert fixed and image.shape[2] == 3
 
@@ -133,8 +133,8 @@ def _mended(data: bytes) -> bytes:
 def test_every_cut_is_refused() -> None:
     good = write_png(np.full((4, 5, 3), 7), 8, 2, [4])
     for size in range(8, len(good)):
-        with pytest.raises(run.BadInput):
-            run.decode_png(good[:size])
+        with pytest.raises(BadInput):
+            decode_png(good[:size])
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_every_cut_is_refused() -> None:
     ],
 )
 def test_says_what_is_wrong_with_a_png(body: bytes, words: str) -> None:
-    with pytest.raises(run.BadInput, match=words):
-        run.decode(SIGNATURE + body)
+    with pytest.raises(BadInput, match=words):
+        decode(SIGNATURE + body)
 
 
 def test_a_bomb_of_pixels_is_not_inflated() -> None:
     packed = zlib.compress(bytes(50_000_000))
     bomb = SIGNATURE + header(1, 1, 8, 0) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(run.decode_png(bomb), np.zeros((1, 1, 3)))
+    np.testing.assert_array_equal(decode_png(bomb), np.zeros((1, 1, 3)))
 
 
 @given(mode=st.sampled_from(["L", "RGB"]), size=SIZES, seed=st.integers(0, 99))
@@ -170,7 +170,7 @@ def test_a_bomb_of_pixels_is_not_inflated() -> None:
 def test_decodes_pnm(mode: str, size: tuple[int, int], seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     image = Image.fromarray(values).convert(mode)
-    np.testing.assert_array_equal(run.decode(saved(image, "ppm")), np.array(image.convert("RGB")))
+    np.testing.assert_array_equal(decode(saved(image, "ppm")), np.array(image.convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_decodes_pnm(mode: str, size: tuple[int, int], seed: int) -> None:
     ],
 )
 def test_pnm_samples_are_scaled(data: bytes, expected: list[int]) -> None:
-    assert run.decode(data)[0, :, 0].tolist() == expected
+    assert decode(data)[0, :, 0].tolist() == expected
 
 
 def test_other_formats_go_through_pillow() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8))
     data = saved(image, "jpeg")
-    np.testing.assert_array_equal(run.decode(data), np.array(Image.open(io.BytesIO(data)).convert("RGB")))
+    np.testing.assert_array_equal(decode(data), np.array(Image.open(io.BytesIO(data)).convert("RGB")))

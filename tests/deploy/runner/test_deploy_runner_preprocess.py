@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.deploy.runner import run
+from nat2deploy.deploy.runner.preprocess import preprocess, taps
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:
@@ -21,8 +21,8 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
 @settings(max_examples=150, deadline=None)
 def test_taps_are_those_of_pytorch(size_in: int, size_out: int) -> None:
     matrix = np.zeros((size_out, size_in), np.float32)
-    for index, (low, high, weights) in enumerate(run.taps(size_in, size_out, 0, size_out)):
-        matrix[index, low:high] = weights
+    for row, places, weights in zip(matrix, *taps(size_in, size_out, 0, size_out), strict=True):
+        np.add.at(row, places, weights)
     # Two columns, because PyTorch 2.15 repeats the first row where the output is one pixel wide.
     unit = torch.eye(size_in).reshape(1, size_in, size_in, 1).repeat(1, 1, 1, 2)
     expected = interpolate(unit, (size_out, 2), mode="bilinear", antialias=True)[0, :, :, 0].T
@@ -45,7 +45,7 @@ def test_agrees_with_the_preprocessing_of_training(
     image = noise(seed, height, width)
     plain = Preprocessing(resolution=resolution, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     expected = plain.apply(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])[0].numpy()
-    found = run.preprocess(image, plain.model_dump(mode="json"))
+    found = preprocess(image, plain.model_dump(mode="json"))
     assert found.dtype == np.float32 and found.shape == (3, resolution, resolution)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -55,4 +55,4 @@ def test_agrees_on_photo_sizes_with_normalisation(height: int, width: int) -> No
     image = noise(3, height, width)
     spec = Preprocessing(resolution=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     expected = spec.apply(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])[0].numpy()
-    np.testing.assert_allclose(run.preprocess(image, spec.model_dump(mode="json")), expected, atol=5e-4)
+    np.testing.assert_allclose(preprocess(image, spec.model_dump(mode="json")), expected, atol=5e-4)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
+import py_compile
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from deploy_helpers import LABELS, make_images
+from deploy_helpers import LABELS, again, make_images
 from PIL import Image
 
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.reference import load_reference
+from nat2deploy.deploy.runner.network import Network
+from nat2deploy.deploy.runner.program import main
+from nat2deploy.deploy.runner.proof import bench, check
+from nat2deploy.deploy.runner_files import runner_files
 
 # Lets the standard library, numpy and onnxruntime in, and nothing else.
 BLOCKER = """
@@ -40,13 +43,9 @@ def run_alone(bundle: Path, *arguments: object) -> subprocess.CompletedProcess[s
     return subprocess.run(words, capture_output=True, text=True, cwd=bundle.parent, check=False)
 
 
-def load_runner(bundle: Path) -> ModuleType:
-    """The bundle's own run.py as a module, which finds the bundle beside itself."""
-    spec = importlib.util.spec_from_file_location("bundled_run", bundle / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run_here(bundle: Path, *arguments: object) -> int:
+    """Run the bundle's program in this process."""
+    return main(bundle, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def image(tmp_path: Path) -> Path:
 
 def refused(bundle: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as stopped:
-        load_runner(bundle).main([str(argument) for argument in arguments])
+        run_here(bundle, *arguments)
     captured = capsys.readouterr()
     assert stopped.value.code == 2 and captured.out == ""
     (line,) = captured.err.splitlines()
@@ -88,6 +87,12 @@ def test_other_formats_without_pillow_are_refused_in_one_line(exported: Path, im
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_serving_without_waitress_says_what_to_install(exported: Path) -> None:
+    done = run_alone(exported, "--serve", "0")
+    assert done.returncode == 2
+    assert done.stderr == "run.py: --serve needs waitress; run `pip install waitress`\n"
+
+
 def test_without_onnxruntime_it_says_what_to_install(exported: Path, image: Path) -> None:
     words = [sys.executable, "-I", "-S", str(exported / "run.py"), str(image)]  # -S: no installed packages
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -95,16 +100,45 @@ def test_without_onnxruntime_it_says_what_to_install(exported: Path, image: Path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_is_python_3_9() -> None:
-    from nat2deploy.deploy.runner import run
+@pytest.mark.parametrize("name", list(runner_files()))
+def test_is_python_3_9(name: str) -> None:
+    ast.parse(runner_files()[name], feature_version=(3, 9))
 
-    source = Path(run.__file__).read_text(encoding="utf-8")
-    ast.parse(source, feature_version=(3, 9))
-    assert len(source.splitlines()) < 400
+
+def test_an_old_python_is_told_so_in_one_line(exported: Path) -> None:
+    code = (
+        "import runpy, sys; sys.version_info = (3, 8, 1); sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    words = [sys.executable, "-I", "-c", code, str(exported / "run.py")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "run.py: Python 3.8 is too old, 3.9 or newer is needed\n"
+
+
+def test_no_cached_copy_of_the_program_is_read_or_written(bundle: Path, image: Path) -> None:
+    program = bundle / "runner" / "program.py"
+    honest = program.read_bytes()
+    program.write_text("def main(folder, arguments):\n    print('mine')\n")
+    py_compile.compile(str(program), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    (cache,) = (bundle / "runner" / "__pycache__").iterdir()
+    program.write_bytes(honest)
+    before = cache.read_bytes()
+    done = run_alone(bundle, image)
+    assert done.returncode == 0 and done.stdout.startswith(str(image))
+    assert [(path, path.read_bytes()) for path in cache.parent.iterdir()] == [(cache, before)]
+
+
+def test_a_missing_part_of_the_program_is_one_line(bundle: Path, image: Path) -> None:
+    (bundle / "runner" / "png.py").unlink()
+    done = run_alone(bundle, image)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "png.py: No such file or directory; export the bundle again" in line
 
 
 def test_prints_scores_for_people(exported: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert load_runner(exported).main([str(image), "--top", "2", "--threads", "1"]) == 0
+    assert run_here(exported, image, "--top", 2, "--threads", 1) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == str(image) and len(rest) == 2
     assert all(line.split(" %  ")[1] in LABELS for line in rest)
@@ -116,7 +150,7 @@ def test_a_folder_is_its_images(exported: Path, image: Path, capsys: pytest.Capt
     for name in ("b.PNG", "a.ppm"):
         Image.open(image).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
-    assert load_runner(exported).main([str(folder), "--json"]) == 0
+    assert run_here(exported, folder, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [Path(one["image"]).name for one in found["images"]] == ["a.ppm", "b.PNG"]
     assert found["images"][0]["top"] == found["images"][1]["top"]
@@ -127,15 +161,14 @@ def test_the_good_images_are_classified_beside_a_bad_one(
 ) -> None:
     bad = image.parent / "bad.png"
     bad.write_bytes(image.read_bytes()[:60])
-    assert load_runner(exported).main([str(bad), str(image)]) == 2
+    assert run_here(exported, bad, image) == 2
     captured = capsys.readouterr()
     assert captured.err == f"run.py: {bad}: the PNG is cut short; copy it again\n"
     assert captured.out.splitlines()[0] == str(image)
 
 
 def test_bench_prints_times(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runner = load_runner(exported)
-    figures = runner.Network(exported, None).bench(seconds=0.6)
+    figures = bench(Network(exported, None), seconds=0.6)
     assert 0 < figures["median_ms"] <= figures["p95_ms"] <= figures["p99_ms"]
     assert figures["runs"] >= 20 and figures["threads"] == 1
     assert figures["images_per_s"] == pytest.approx(1e3 / figures["median_ms"])
@@ -145,11 +178,10 @@ def test_a_batch_is_filled_up(export: Callable[..., Manifest], exported: Path, t
     from nat2deploy.target import Target
 
     export(target=Target(batch=5))
-    runner = load_runner(tmp_path / "out")
-    network, single = runner.Network(tmp_path / "out", None), runner.Network(exported, None)
+    network, single = Network(tmp_path / "out", None), Network(exported, None)
     inputs = np.random.default_rng(0).standard_normal((7, *network.shape[1:])).astype(np.float32)
     np.testing.assert_allclose(network.logits(inputs), single.logits(inputs), atol=1e-5)
-    assert network.check(tmp_path / "out")["ok"]
+    assert check(network)["ok"]
 
 
 def test_bad_input_is_one_line(exported: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +199,7 @@ def mkdir(path: Path) -> Path:
 
 
 def test_a_missing_image_is_one_line(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert load_runner(exported).main(["nowhere.png"]) == 2
+    assert run_here(exported, "nowhere.png") == 2
     assert capsys.readouterr().err.startswith("run.py: nowhere.png: no file")
 
 
@@ -203,15 +235,33 @@ def test_a_damaged_manifest_is_one_line(
 def test_a_failed_check_is_exit_code_one(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, logits = load_reference(bundle / "reference.npz")
     np.savez(bundle / "reference.npz", images=images.numpy(), logits=logits[::-1])
-    assert load_runner(bundle).main(["--check"]) == 1
+    again(bundle)
+    assert run_here(bundle, "--check") == 1
     assert "ok 0" in capsys.readouterr().out
     (bundle / "reference.npz").write_bytes(b"no archive")
     assert "reference.npz" in refused(bundle, capsys, "--check")
 
 
 def test_the_bundled_runner_is_the_packaged_one(exported: Path) -> None:
-    from nat2deploy.deploy.runner import run
-
-    assert (exported / "run.py").read_bytes() == Path(run.__file__).read_bytes()
+    files = runner_files()
+    assert {"run.py", "runner/__init__.py", "runner/program.py"} <= set(files)
     with open_bundle(exported) as bundle:
-        assert "run.py" in bundle.manifest.files
+        assert files.keys() <= bundle.manifest.files.keys()
+    assert all((exported / name).read_bytes() == content for name, content in files.items())
+
+
+def test_a_bundle_for_another_engine_is_refused(
+    bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"onnxruntime"', '"tensorrt"', 1), encoding="utf-8"
+    )
+    assert "is for backend tensorrt, this runner runs onnxruntime" in refused(bundle, capsys, image)
+
+
+def test_check_finds_a_changed_file_of_any_kind(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / "labels.txt").write_text("other")
+    assert "labels.txt: changed (hash differs)" in refused(bundle, capsys, "--check")
+    (bundle / "labels.txt").unlink()
+    assert "labels.txt: missing" in refused(bundle, capsys, "--check")

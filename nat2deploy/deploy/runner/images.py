@@ -1,0 +1,85 @@
+"""Image files to RGB pixels: PNG, PPM and PGM by numpy alone, other formats where Pillow is installed."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .png import PNG, decode_png
+from .refusal import MAX_FILE_BYTES, BadInput, check_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+SUFFIXES = (".png", ".ppm", ".pgm", ".pnm", ".jpg", ".jpeg", ".bmp", ".webp")
+PNM_HEADER = re.compile(rb"P([56])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
+
+
+def find_images(paths: list[Path]) -> Iterator[Path]:
+    """Yield the files named, and for a folder the images right inside it, sorted."""
+    for path in paths:
+        inside = path.glob("*") if path.is_dir() else ()
+        found = sorted(entry for entry in inside if entry.suffix.lower() in SUFFIXES)
+        if path.is_dir() and not found:
+            raise BadInput(f"{path}: no images inside; these count: {', '.join(SUFFIXES)}")
+        yield from found or [path]
+
+
+def read_image(path: Path) -> Pixels:
+    """Return the image as RGB [H, W, 3]: grey repeated, transparency ignored, 16 bits cut to the high 8."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            raise BadInput(f"no file of up to {MAX_FILE_BYTES >> 20} MB; check the path")
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; check the path") from None
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def decode(data: bytes) -> Pixels:
+    """Decode the bytes of an image file to RGB [H, W, 3]."""
+    if data.startswith(PNG):
+        return decode_png(data)
+    if data[:2] in (b"P5", b"P6"):
+        return decode_pnm(data)
+    try:
+        from PIL import Image
+    except ImportError:
+        raise BadInput("not a PNG, PPM or PGM; convert it, or run `pip install pillow`") from None
+    Image.MAX_IMAGE_PIXELS = None  # no warning beside our own limit
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            check_size(*image.size)
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise a dozen classes
+        known = isinstance(error, BadInput)
+        raise error if known else BadInput("not an image that can be read; convert it to PNG") from None
+
+
+def decode_pnm(data: bytes) -> Pixels:
+    """Decode a binary PGM (P5) or PPM (P6) of up to 16 bits."""
+    match = PNM_HEADER.match(data)
+    if match is None:
+        raise BadInput("the PNM header is not valid; save the image again")
+    kind, width, height, most = (int(group) for group in match.groups())
+    check_size(width, height)
+    if not 0 < most < 65536:
+        raise BadInput("the PNM header is not valid; save the image again")
+    channels, sample = (1 if kind == 5 else 3), np.dtype(np.uint8 if most < 256 else ">u2")
+    count = width * height * channels
+    if len(data) - match.end() < count * sample.itemsize:
+        raise BadInput("the PNM is cut short; copy it again")
+    values = np.frombuffer(data, sample, count, match.end()).reshape(height, width, channels)
+    if most != 255:
+        scaled = ((np.arange(most + 1) * 510 + most) // (2 * most)).astype(np.uint8)
+        values = scaled[np.minimum(values, most)]
+    return np.ascontiguousarray(np.broadcast_to(values, (height, width, 3)))

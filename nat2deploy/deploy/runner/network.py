@@ -1,0 +1,100 @@
+"""The bundle's network: its file checked against the manifest, from pixels to the likeliest classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .preprocess import preprocess
+from .refusal import BadInput
+from .session import open_session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+    Floats = NDArray[np.float32]
+
+MANIFEST_NAME = "manifest.json"
+MAX_RESOLUTION = 4096
+
+
+class Network:
+    """The network of the bundle in ``folder``.
+
+    Args:
+        folder: of the bundle.
+        threads: instead of the target's.
+
+    Attributes:
+        manifest: as it stands in the file.
+        labels: one a class.
+        shape: of the input, (batch, 3, r, r).
+        spec: the preprocessing.
+        threads: that compute.
+        run: the engine on one full batch; ``logits`` takes any number of images.
+
+    Raises:
+        BadInput: a manifest or model that is missing, damaged or changed, or one for another engine.
+    """
+
+    def __init__(self, folder: Path, threads: int | None) -> None:
+        try:
+            manifest: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+            name = str(manifest["model"])
+            self.labels = [str(label) for label in manifest["output"]["labels"]]
+            self.shape = tuple(int(size) for size in manifest["input"]["shape"])
+            self.spec = dict(manifest["input"]["preprocessing"])
+            resolution = int(self.spec["resolution"])
+            fits = self.shape[1:] == (3, resolution, resolution) and 0 < resolution <= MAX_RESOLUTION
+            if Path(name).name != name or not fits:
+                raise ValueError(name)
+            preprocess(np.zeros((1, 1, 3), np.uint8), self.spec)
+            self.threads = threads or int(manifest["target"]["threads"])
+            self.precision = str(manifest["target"]["precision"])
+            backend = str(manifest["target"]["backend"])
+            wanted = manifest["files"][name]
+            model = (folder / name).read_bytes()
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, MemoryError):
+            raise BadInput(f"{folder}: model or manifest missing or damaged; export it again") from None
+        if hashlib.sha256(model).hexdigest() != wanted:
+            raise BadInput(f"{folder / name}: changed (hash differs); export it again")
+        self.folder, self.manifest = folder, manifest
+        try:
+            self.run = open_session(backend, model, manifest, self.threads)
+            if self.run(np.zeros(self.shape, np.float32)).shape != (self.shape[0], len(self.labels)):
+                raise BadInput("has an output that its labels do not fit; export it again")
+        except Exception as error:  # engines raise a dozen unrelated classes
+            raise BadInput(f"{folder / name}: {str(error).partition(chr(10))[0]}") from None
+
+    def logits(self, images: Floats) -> Floats:
+        """Run on any number of inputs [N, 3, r, r], filling up the last batch; returns [N, classes]."""
+        batch = self.shape[0]
+        if len(images) == batch:
+            return self.run(images)
+        outputs = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            if len(part) < batch:
+                full = np.zeros(self.shape, np.float32)
+                full[: len(part)] = part
+                outputs.append(self.run(full)[: len(part)])
+            else:
+                outputs.append(self.run(part))
+        return np.concatenate(outputs)
+
+    def classify(self, image: Pixels, top: int) -> list[dict[str, Any]]:
+        """Return the ``top`` most likely classes of one RGB image [H, W, 3] with their scores (softmax)."""
+        return self.best(self.logits(preprocess(image, self.spec)[None])[0], top)
+
+    def best(self, logits: Floats, top: int) -> list[dict[str, Any]]:
+        """Return the ``top`` most likely classes of logits [classes] with their scores (softmax)."""
+        exact = logits.astype(np.float64)
+        scores = np.exp(exact - exact.max())
+        scores /= scores.sum()
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [{"label": self.labels[i], "index": int(i), "score": float(scores[i])} for i in best]

@@ -1,0 +1,119 @@
+"""The runner's command line. Exit codes: 0 well, 1 a failed check, 2 bad input, in one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .images import find_images, read_image
+from .network import Network
+from .proof import bench, check
+from .refusal import BadInput
+from .server import Address, serve
+from .sources import RawFormat, newest, open_source
+from .stream import run_stream
+
+
+def main(folder: Path, arguments: list[str] | None = None) -> int:
+    """Run the command line on the bundle in ``folder``; returns the exit code."""
+    asked = _parse(arguments)
+    try:
+        network = Network(folder, asked.threads)
+        if asked.serve is not None:
+            return serve(network, asked.serve, top=asked.top or 5)
+        if asked.stream is not None:
+            frames = open_source(asked.stream, asked.raw)
+            frames = newest(frames) if asked.newest else frames
+            return run_stream(network, frames, top=asked.top or 1, limit=asked.limit, as_json=asked.json)
+        return _classify(network, asked)
+    except BrokenPipeError:  # who read the lines has seen enough
+        sys.stdout = None
+        return 0
+    except (BadInput, OSError) as error:
+        fail(str(error))
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py", description="Classify images with this bundle's network.")
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files or folders")
+    parser.add_argument("--top", type=count, metavar="N", help="classes shown an image (5; of a stream 1)")
+    parser.add_argument("--threads", type=count, metavar="N", help="instead of the target's")
+    parser.add_argument("--json", action="store_true", help="print one JSON object (of a stream, one a line)")
+    parser.add_argument("--bench", action="store_true", help="time the network on this device")
+    parser.add_argument("--check", action="store_true", help="compare files and logits with the export")
+    stream = parser.add_argument_group("a stream of frames, such as a camera's")
+    stream.add_argument(
+        "--stream",
+        metavar="SOURCE",
+        help="- (standard input), a pipe or file of MJPEG, PNG or PPM frames, or a folder to watch",
+    )
+    stream.add_argument(
+        "--raw", type=RawFormat.parse, metavar="WxH[:FORMAT]", help="frames are raw: rgb24, bgr24 or gray"
+    )
+    stream.add_argument("--newest", action="store_true", help="skip frames rather than fall behind")
+    stream.add_argument("--limit", type=count, metavar="N", help="stop after this many frames")
+    parser.add_argument(
+        "--serve",
+        type=Address.parse,
+        metavar="[HOST:]PORT",
+        help="serve over HTTP, on this device alone unless a host is given (0.0.0.0: all); needs waitress",
+    )
+    parser.error = fail  # type: ignore[method-assign]
+    asked = parser.parse_args(arguments)
+    ways = bool(asked.images or asked.bench or asked.check) + (asked.stream is not None)
+    ways += asked.serve is not None
+    if ways == 0:
+        fail("no images; name files or folders, or give --stream, --serve, --bench or --check")
+    if ways > 1:
+        fail("images, --stream and --serve do not go together; give one of them")
+    if asked.stream is None and (asked.raw or asked.newest or asked.limit):
+        fail("--raw, --newest and --limit are for --stream; give it, too")
+    return asked
+
+
+def _classify(network: Network, asked: argparse.Namespace) -> int:
+    """Classify the images named, check and bench as asked for, and print it."""
+    code, found = 0, dict[str, Any]()
+    for path in list(find_images(asked.images)):
+        try:
+            top = network.classify(read_image(path), asked.top or 5)
+            found.setdefault("images", []).append({"image": str(path), "top": top})
+        except BadInput as error:  # the other images are still classified
+            print(f"run.py: {error}", file=sys.stderr)
+            code = 2
+    if asked.check:
+        found["check"] = check(network)
+        code = code or int(not found["check"]["ok"])
+    if asked.bench:
+        found["bench"] = bench(network)
+    report(found, asked.json)
+    return code
+
+
+def count(text: str) -> int:
+    """Parse a positive count."""
+    if not 0 < int(text) <= 10**9:
+        raise ValueError(text)
+    return int(text)
+
+
+def report(found: dict[str, Any], as_json: bool) -> None:
+    """Print the findings for people, or as JSON."""
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for image in found.get("images", []):
+        print(image["image"])
+        for one in image["top"]:
+            print(f"  {100 * one['score']:6.2f} %  {one['label']}")
+    for part in (part for part in ("check", "bench") if part in found):
+        print(f"{part}  " + ", ".join(f"{key} {value:.5g}" for key, value in found[part].items()))
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print(f"run.py: {message}", file=sys.stderr)
+    raise SystemExit(2)
