@@ -88,7 +88,7 @@ def bench(
             else:
                 bundle.check()
                 manifests[name] = bundle.manifest
-                engines[name] = load_engine(bundle.model, _target(common, bundle.manifest.target.batch))
+                engines[name] = load_engine(bundle.model, _on_threads(bundle.manifest.target, common))
     measurement = measure_engines(
         engines, seed=seed, precision=precision, time_limit_s=time_limit_s, progress=progress
     )
@@ -129,6 +129,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _target(threads: int, batch: int) -> Target:
     return make_target("cpu", "onnxruntime", "fp32", threads, batch)
+
+
+def _on_threads(target: Target, threads: int) -> Target:
+    return target if target.kind == "cuda" else target.model_copy(update={"threads": threads})
 
 
 def _batch(path: Path) -> int:

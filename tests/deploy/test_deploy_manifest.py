@@ -37,6 +37,17 @@ def test_holds_what_was_exported(exported: Path) -> None:
     assert set(manifest.files) == own | set(runner_files())
 
 
+def test_a_manifest_of_schema_1_is_read(exported: Path) -> None:
+    value = manifest_json(exported)
+    old = {key: content for key, content in value.items() if key not in ("engine", "quantisation")}
+    for key in ("engine", "device"):
+        del old["evidence"][key]
+    for key in ("float_top1", "agreement"):
+        del old["evidence"]["accuracy"][key]
+    manifest = parse(Manifest, {**old, "schema_version": 1}, "manifest")
+    assert (manifest.schema_version, manifest.engine, manifest.quantisation) == (1, None, None)
+
+
 def test_survives_a_round_trip(exported: Path) -> None:
     manifest = parse(Manifest, manifest_json(exported), "manifest")
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
@@ -69,7 +80,7 @@ def test_no_good_path_escapes(path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"surprise": 1}, "surprise"),
         ({"files": {"../x": "0" * 64}}, "relative path"),
         ({"files": {"model.onnx": "xyz"}}, "files"),
@@ -78,7 +89,15 @@ def test_no_good_path_escapes(path: str) -> None:
         ({"model": "/model.onnx"}, "relative path"),
         ({"task": "detection"}, "task"),
         ({"target": {"batch": 2}}, "batch"),
-        ({"target": {"device": "cuda", "backend": "torch"}}, "runs on the CPU, not on cuda:0"),
+        ({"target": {"device": "cuda", "backend": "torch"}}, "does not run on cuda:0 torch"),
+        ({"schema_version": 1, "target": {"device": "cuda"}}, "does not run on cuda:0"),
+        (
+            {
+                "files": {"model.onnx": "0" * 64},
+                "engine": {"version": "1", "batches": [1, 1, 1], "recipe": "build.py"},
+            },
+            "build.py",
+        ),
         ({"costs": {"macs": -1, "params": 1}}, "macs"),
     ],
 )
