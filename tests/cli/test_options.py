@@ -40,7 +40,7 @@ def test_percentages_and_whole_numbers():
 
 @pytest.mark.parametrize("text", ["0.5", "%", "-1%", "101%", "nan%", "half%"])
 def test_what_is_no_percentage_is_refused(text):
-    with pytest.raises(typer.BadParameter, match="such as 0.5%"):
+    with pytest.raises(typer.BadParameter, match=r"such as 0\.5%"):
         percentage("--max-accuracy-drop", text)
 
 
