@@ -2,6 +2,7 @@
 
     python benchmarks/tabular_build.py evaluated --out benchmarks/tabular/nano-ee-d-fashion-mnist.npz
 
+``--known FILE.npz`` adds what an earlier benchmark's file of the same super-network and data holds.
 Prints how well the model that answers for all other architectures predicts held-out ones. Held out together
 are networks that share their first two stages; those of one stage are all judged, so they never are.
 """
@@ -19,8 +20,16 @@ from rich.table import Table
 from tabular_evaluate import RECALIBRATION_IMAGES, TEST_IMAGES
 
 from nat2deploy.data.load import load_data
-from nat2deploy.search.tabular import SPLITS, Generation, ModelQuality, TabularInfo, save_tabular
+from nat2deploy.search.tabular import (
+    SPLITS,
+    Generation,
+    ModelQuality,
+    TabularInfo,
+    load_tabular,
+    save_tabular,
+)
 from nat2deploy.search.tabular_model import cross_validate
+from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.supernet.checkpoint import supernet_info
@@ -34,6 +43,7 @@ def main() -> None:
     parser.add_argument("--supernet", default="nano-ee-d-fashion-mnist")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--known", type=Path, help="an earlier benchmark's file")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
@@ -42,7 +52,23 @@ def main() -> None:
     space = description.space
     data = load_data(arguments.data, base_resolution=max(space.resolutions))
     encoding = IntegerEncoding(space)
-    rows = {}
+    images = {"validation": len(data.validation), "test": min(TEST_IMAGES, len(data.test))}
+    weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    rows: dict[Architecture, list[int]] = {}
+    if arguments.known is not None:
+        held = load_tabular(arguments.known)
+        made = held.info.generation
+        if (made.supernet_sha256, made.data_sha256, made.recalibration_images, held.info.images) != (
+            weights_sha256,
+            data.fingerprint(),
+            RECALIBRATION_IMAGES,
+            images,
+        ):
+            raise SystemExit(f"{arguments.known} was judged with other weights or data; leave --known out")
+        rows.update(
+            (encoding.decode(genes), counts.tolist())
+            for genes, counts in zip(held.genes, held.right, strict=True)
+        )
     for path in sorted(arguments.evaluated.glob("*.jsonl")):
         text = path.read_text(encoding="utf-8")
         for line in text[: text.rfind("\n") + 1].splitlines():
@@ -51,7 +77,6 @@ def main() -> None:
     architectures = sorted(rows, key=lambda a: tuple(encoding.encode(a)))
     genes = encoding.encode_all(architectures)
     right = np.array([rows[a] for a in architectures])
-    images = {"validation": len(data.validation), "test": min(TEST_IMAGES, len(data.test))}
     accuracies = right / np.array([images[split] for split in SPLITS])
 
     prefixes: dict[object, int] = {}
@@ -69,7 +94,7 @@ def main() -> None:
             command=f"python benchmarks/tabular_evaluate.py --supernet {arguments.supernet} "
             f"--data {arguments.data} --seed {arguments.seed} --out evaluated",
             supernet=arguments.supernet,
-            supernet_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+            supernet_sha256=weights_sha256,
             data=arguments.data,
             data_sha256=data.fingerprint(),
             recalibration_images=RECALIBRATION_IMAGES,

@@ -12,7 +12,8 @@ accuracy is what ``SubNetworkEvaluator`` finds is a test (test_tabular_evaluate.
 Every first stage at every resolution is judged. Later stages are drawn by systematic sampling over the
 stage's MACs, each depth as likely as another. Trees come in an order in which the first N spread over the
 costs, whatever N; ``--backward`` goes through them from the end, so that two processes meet. One line is
-added for each network: kill it at any time, and start it again to go on.
+added for each network: kill it at any time, and start it again to go on. ``--known FILE.npz`` leaves out
+what an earlier benchmark's file holds; ``tabular_build.py --known`` puts both together.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from nat2deploy.blocks import run_network
 from nat2deploy.data.batches import batches
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData, Split
+from nat2deploy.search.tabular import load_tabular
 from nat2deploy.space.architecture import Architecture, Layer
 from nat2deploy.space.lowering import lower, total_macs
 from nat2deploy.space.search_space import SearchSpace
@@ -216,6 +218,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=TEST_IMAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backward", action="store_true", help="begin with the last tree")
+    parser.add_argument("--known", type=Path, help="a benchmark's file, whose networks are left out")
     parser.add_argument("--out", type=Path, required=True, help="folder of forward.jsonl and backward.jsonl")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -226,10 +229,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     own = arguments.out / f"{'backward' if arguments.backward else 'forward'}.jsonl"
     _cut_unfinished_line(own)
+    known: set[str] = set()
+    if arguments.known is not None:
+        held = load_tabular(arguments.known)
+        known = {held.encoding.decode(genes).id for genes in held.genes}
     total, judged = sum(map(count, trees)), 0
     with own.open("a", encoding="utf-8") as stream:
         for tree in reversed(trees) if arguments.backward else trees:
-            done = _done(arguments.out)
+            done = known | _done(arguments.out)
             if _finished(tree, done):
                 continue
             for architecture, figures in judge(tree):
@@ -239,7 +246,10 @@ def main() -> None:
                     stream.write(json.dumps(line) + "\n")
                     stream.flush()
             each = time.process_time() / judged
-            print(f"{len(_done(arguments.out))} of {total}; {each:.2f} s of processor time each", flush=True)
+            print(
+                f"{len(known | _done(arguments.out))} of {total}; {each:.2f} s of processor time each",
+                flush=True,
+            )
 
 
 def _finished(tree: Node, done: set[str]) -> bool:

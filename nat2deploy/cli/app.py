@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nat2deploy.cli import deploying, kits, measuring, searching, tables, whole_way
+from nat2deploy.cli import deploying, finetuning, kits, measuring, searching, tables, whole_way
 from nat2deploy.errors import UserError
 from nat2deploy.launch import launched
 from nat2deploy.version import __version__
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (measuring, tables, kits, searching, deploying, whole_way):
+for group in (measuring, tables, kits, searching, finetuning, deploying, whole_way):
     group.register(app)
 
 

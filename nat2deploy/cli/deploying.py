@@ -1,4 +1,4 @@
-"""finetune, export, verify, bench."""
+"""export, verify, bench."""
 
 from __future__ import annotations
 
@@ -15,41 +15,9 @@ Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: a fold
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command()(finetune)
     app.command()(export)
     app.command()(verify)
     app.command()(bench)
-
-
-def finetune(
-    run: Run,
-    network: Annotated[str, typer.Option("--network", help="A network's id, best, or all.")] = "best",
-    epochs: Annotated[float, typer.Option(min=0.01)] = 10.0,
-    learning_rate: Annotated[float, typer.Option(min=1e-8)] = 0.01,
-    optimiser: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    batch_size: Annotated[int, typer.Option(min=2)] = 128,
-    distil: Annotated[bool, typer.Option(help="Follow the largest sub-network too.")] = True,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Fine-tune networks of a run's front; validation accuracy before and after, test accuracy once."""
-    from nat2deploy.cli.render import print_finetuned
-    from nat2deploy.files import parse
-    from nat2deploy.run.config import FinetuneConfig
-    from nat2deploy.run.networks import finetune as run_finetune
-
-    fields = {
-        "network": network,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "optimiser": optimiser,
-        "batch_size": batch_size,
-        "distil": distil,
-        "seed": seed,
-    }
-    with progress() as report:
-        done = run_finetune(run, parse(FinetuneConfig, fields, "fine-tuning"), report)
-    print_finetuned(done, as_json=as_json)
 
 
 def export(

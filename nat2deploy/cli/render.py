@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from nat2deploy.cli.console import console, percent, print_json
+from nat2deploy.cli.render_finetuned import print_finetuned
 from nat2deploy.cli.render_table import print_table
 from nat2deploy.cost.metric_names import at
 from nat2deploy.search.budget import budget_word, format_cost
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.measure.backends import BackendChoice
     from nat2deploy.run.evaluate import EvaluatedNetwork
     from nat2deploy.run.front import Front, FrontNetwork, Measured
-    from nat2deploy.run.networks import FinetuneReport, Judged
     from nat2deploy.run.pipeline import Outcome
     from nat2deploy.run.profiles import ShippedProfile
     from nat2deploy.supernet.checkpoint import SuperNetworkInfo
@@ -186,27 +186,6 @@ def _latency_on(target: str) -> str:
 
 def _measured(network: FrontNetwork, target: str) -> Measured | None:
     return network.measured_on.get(target) if target else network.measured
-
-
-def _judged(judged: Judged) -> str:
-    return f"{percent(judged.top1)} ({100 * judged.low:.2f}-{100 * judged.high:.2f})"
-
-
-def print_finetuned(reports: Sequence[FinetuneReport], *, as_json: bool) -> None:
-    """Accuracies before and after fine-tuning."""
-    if as_json:
-        print_json([report.model_dump(mode="json") for report in reports])
-        return
-    table = Table("network", "validation before", "after", "test", "", box=None, header_style="bold")
-    for report in reports:
-        table.add_row(
-            report.id,
-            _judged(report.validation_before),
-            _judged(report.validation_after),
-            _judged(report.test),
-            "" if report.kept else "not better: inherited weights kept",
-        )
-    console.print(table)
 
 
 def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:

@@ -77,6 +77,7 @@ def print_validation(validation: Validation, path: Path, *, as_json: bool) -> No
         print_json(
             {
                 "contradicted": validation.contradicted,
+                "updated": validation.updated,
                 "before": None if before is None else before.model_dump(mode="json"),
                 "fresh": validation.fresh.model_dump(mode="json"),
             }
@@ -88,8 +89,10 @@ def print_validation(validation: Validation, path: Path, *, as_json: bool) -> No
     console.print(f"fresh   {_certified(validation.fresh)}")
     if validation.contradicted:
         console.print(f"the fresh networks contradict {path}; profile again, on the machine as it is now")
-    else:
+    elif validation.updated:
         console.print(f"{path} now carries the fresh certificate")
+    else:
+        console.print(f"{path} keeps the certificate of its own space")
 
 
 def print_difference(difference: Difference, *, blocks: int, as_json: bool) -> None:

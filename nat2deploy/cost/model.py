@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nat2deploy.cost.block_values import block_energies
+from nat2deploy.cost.coverage import check_serves, check_space
 from nat2deploy.cost.latency import BlockLatency
 from nat2deploy.cost.memory import PeakMemory, network_peak_values
 from nat2deploy.cost.table import LatencyTable
@@ -72,18 +73,21 @@ class CostModel:
         space: the space; a table may cover fewer of its resolutions and widths.
         classes: outputs of the classifier.
         table: block latencies; without one there is no latency.
+        target: whose number format and batch count without a table.
 
     Raises:
-        UserError: the table is of another space.
+        UserError: the table lacks blocks of the space.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, table: LatencyTable | None) -> None:
+    def __init__(
+        self, space: SearchSpace, classes: int, table: LatencyTable | None, target: Target | None = None
+    ) -> None:
         if table is not None:
-            table.check_fingerprint(space)
+            check_serves(table, space)
         self.space = space
         self.classes = classes
         self.table = table
-        self.target = Target() if table is None else table.target
+        self.target = table.target if table is not None else target or Target()
         self._memory = PeakMemory(space, classes)
         self._latency = None if table is None else BlockLatency(table)
         self._energy = None if table is None else block_energies(table)
@@ -203,7 +207,7 @@ class CostModel:
         if metric == "size_mb":
             return self._weights
         if self.table is not None:
-            self.table.check_space(self.space)
+            check_space(self.table, self.space)
         # Percentiles are ascending functions of the median.
         return self._energies if metric == "energy_mj" else self._latencies
 

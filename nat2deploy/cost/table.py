@@ -117,17 +117,6 @@ class LatencyTable(BaseModel):
                     f"profile again with it, or restrict the search to those"
                 )
 
-    def check_space(self, space: SearchSpace) -> None:
-        """Check that every network of ``space`` can be looked up.
-
-        Raises:
-            UserError: another space, or a resolution or width that was not measured.
-        """
-        self.check_fingerprint(space)
-        for resolution in space.resolutions:
-            for width in space.widths:
-                self.check_covers(resolution, width)
-
 
 def load_table(path: Path) -> LatencyTable:
     """Read a latency table; a shipped one's name is enough.

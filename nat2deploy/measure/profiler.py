@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import numpy as np
 from nat2deploy.clock_state import ClockState, clock_changes
 from nat2deploy.cost.activations import activation_bytes
 from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
+from nat2deploy.cost.coverage import check_space
 from nat2deploy.cost.fitting import certify_networks, fit_table
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_choice import Network, choose_networks
@@ -26,6 +28,7 @@ from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
 from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
 from nat2deploy.measure.statistics import Summary
+from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
@@ -143,7 +146,7 @@ def validate_table(
 
     Args:
         table: made on the same machine.
-        space: the table's, with no other resolutions and widths.
+        space: the table's or one that it serves, with no other resolutions and widths.
         networks: how many to measure.
         seed: another one than the table's gives other networks.
         precision: wanted relative half width of each network's confidence interval.
@@ -154,7 +157,7 @@ def validate_table(
     Raises:
         UserError: a table of another machine or space, too few networks, or too much noise to certify.
     """
-    table.check_space(space)
+    check_space(table, space)
     device = device or LocalDevice(table.target)
     here = device.fingerprint()
     if not table.fingerprint.same_machine(here):
@@ -163,14 +166,14 @@ def validate_table(
             "or profile this one"
         )
     rng = np.random.default_rng([seed, 2])
-    seen = {
-        parse_architecture(space, network.architecture)
-        for network in table.networks
-        if network.role == "calibration"
-    }
     latency = BlockLatency(table)
     chosen = choose_networks(
-        space, latency.network_ms, rng, networks, most_classes=CLASS_LADDER[-1], exclude=seen
+        space,
+        latency.network_ms,
+        rng,
+        networks,
+        most_classes=CLASS_LADDER[-1],
+        exclude=_calibrated_on(table, space),
     )
     if len(chosen) < FEWEST_NETWORKS:
         raise UserError(
@@ -189,6 +192,16 @@ def validate_table(
     device.finish()
     found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
+
+
+def _calibrated_on(table: LatencyTable, space: SearchSpace) -> set[Architecture]:
+    """The table's calibration networks, as far as they are of ``space``."""
+    seen = set()
+    for network in table.networks:
+        if network.role == "calibration":
+            with suppress(UserError):  # one of the table's own, larger space
+                seen.add(parse_architecture(space, network.architecture))
+    return seen
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.files import parse, read_toml
+from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.search.budget import is_target_name
 from nat2deploy.search.settings import Positive, SearchSettings
 from nat2deploy.target import Precision, Target
@@ -123,21 +124,6 @@ class SearchConfig(_Config):
         if self.table is not None and self.tables:
             raise ValueError("give table, or tables of several targets by name, not both")
         return self
-
-
-class FinetuneConfig(_Config):
-    """How to fine-tune one network."""
-
-    epochs: Annotated[float, Field(gt=0)] = 10.0
-    learning_rate: Rate = 0.01
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    batch_size: Positive = 128
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    distil: bool = True
-    """Follow the largest sub-network too."""
-    network: str = "best"
-    """Which of the front: an id, ``best``, or ``all``."""
-    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class ExportConfig(_Config):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from nat2deploy.cost.coverage import check_space
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.table import LatencyTable, load_table
 from nat2deploy.cost.targets import CostSource, TargetCosts
@@ -51,7 +52,7 @@ def check_tables(tables: Mapping[str, LatencyTable], space: SearchSpace, *, allo
     """
     for name, table in tables.items():
         with _of_target(name):
-            table.check_space(space)
+            check_space(table, space)
             if table.certificate is None and not allow_uncertified:
                 raise UserError(
                     "the latency table has no certificate; profile again on a quiet machine, "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+
 from nat2deploy.cost.metric_names import at
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.engines.quantise import random_calibration
@@ -32,7 +34,7 @@ def measure_front(
     found: Found = {}
     others = []
     for name, table in tables.items():
-        if _is_here(table):
+        if is_here(table):
             found[name] = _measure(networks, table.target, supernet, seed, report, name)
         else:
             others.append(name)
@@ -43,7 +45,8 @@ def measure_front(
     return found, f"this machine is not that of {', '.join(others)}, so nothing was measured for it here"
 
 
-def _is_here(table: LatencyTable) -> bool:
+def is_here(table: LatencyTable) -> bool:
+    """Whether a table's target is this machine."""
     try:
         return table.fingerprint.same_machine(fingerprint(table.target.device))
     except UserError:  # there is no such GPU
@@ -69,24 +72,34 @@ def _measure(
     name: str,
 ) -> dict[str, Measured]:
     """Compile the front's networks and measure them interleaved on a target."""
-    where = f" on {name}" if name else ""
+    modules = {
+        e.architecture.id: (supernet.extract(e.architecture), e.architecture.resolution) for e in networks
+    }
+    return measure_modules(modules, target, seed, report, "the front", f" on {name}" if name else "")
+
+
+def measure_modules(
+    modules: Mapping[str, tuple[nn.Module, int]],
+    target: Target,
+    seed: int,
+    report: Report,
+    what: str,
+    where: str = "",
+) -> dict[str, Measured]:
+    """Compile plain networks, each with its pixels a side, and measure them interleaved on a target."""
     with pinned_threads(target):
         engines = {}
-        for index, evaluation in enumerate(networks):
-            architecture = evaluation.architecture
-            shape = (target.batch, 3, architecture.resolution, architecture.resolution)
-            engines[architecture.id] = compile_model(
-                supernet.extract(architecture),
-                target,
-                shape,
-                calibration=random_calibration(target, shape, seed),
+        for index, (identity, (module, resolution)) in enumerate(modules.items()):
+            shape = (target.batch, 3, resolution, resolution)
+            engines[identity] = compile_model(
+                module, target, shape, calibration=random_calibration(target, shape, seed)
             )
-            report(f"compile the front{where}", index + 1, len(networks))
+            report(f"compile {what}{where}", index + 1, len(modules))
         measurement = measure_engines(
             engines,
             seed=seed,
             precision=0.005,
             time_limit_s=max(10.0, 1.0 * len(engines)),
-            progress=lambda share, text: report(f"measure the front{where}", share, 1.0, text),
+            progress=lambda share, text: report(f"measure {what}{where}", share, 1.0, text),
         )
     return {identity: Measured(**summary.latency) for identity, summary in measurement.summaries.items()}

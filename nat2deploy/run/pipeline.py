@@ -19,8 +19,9 @@ from nat2deploy.run.config import PipelineConfig, SearchConfig, SearchedSpace, l
 from nat2deploy.run.cost_source import check_tables, load_tables
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import bundle_target, export
+from nat2deploy.run.finetune import finetune
+from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front
-from nat2deploy.run.networks import FinetuneReport, finetune
 from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
 from nat2deploy.run.search_inputs import supernet_and_space

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nat2deploy.cost.coverage import check_space
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.backends import BackendChoice, BackendLatency, choose_backend
@@ -140,7 +141,7 @@ def profile_once(
             ssh = SshSettings(SshAddress.parse(config.device), config.python, config.ssh_options)
         return profile(space_config, target, config, out, seed=seed, ssh=ssh, report=report)
     table = load_table(path)
-    table.check_space(_space(space_config))
+    check_space(table, _space(space_config))
     if table.target != target:
         raise UserError(f"table {path} is of target {table.target}, not {target}; profile that target")
     return table

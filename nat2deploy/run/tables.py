@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.coverage import check_serves
 from nat2deploy.cost.difference import Difference, compare_tables
 from nat2deploy.cost.merging import merge_tables
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
@@ -27,13 +28,15 @@ _CONTRADICTION = 2.0
 class Validation:
     """A table's certificate before, and on a fresh set of networks.
 
-    ``contradicted``: the fresh mean error is above 2 % and over twice the certified one. The table keeps its
-    old certificate then; else it has the fresh one and its networks.
+    ``contradicted``: the fresh mean error is above 2 % and over twice the certified one. ``updated``: the
+    table has the fresh certificate and its networks now. It keeps what it had when it is contradicted, or
+    when the networks are of another space, that it serves.
     """
 
     before: Certificate | None
     fresh: Certificate
     contradicted: bool
+    updated: bool
 
 
 def validate(
@@ -58,7 +61,7 @@ def validate(
         raise UserError(f"{path} came with the package and is not written to; name a copy of the file")
     if seed == table.seed:
         raise UserError(f"--seed {seed} is the table's own; give another one, for networks that it never saw")
-    space = _space(table, space_name, path)
+    space = _space(table, space_name, path, serves=True)
     fresh, found = validate_table(
         table,
         space,
@@ -72,10 +75,11 @@ def validate(
     contradicted = (
         before is not None and fresh.mape > _ALWAYS_FINE and fresh.mape > _CONTRADICTION * before.mape
     )
-    if not contradicted:
+    updated = not contradicted and space.fingerprint == table.space_fingerprint
+    if updated:
         kept = [network for network in table.networks if network.role == "calibration"]
         save_table(table.model_copy(update={"certificate": fresh, "networks": (*kept, *found)}), path)
-    return Validation(before, fresh, contradicted)
+    return Validation(before, fresh, contradicted, updated)
 
 
 def diff(first: Path, second: Path, *, space_name: str | None = None) -> Difference:
@@ -115,8 +119,14 @@ def plot(path: Path, out: Path, *, space_name: str | None = None) -> None:
     draw_table(table, _space(table, space_name, path), out)
 
 
-def _space(table: LatencyTable, name: str | None, path: Path, *, whole: bool = False) -> SearchSpace:
-    """The table's space by its own name, or by the one given (a user's own space is a file)."""
+def _space(
+    table: LatencyTable, name: str | None, path: Path, *, whole: bool = False, serves: bool = False
+) -> SearchSpace:
+    """The table's space by its own name, or by the one given (a user's own space is a file).
+
+    ``whole``: with all its resolutions and widths, not only the table's. ``serves``: it may be another one,
+    that the table can predict.
+    """
     try:
         space = load_space(name or table.space)
     except UserError as error:
@@ -125,5 +135,8 @@ def _space(table: LatencyTable, name: str | None, path: Path, *, whole: bool = F
         raise UserError(
             f"table {path} is of space '{table.space}', no preset; give --space FILE.toml"
         ) from error
-    table.check_fingerprint(space)
+    if serves:
+        check_serves(table, space)
+    else:
+        table.check_fingerprint(space)
     return space if whole else space.restrict(resolutions=table.resolutions, widths=table.widths)

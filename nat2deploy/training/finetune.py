@@ -12,21 +12,27 @@ from torch import Tensor, nn
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.training.evaluation import Accuracy, judge
+from nat2deploy.training.exits import Exits, JudgedExits
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
 from nat2deploy.training.losses import exits_loss
+from nat2deploy.training.phases import PhaseProgress, Recipe, Tuned, tune_exits
 
 
 @dataclass(frozen=True)
 class FineTuned:
     """What fine-tuning did: validation accuracy before and after, and the test accuracy at the end."""
 
+    network: SubNetwork
+    """In evaluation mode: cut to the exits that were kept, or the given one."""
     before: Accuracy
     after: Accuracy
     test: Accuracy
-    steps: int
+    tuned: Tuned
     kept: bool
-    """False when the tuned weights validated worse and the given ones were kept."""
+    """False when the tuned network validated worse and the given one was kept."""
 
 
 def train_network(
@@ -74,39 +80,51 @@ def train_network(
 
 
 def finetune(
-    network: nn.Module,
+    network: SubNetwork,
     data: ImageData,
-    settings: LoopSettings,
-    resolution: int,
+    recipe: Recipe,
     *,
+    start: SubNetwork,
+    space: SearchSpace,
+    architecture: Architecture,
+    choose: Callable[[JudgedExits], Exits],
     recalibrate: Callable[[nn.Module, int], None],
+    folder: Path,
     teacher: nn.Module | None = None,
-    checkpoint: Path | None = None,
     tag: str = "",
-    progress: Progress | None = None,
+    progress: PhaseProgress | None = None,
 ) -> FineTuned:
-    """Fine-tune ``network`` in place and judge it; the test split is looked at once, at the end.
+    """Fine-tune and judge a network; the test split is looked at once, at the end.
 
-    ``recalibrate(network, resolution)`` recomputes BN statistics after training. Weights that validate
-    worse than before are dropped.
+    Args:
+        network: what there was before; returned if what was tuned validates worse.
+        data: all three splits.
+        recipe: how long and how fast.
+        start: what is tuned: ``network``, or the same with earlier exits (AEP).
+        space: of the architecture.
+        architecture: of ``start``.
+        choose: as ``tune_exits``, like all that follows.
+
+    Raises:
+        UserError: as ``tune_exits``.
     """
-    before = judge(network, data, data.validation, resolution)
-    start = {key: value.clone() for key, value in network.state_dict().items()}
-    steps = train_network(
-        network,
+    before = judge(network, data, data.validation, architecture.resolution)
+    tuned = tune_exits(
+        start,
+        space,
+        architecture,
         data,
-        settings,
-        resolution,
+        recipe,
+        choose=choose,
+        recalibrate=recalibrate,
+        folder=folder,
         teacher=teacher,
-        checkpoint=checkpoint,
         tag=tag,
         progress=progress,
     )
-    recalibrate(network, resolution)
-    after = judge(network, data, data.validation, resolution)
+    after = tuned.judged.states[tuned.exits]
     kept = (after.top1, -after.loss) >= (before.top1, -before.loss)
-    if not kept:
-        network.load_state_dict(start)
-    network.eval()
-    test = judge(network, data, data.test, resolution)
-    return FineTuned(before, after if kept else before, test, steps, kept)
+    result = tuned.network if kept else network
+    result.eval()
+    test = judge(result, data, data.test, architecture.resolution)
+    return FineTuned(result, before, after if kept else before, test, tuned, kept)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,23 @@ class LoopSettings:
     mixed_precision: bool = False
 
 
+class Watch(Protocol):
+    """Looks at a training after each epoch and may end it; what it remembers travels in the checkpoint."""
+
+    @property
+    def stop(self) -> bool:
+        """Whether training ends here."""
+
+    def epoch_done(self, epochs: int) -> None:
+        """Look, after so many epochs; the module's weights and modes must be left as they are."""
+
+    def state(self) -> str:
+        """What it remembers, as text."""
+
+    def restore(self, state: str) -> None:
+        """Remember what ``state`` returned."""
+
+
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """Given images [B, 3, r, r], targets [B] and the step's number: run backward, return the loss."""
 
@@ -63,11 +80,14 @@ def run_loop(
     split: Split | None = None,
     time_limit_s: float = math.inf,
     world: World = ALONE,
+    watch: Watch | None = None,
 ) -> int:
     """Train ``module`` in place on the training split and return the number of steps done.
 
     ``resolution(step)`` says each batch's size in pixels. With a ``checkpoint`` the loop goes on where a
     killed one of the same ``tag`` was; the file is removed at the end. The result is the same either way.
+
+    A ``watch`` is asked after each epoch, and a checkpoint is written then.
 
     The processes of a ``world`` call this together: each ``step`` gets its part of the batch, and all end
     with the same weights. The first one alone writes the checkpoint and tells its ``progress``.
@@ -88,7 +108,7 @@ def run_loop(
     optimiser = _optimiser(module, settings)
     tag = f"{tag}/{settings}/{split.fingerprint()}"
     average = None if settings.ema is None else WeightAverage(module, settings.ema)
-    start = _restore(checkpoint, tag, module, optimiser, average)
+    start = _restore(checkpoint, tag, module, optimiser, average, watch)
     world.expect_same(start, "steps done")
     saved = began = time.monotonic()
     running = math.nan
@@ -100,6 +120,8 @@ def run_loop(
     )
     done = start
     for index, images, targets in _stream(split, data, settings, resolution, start, total, per_epoch):
+        if watch is not None and watch.stop:
+            break
         for group in optimiser.param_groups:
             group["lr"] = _rate(index, total, warmup, settings)
         optimiser.zero_grad(set_to_none=True)
@@ -121,8 +143,12 @@ def run_loop(
         if progress is not None and world.is_first:
             progress(done, total, running)
         now = time.monotonic()
-        if checkpoint is not None and world.is_first and now - saved > save_every_s and done < total:
-            _save(checkpoint, tag, done, module, optimiser, average)
+        due = now - saved > save_every_s
+        if watch is not None and done % per_epoch == 0:
+            watch.epoch_done(done // per_epoch)
+            due = True
+        if checkpoint is not None and world.is_first and due and done < total:
+            _save(checkpoint, tag, done, module, optimiser, average, watch)
             saved = now
         if time_limit_s < math.inf and world.first_says(now - began > time_limit_s):
             break
@@ -214,6 +240,7 @@ def _save(
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
     average: WeightAverage | None,
+    watch: Watch | None,
 ) -> None:
     state = {
         "tag": tag,
@@ -221,6 +248,7 @@ def _save(
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
         "average": None if average is None else (average.steps, average.weights),
+        "watch": None if watch is None else watch.state(),
     }
     write_atomic(path, lambda temporary: torch.save(state, temporary))
 
@@ -231,6 +259,7 @@ def _restore(
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
     average: WeightAverage | None,
+    watch: Watch | None,
 ) -> int:
     """Load a checkpoint of the same tag and return its step; else 0."""
     if path is None or not path.exists():
@@ -245,6 +274,8 @@ def _restore(
         if average is not None:
             average.steps, weights = state["average"]
             average.weights = {name: weights[name].to(held) for name, held in average.weights.items()}
+        if watch is not None:
+            watch.restore(state["watch"])
         return int(state["done"])
     except Exception as error:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from tabular_evaluate import TreeJudge, bit_reversed, count, draw_trees
 
 from nat2deploy.data.load import load_data
+from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import lower, total_macs
 from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
@@ -118,3 +120,16 @@ def test_a_killed_program_goes_on_and_two_share_the_work(command):
     assert after["forward.jsonl"] == [*whole[:3], whole[3][:20]]  # the other process's own to mend
     assert sorted([*whole[:3], *after["backward.jsonl"]]) == sorted(whole)
     assert run()["forward.jsonl"] == whole[:3]  # nothing is left to do but to cut the broken line
+
+
+def test_what_an_earlier_benchmark_holds_is_left_out(command, space, monkeypatch):
+    run, folder = command
+    whole = [json.loads(line) for line in run()["forward.jsonl"]]
+    encoding = IntegerEncoding(space)
+    tree = members(tabular_evaluate.draw_trees()[0])
+    held = SimpleNamespace(encoding=encoding, genes=encoding.encode_all(tree))
+    monkeypatch.setattr(tabular_evaluate, "load_tabular", lambda path: held)
+    (folder / "forward.jsonl").unlink()
+    rest = [json.loads(line) for line in run("--known", "earlier.npz")["forward.jsonl"]]
+    known = {a.id for a in tree}
+    assert rest == [line for line in whole if line["id"] not in known]

@@ -5,7 +5,6 @@ import pytest
 from nat2deploy.cost.certificate import certify
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
-from nat2deploy.space.search_space import load_space
 
 
 @pytest.fixture
@@ -76,20 +75,3 @@ def test_what_is_no_json_object(saved, text):
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="no latency table at"):
         load_table(tmp_path / "none.json")
-
-
-def test_another_space_is_refused_by_both_names(table):
-    with pytest.raises(UserError, match=r"of space 'nano' .* not of 'ofa-mbv3'"):
-        table.check_space(load_space("ofa-mbv3"))
-    changed = load_space("nano").model_copy(update={"kernels": (3, 5, 7)})
-    with pytest.raises(UserError, match="another version of 'nano'"):
-        table.check_space(changed)
-
-
-def test_what_was_not_measured_is_refused(table, nano):
-    table.check_space(nano)
-    table.check_space(nano.restrict(resolutions=(32,)))
-    with pytest.raises(UserError, match="no resolution 40, only 28, 32; profile again"):
-        table.check_space(load_space("nano"))
-    with pytest.raises(UserError, match=r"no width 1\.2, only 1"):
-        table.check_covers(28, 1.2)

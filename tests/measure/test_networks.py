@@ -35,7 +35,6 @@ def test_both_backends_are_measured_side_by_side():
     assert list(found.summaries) == ["onnxruntime", "torch"]
     assert all(summary.median_ms > 0 and summary.rounds >= 1 for summary in found.summaries.values())
     assert found.reference_ms > 0
-    assert found.elapsed_s < 2
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nat2deploy.cost.fitting import certify_networks, predict_networks
@@ -10,6 +11,9 @@ from nat2deploy.cost.table import load_table
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import load_pipeline
 from nat2deploy.run.tables import diff, merge, plot, validate
+from nat2deploy.space.encoding import IntegerEncoding
+from nat2deploy.space.sampling import random_architectures
+from nat2deploy.space.search_space import load_space
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def measured(monkeypatch):
 
     def validate_table(table, space, *, networks, seed, time_limit_s, progress, device):
         told["seed"] = seed
-        held_out = [n for n in table.networks if n.role == "held-out"]
+        held_out = told.get("networks") or [n for n in table.networks if n.role == "held-out"]
         predicted = predict_networks(table, space, held_out)
         found = [
             n.model_copy(update=dict.fromkeys(NAMES, told["slower"] * float(ms)))
@@ -64,6 +68,20 @@ def test_a_contradicted_table_is_left_as_it_is(own, measured):
     found = validate(path, space_name=space, seed=10)
     assert found.contradicted and found.fresh.bias == pytest.approx(1 / 1.3 - 1, abs=1e-6)
     assert path.read_bytes() == held
+
+
+def test_networks_of_a_space_that_the_table_serves_leave_it_as_it_is(own, measured, tmp_path):
+    path, space = own
+    smaller = tmp_path / "smaller.toml"
+    text = Path(space).read_text()
+    assert "depths = [1, 2]" in text
+    smaller.write_text(text.replace("depths = [1, 2]", "depths = [1]"))
+    drawn = random_architectures(IntegerEncoding(load_space(str(smaller))), np.random.default_rng(0), 8)
+    one = load_table(path).networks[0]
+    measured["networks"] = [one.model_copy(update={"architecture": a.to_json()}) for a in drawn]
+    before = path.read_bytes()
+    found = validate(path, space_name=str(smaller), networks=8, seed=9)
+    assert not found.contradicted and not found.updated and path.read_bytes() == before
 
 
 def test_two_per_cent_are_never_a_contradiction(own, measured):

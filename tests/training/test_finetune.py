@@ -10,12 +10,16 @@ from torch import nn
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.space.lowering import plan_network
+from nat2deploy.training import aep
 from nat2deploy.training import finetune as module
+from nat2deploy.training.aep import exit_weights_by
 from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
 from nat2deploy.training.finetune import finetune, train_network
 from nat2deploy.training.loop import LoopSettings
+from nat2deploy.training.phases import Recipe
 
 SETTINGS = LoopSettings(epochs=8.0, learning_rate=0.05, batch_size=25)
+RECIPE = Recipe(SETTINGS, exit_weights_by("unif", 1), phases=1)
 
 
 @pytest.fixture
@@ -27,6 +31,26 @@ def network(space) -> SubNetwork:
 @pytest.fixture(scope="module")
 def recalibrate(digits):
     return SubNetworkEvaluator(digits, seed=0).recalibrate
+
+
+@pytest.fixture
+def tune(space, digits, recalibrate, tmp_path):
+    """Fine-tune a network with one exit."""
+
+    def run(network, **more):
+        arguments = {"recalibrate": recalibrate, "folder": tmp_path, "tag": "t", **more}
+        return finetune(
+            network,
+            digits,
+            RECIPE,
+            start=network,
+            space=space,
+            architecture=space.smallest(8),
+            choose=lambda judged: judged.exits,
+            **arguments,
+        )
+
+    return run
 
 
 @pytest.fixture
@@ -51,18 +75,17 @@ def equal(one, two) -> bool:
     return all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_an_untrained_network_improves(network, digits, recalibrate, looks):
-    result = finetune(network, digits, SETTINGS, 8, recalibrate=recalibrate)
+def test_an_untrained_network_improves(network, digits, tune, looks):
+    result = tune(network)
     assert result.kept
     assert result.after.top1 > result.before.top1 + 0.2
-    assert result.steps == 32
-    assert judge(network, digits, digits.validation, 8) == result.after
-    assert judge(network, digits, digits.test, 8) == result.test
-    assert looks == ["validation", "validation", "test"]
-    assert not network.training
+    assert judge(result.network, digits, digits.validation, 8).top1 == result.after.top1
+    assert judge(result.network, digits, digits.test, 8) == result.test
+    assert looks == ["validation", "test"]  # and validation once more, with all exits
+    assert not result.network.training
 
 
-def test_worse_weights_are_dropped_whole(network, digits, recalibrate, looks):
+def test_worse_weights_are_dropped_whole(network, digits, tune, recalibrate, looks):
     train_network(network, digits, SETTINGS, 8)
     recalibrate(network, 8)
     before = state(network)
@@ -73,34 +96,32 @@ def test_worse_weights_are_dropped_whole(network, digits, recalibrate, looks):
                 if isinstance(part, nn.BatchNorm2d):
                     part.weight.zero_()
 
-    result = finetune(network, digits, SETTINGS, 8, recalibrate=spoil)
+    result = tune(network, recalibrate=spoil)
     assert not result.kept
     assert result.after == result.before
-    assert equal(before, network.state_dict())
-    assert judge(network, digits, digits.test, 8) == result.test
-    assert looks == ["validation", "validation", "test"]
-    assert not network.training
+    assert equal(before, result.network.state_dict())
+    assert judge(result.network, digits, digits.test, 8) == result.test
+    assert looks == ["validation", "test"]
+    assert not result.network.training
 
 
-def test_it_goes_on_where_it_was_killed(network, digits, recalibrate, tmp_path, killed, monkeypatch):
-    monkeypatch.setattr(module, "run_loop", _eager(module.run_loop))
+def test_it_goes_on_where_it_was_killed(network, tune, tmp_path, killed, monkeypatch):
+    monkeypatch.setattr(aep, "run_loop", _eager(aep.run_loop))
     whole, first, second = (copy.deepcopy(network) for _ in range(3))
-    expected = finetune(whole, digits, SETTINGS, 8, recalibrate=recalibrate, tag="t")
+    (tmp_path / "whole").mkdir()
+    expected = tune(whole, folder=tmp_path / "whole")
 
-    def kill(done, total, loss):
+    def kill(phase, done, total, loss):
         if done == 9:
             raise killed
 
-    arguments = {"recalibrate": recalibrate, "checkpoint": tmp_path / "c", "tag": "t"}
     with pytest.raises(killed):
-        finetune(first, digits, SETTINGS, 8, progress=kill, **arguments)
+        tune(first, progress=kill)
     told = []
-    result = finetune(
-        second, digits, SETTINGS, 8, progress=lambda done, total, loss: told.append(done), **arguments
-    )
+    result = tune(second, progress=lambda phase, done, total, loss: told.append(done))
     assert told[0] == 9  # the killed step was not saved yet
-    assert result == expected
-    assert equal(state(whole), second.state_dict())
+    assert (result.before, result.after, result.test) == (expected.before, expected.after, expected.test)
+    assert equal(state(expected.network), result.network.state_dict())
 
 
 def _eager(run_loop):

@@ -1,0 +1,112 @@
+"""The settings of fine-tuning, as people write them in TOML; NAT2's own by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from nat2deploy.errors import UserError
+from nat2deploy.search.budget import cost_metric
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "ours": {},
+    # The first author's released code; where it is not followed, see training.phases.
+    "nat2": {
+        "phases": 2,
+        "epochs": 150.0,
+        "patience": 30,
+        "learning_rate": 1e-4,
+        "final_rate": 1e-8,
+        "optimiser": "by-exits",
+        "weight_decay": 5e-4,
+        "batch_size": 64,
+        "warmup_epochs": 0.0,
+        "clip": 0.0,
+        "label_smoothing": 0.0,
+        "distil": False,
+        "exit_weights": "unif",
+        "prune": ("none",),
+    },
+}
+"""Values of ``FinetuneConfig`` by preset; what one does not name keeps its default."""
+
+
+def _prune_by(text: str) -> str:
+    if text in ("none", "accuracy"):
+        return text
+    try:
+        return cost_metric(text)
+    except UserError as error:
+        raise ValueError(f"{error}, or none, or accuracy") from error
+
+
+PruneBy = Annotated[str, AfterValidator(_prune_by)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+
+
+class FinetuneConfig(BaseModel):
+    """How to fine-tune networks of a front.
+
+    ``preset`` gives others to all that is not set: ``nat2`` is that paper's post-processing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: Literal["ours", "nat2"] = "ours"
+    method: Literal["plain", "aep"] = "plain"
+    """``aep``: all earlier exits are trained along, their outputs are summed, and exits are pruned."""
+    phases: Literal[1, 2] = 1
+    """2: find the best number of epochs, then train on training and validation images for as many."""
+    epochs: Annotated[float, Field(gt=0)] = 10.0
+    """Of two phases the most that the first one may take."""
+    patience: Annotated[int, Field(ge=1)] = 30
+    """Of two phases: epochs without a better validation accuracy that end the first one."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01
+    final_rate: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Where the cosine ends."""
+    optimiser: Literal["sgd", "adamw", "by-exits"] = "sgd"
+    """``by-exits``: AdamW for a super-network with early exits, else SGD (NAT2)."""
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """One, or a tenth of the epochs where that is less, when not given."""
+    clip: Annotated[float, Field(ge=0)] = 5.0
+    """Largest norm of a step's gradient; 0: no limit."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    distil: bool = True
+    """Follow the largest sub-network too."""
+    exit_weights: Literal["unif", "asc", "desc", "mix", "learned"] = "unif"
+    """Of ``aep``: of the exits' losses and outputs."""
+    prune: Annotated[tuple[PruneBy, ...], Field(min_length=1)] = ("accuracy",)
+    """Of ``aep``: which exits are kept. ``none``: all; ``accuracy``: the state with the best validation
+    accuracy within the budgets; costs, such as ``latency``: the cheapest of those that are nearly as good."""
+    prune_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.002
+    """How much validation accuracy, as a share of 1, a cheaper state may lose against the best one."""
+    measure: bool = True
+    """Of ``aep``: where a latency decides and this machine is the table's, measure the exits' states."""
+    network: str = "best"
+    """Which of the front: ids with commas between, ``best``, or ``all``."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Networks tuned at the same time, each in a process of its own."""
+    devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
+    """Dealt out to the networks in turn."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_what_is_given(cls, given: Any) -> Any:
+        """Put the preset's values under those that are given."""
+        name = given.get("preset", "ours") if isinstance(given, dict) else None
+        return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(self.prune) > 1 and {"none", "accuracy"} & set(self.prune):
+            raise ValueError("prune: none and accuracy stand alone; several costs may stand together")
+        return self
+
+    def of(self, network: str) -> FinetuneConfig:
+        """What decides the result for one network: neither which others are tuned beside it, nor where."""
+        return self.model_copy(update={"network": network, "workers": 1, "devices": ("cpu",)})

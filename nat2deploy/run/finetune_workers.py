@@ -1,0 +1,106 @@
+"""Fine-tuning several networks at the same time, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import cast
+
+from nat2deploy.errors import UserError
+from nat2deploy.progress import Report
+from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.finetune_config import FinetuneConfig
+from nat2deploy.run.finetune_network import NetworkTuning
+from nat2deploy.run.front import load_front
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network of a run, and where it is tuned."""
+
+    run: Path
+    network: str
+    config: FinetuneConfig
+    device: str
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: SpawnProcess
+    connection: Connection
+    share: float = 0.0
+
+
+def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None:
+    """Tune each job's network, as many at a time as there are workers; they share PyTorch's threads.
+
+    When one fails, or this process is interrupted, the others are ended too; their checkpoints stay. Workers
+    end themselves within a step when this process is killed.
+
+    Raises:
+        UserError: a network could not be tuned.
+    """
+    import torch
+
+    threads = max(1, torch.get_num_threads() // workers)
+    context = multiprocessing.get_context("spawn")
+    waiting, finished = list(jobs), 0
+    running: dict[Connection, _Running] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop(0)
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(job, threads, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = _Running(job, process, ours)
+            for connection in wait(list(running)):
+                one = running[cast(Connection, connection)]
+                try:
+                    kind, value, detail = one.connection.recv()
+                except EOFError:
+                    kind, value, detail = "failed", 0.0, "its process was killed; run this again to go on"
+                if kind == "failed":
+                    raise UserError(f"network {one.job.network}: {detail}")
+                if kind == "done":
+                    finished += 1
+                    del running[one.connection]
+                    one.process.join()
+                else:
+                    one.share = value
+                share = finished + sum(other.share for other in running.values())
+                report(f"fine-tune {len(jobs)} networks", share, len(jobs), f"{one.job.network}: {detail}")
+    finally:
+        for one in running.values():
+            one.process.kill()
+            one.process.join()
+
+
+def _work(job: Job, threads: int, connection: Connection) -> None:
+    """Tune one network, and tell the parent: (what, share done, words)."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+    def tell(stage: str, done: float, total: float, detail: str = "") -> None:
+        phase = 0.5 if stage.endswith("phase 2") else 0.0
+        share = phase + 0.5 * done / total if "phase" in stage else done / total
+        connection.send(("at", share, detail))  # fails when the parent is gone, which ends this process
+
+    try:
+        run = RunDirectory(job.run)
+        chosen = load_front(run.front_path).choose(job.network)
+        tuning = NetworkTuning(run, run.read_config(SearchConfig), chosen, job.config)
+        report = tuning.finetune(job.device, tell)
+        connection.send(("done", 1.0, f"{100 * report.test.top1:.2f} % on test"))
+    except UserError as error:
+        connection.send(("failed", 0.0, str(error)))
+    except (BrokenPipeError, KeyboardInterrupt):
+        return

@@ -1,0 +1,203 @@
+"""Fine-tuning networks of a run: AEP with costs and budgets, side by side, and into a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from early_run import make_run
+
+from nat2deploy.deploy.verify import verify_bundle
+from nat2deploy.errors import UserError
+from nat2deploy.run import finetune_workers
+from nat2deploy.run.config import ExportConfig
+from nat2deploy.run.export import export
+from nat2deploy.run.finetune import finetune
+from nat2deploy.run.finetune_config import FinetuneConfig
+from nat2deploy.run.front import load_front
+from nat2deploy.run.networks import open_network
+from nat2deploy.space.lowering import lower, total_macs, total_params
+from nat2deploy.training.evaluation import judge
+
+QUICK = {"epochs": 2.0, "batch_size": 64, "learning_rate": 0.05, "distil": False}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def aep_run(tmp_path_factory):
+    """A run whose front was tuned by AEP without pruning; treat it as read-only."""
+    run = make_run(tmp_path_factory.mktemp("aep"))
+    config = FinetuneConfig(method="aep", network="all", prune=("none",), exit_weights="mix", **QUICK)
+    return run, finetune(run, config)
+
+
+def test_every_network_of_the_front_gets_all_its_earlier_exits(aep_run):
+    _, reports = aep_run
+    assert [report.architecture["exits"] for report in reports] == [[1, 2], [1, 2, 3]]
+    assert [report.kept for report in reports] == [True, True]
+    assert reports[1].exit_weights == pytest.approx((1 / 6, 2 / 6, 3 / 6))
+    for report in reports:
+        assert report.validation_before.low <= report.validation_before.top1 <= report.validation_before.high
+        assert report.test.low < report.test.top1 < report.test.high
+        assert report.validation_after.top1 > report.validation_before.top1
+
+
+def test_the_stored_network_is_what_the_report_says(aep_run):
+    run, reports = aep_run
+    for report in reports:
+        found, data = open_network(run, report.id)
+        architecture = found.info.choice
+        assert architecture.to_json() == report.architecture
+        assert found.network.exit_weights.tolist() == pytest.approx(report.exit_weights)
+        assert judge(found.network, data, data.test, 16).top1 == report.test.top1
+        signatures = lower(found.info.space, architecture, data.classes)
+        assert report.costs["macs"] == total_macs(signatures)
+        assert report.costs["params"] == total_params(signatures)
+        assert report.costs["params"] == sum(p.numel() for p in found.network.parameters())
+        single = next(s for s in report.states if s.exits == (architecture.exits[-1],))
+        assert report.costs["latency_ms"] > single.costs["latency_ms"]
+
+
+def test_several_exits_go_into_a_verified_bundle(aep_run, tmp_path):
+    run, reports = aep_run
+    manifest = export(run, ExportConfig(network=reports[1].id), tmp_path / "bundle")
+    found, _ = open_network(run, reports[1].id)
+    assert manifest.network == found.info.choice.id
+    assert manifest.evidence.parity.top1_agreement == 1.0
+    assert manifest.evidence.accuracy.top1 == pytest.approx(reports[1].test.top1)
+    assert manifest.costs.latency_ms == pytest.approx(reports[1].costs["latency_ms"])
+    assert verify_bundle(tmp_path / "bundle", seed=0, time_limit_s=0.5).ok
+
+
+def test_done_networks_are_not_tuned_again(aep_run):
+    run, reports = aep_run
+    before = (run / "networks" / reports[0].id / "network.safetensors").stat().st_mtime_ns
+    config = FinetuneConfig(
+        method="aep", network=reports[0].id, prune=("none",), exit_weights="mix", workers=3, **QUICK
+    )
+    assert finetune(run, config) == [reports[0]]
+    assert (run / "networks" / reports[0].id / "network.safetensors").stat().st_mtime_ns == before
+    assert not list(run.rglob(".phase*"))
+
+
+def test_pruning_keeps_the_budgets(tmp_path):
+    probe = make_run(tmp_path)
+    whole = load_front(probe / "front.json").networks[1]
+    limit = whole.costs["params"] * 1.01  # no room for all exits, but for the network as it was
+    (tmp_path / "limited").mkdir()
+    run = make_run(tmp_path / "limited", budgets=(f"params<={limit:.0f}",))
+    config = FinetuneConfig(method="aep", network=whole.id, **QUICK)
+    (report,) = finetune(run, config)
+    assert report.feasible and report.costs["params"] <= limit
+    assert {state.exits for state in report.states if not state.feasible} >= {(1, 2, 3)}
+    (kept,) = (state for state in report.states if state.kept)
+    allowed = [state for state in report.states if state.feasible]
+    assert kept.top1 == max(state.top1 for state in allowed) == report.validation_after.top1
+    assert list(kept.exits) == report.architecture.get("exits", [len(report.architecture["d"])])
+
+
+def test_two_phases_on_the_command_line_report_epochs_and_exits(tmp_path):
+    run = make_run(tmp_path)
+    command = [
+        *(sys.executable, "-m", "nat2deploy", "finetune", str(run), "--method", "aep", "--phases", "2"),
+        *("--epochs", "3", "--patience", "1", "--batch-size", "64", "--no-distil", "--prune", "latency"),
+        *("--prune", "params", "--prune-tolerance", "0.05", "--learning-rate", "0.05", "--json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert report["config"]["prune"] == ["latency_ms", "params"]
+    assert report["epochs"] in (1.0, 2.0, 3.0) and len(report["curve"]) in (2, 3)
+    states = [state for state in report["states"] if state["feasible"]]
+    best = max(state["top1"] for state in states)
+    near = [state for state in states if state["top1"] >= best - 0.05]
+    (kept,) = [state for state in states if state["kept"]]
+    assert kept["costs"]["latency_ms"] == min(state["costs"]["latency_ms"] for state in near)
+    assert any(state["non_dominated"] for state in states)
+
+
+def test_exits_are_measured_where_latency_decides_and_the_machine_is_the_tables(tmp_path, monkeypatch):
+    run = make_run(tmp_path, here=True)
+    config = FinetuneConfig(method="aep", network="best", prune=("latency",), **QUICK)
+    (report,) = finetune(run, config)
+    assert len(report.states) == 7
+    for state in report.states:
+        assert state.costs["latency_ms"] == state.measured[""].median_ms
+    assert report.costs["latency_ms"] in [state.measured[""].median_ms for state in report.states]
+
+
+def test_exits_are_added_where_the_supernet_has_none(tmp_path):
+    run = make_run(tmp_path, exits="final")
+    (report,) = finetune(run, FinetuneConfig(method="aep", prune=("none",), **QUICK))
+    assert report.architecture["exits"] == [1, 2, 3]
+    assert report.test.top1 > report.validation_before.top1
+    assert "latency_ms" not in report.costs  # its table knows no such exits
+    found, _ = open_network(run, report.id)
+    assert found.info.space.exits == "several"
+
+
+def test_a_latency_that_nobody_knows_is_refused_before_training(tmp_path):
+    run = make_run(tmp_path, exits="final", budgets=("latency<=50ms",))
+    with pytest.raises(UserError, match="not known of networks with added exits"):
+        finetune(run, FinetuneConfig(method="aep", **QUICK))
+    assert not list((run / "networks").glob("*/finetune.json"))
+
+
+def test_side_by_side_gives_what_one_after_the_other_gives(aep_run, tmp_path):
+    _, expected = aep_run
+    run = make_run(tmp_path)
+    told = []
+    config = FinetuneConfig(
+        method="aep", network="all", prune=("none",), exit_weights="mix", workers=2, **QUICK
+    )
+    reports = finetune(run, config, lambda stage, done, total, detail="": told.append((stage, done, total)))
+    assert reports == expected
+    assert told[-1] == ("fine-tune 2 networks", 2.0, 2)
+
+
+def test_a_worker_that_is_killed_is_one_line(tmp_path):
+    run = make_run(tmp_path)
+    config = FinetuneConfig(network="all", workers=2, **QUICK)
+    jobs = [finetune_workers.Job(run, "nothing", config, "cpu")]
+    with pytest.raises(UserError, match="network nothing: no network 'nothing' in the front"):
+        finetune_workers.tune_side_by_side(jobs, 1, lambda *where: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(tmp_path, workers):
+    def command(run):
+        return [
+            *(sys.executable, "-m", "nat2deploy", "finetune", str(run), "--method", "aep", "--phases", "2"),
+            *("--network", "all", "--epochs", "6", "--batch-size", "64", "--workers", workers, "--json"),
+        ]
+
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    runs = []
+    for folder in (whole, cut):
+        folder.mkdir()
+        runs.append(make_run(folder))
+    expected = subprocess.run(command(runs[0]), capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    process = subprocess.Popen(
+        command(runs[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(runs[1].rglob(".phase1")):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait(timeout=60) == -signal.SIGKILL, "it ended before it could be killed"
+    again = subprocess.run(command(runs[1]), capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert json.loads(again.stdout) == json.loads(expected.stdout)
+
+
+def test_no_such_gpu_is_one_line(tmp_path):
+    run = make_run(tmp_path)
+    with pytest.raises(UserError, match="device cuda:99 is not here"):
+        finetune(run, FinetuneConfig(devices=("cuda:99",), **QUICK))
