@@ -19,6 +19,7 @@ LEAVES = (
     "gpu",
     "clock_state",
     "shipped",
+    "precision",
 )
 EVERYTHING_BUT_CLI = (
     *LEAVES,
@@ -38,12 +39,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "gpu": ("errors",),
     "clock_state": (),  # part of the fingerprint, and of what a device says
     "shipped": (),  # names of files: asked by who reads them
-    "target": ("errors", "files", "machine", "gpu", "clock_state", "shipped"),
-    "space": ("errors", "files"),
+    "precision": (),  # a word for number formats: asked by space and target alike
+    "target": ("errors", "files", "machine", "gpu", "clock_state", "shipped", "precision"),
+    "space": ("errors", "files", "precision"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
-    "engines": ("target", "gpu", "errors", "files"),
-    "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped"),
+    "engines": ("target", "precision", "gpu", "errors", "files"),
+    "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped", "precision"),
     "measure": (
         *("engines", "space", "target", "machine", "clock_state", "gpu", "blocks", "cost"),
         *("errors", "files", "version"),
@@ -55,9 +57,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("errors", "files", "version", "__init__"),
     ),
     "data": ("errors", "files"),
-    "training": ("supernet", "space", "data", "blocks", "errors", "files", "batch_norm", "launch"),
-    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target"),
+    "training": (
+        *("supernet", "space", "data", "blocks"),
+        *("errors", "files", "batch_norm", "launch", "precision"),
+    ),
+    "search": ("space", "cost", "training", "supernet", "data", "errors", "files", "target", "precision"),
     "deploy": (
+        "precision",
         "engines",
         "measure",
         "data",

@@ -52,6 +52,10 @@ def export(
     max_accuracy_drop: Annotated[
         str, typer.Option(help="int8: points of top-1; layers stay in float where they must.")
     ] = "0.5%",
+    qat_epochs: Annotated[
+        float, typer.Option(min=0, help="int8: epochs of quantisation-aware fine-tuning first.")
+    ] = 0.0,
+    qat_learning_rate: Annotated[float, typer.Option(min=1e-8)] = 0.002,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Draws the calibration images; the run's when not given.")
     ] = None,
@@ -77,6 +81,8 @@ def export(
         "save_optimised": save_optimised,
         "calibration_method": calibration_method,
         "calibration_images": calibration_images,
+        "qat_epochs": qat_epochs,
+        "qat_learning_rate": qat_learning_rate,
         "max_accuracy_drop": percentage("--max-accuracy-drop", max_accuracy_drop),
         "seed": seed,
         "target": target,

@@ -52,6 +52,7 @@ class EngineOptions:
         method: of calibration, for int8.
         max_accuracy_drop: how far the top-1 of int8 may lie below PyTorch's in float, as a share; layers
             stay in float for it.
+        qat_epochs: for how many epochs the module was tuned for 8 bits, for the manifest.
         save_optimised: add ONNX Runtime's graph as it is optimised for this machine.
     """
 
@@ -60,6 +61,7 @@ class EngineOptions:
     method: Method = "min-max"
     max_accuracy_drop: float = MAX_ACCURACY_DROP
     save_optimised: bool = False
+    qat_epochs: float = 0.0
 
 
 class CostsLike(Protocol):
@@ -230,7 +232,9 @@ def _model(
     symmetric, images = is_symmetric(target), len(calibration)
     if validation is None:
         model = quantise(plain, calibration, symmetric=symmetric, method=options.method)
-        return model, QuantisationSpec(method=options.method, calibration_images=images)
+        return model, QuantisationSpec(
+            method=options.method, calibration_images=images, qat_epochs=options.qat_epochs
+        )
     targets = validation.targets.cpu().numpy()
     float_top1 = float((first_classes(eager, preprocessing, validation.images) == targets).mean())
     found = quantise_within(
@@ -246,6 +250,7 @@ def _model(
     return found.model, QuantisationSpec(
         method=options.method,
         calibration_images=images,
+        qat_epochs=options.qat_epochs,
         float_layers=found.float_layers,
         max_accuracy_drop=options.max_accuracy_drop,
         float_top1=float_top1,

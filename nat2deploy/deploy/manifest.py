@@ -135,7 +135,7 @@ class EngineSpec(_Part):
 
 
 class QuantisationSpec(_Part):
-    """How the network became 8-bit.
+    """How the network became 8-bit, after ``qat_epochs`` of quantisation-aware fine-tuning.
 
     ``float_layers`` stayed in float so that the engine's top-1 on validation, ``top1``, lies at most
     ``max_accuracy_drop`` below PyTorch's in float, ``float_top1``; shares all three.
@@ -143,6 +143,7 @@ class QuantisationSpec(_Part):
 
     method: Literal["min-max", "entropy", "percentile"]
     calibration_images: Count
+    qat_epochs: Quantity = 0.0
     float_layers: tuple[str, ...] = ()
     max_accuracy_drop: Share | None = None
     float_top1: Share | None = None

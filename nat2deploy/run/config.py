@@ -148,6 +148,9 @@ class ExportConfig(_Config):
     """Images of the training split, each class in its share, that show int8 how large activations get."""
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
     """How far top-1 in int8 may lie below float's, as a share; layers stay in float for it."""
+    qat_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """int8: epochs of quantisation-aware fine-tuning before the network is exported."""
+    qat_learning_rate: Rate = 0.002
     seed: Annotated[int, Field(ge=0)] | None = None
     """Draws the calibration images; the search's when not given."""
 

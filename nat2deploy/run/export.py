@@ -15,6 +15,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ExportConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.int8_tuning import tuned_network
 from nat2deploy.run.networks import open_network
 from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
 from nat2deploy.target import PRECISIONS, DeviceKind, Target, fingerprint
@@ -48,10 +49,14 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     calibration = None
     if target.precision == "int8":
         calibration = data.train.subset(config.calibration_images, seed).images
+    network = chosen.network
+    if calibration is not None and config.qat_epochs > 0:
+        shown = preprocessing.apply(calibration)
+        network = tuned_network(chosen, data, search, config, target, shown, report)
     # On a GPU what was measured says nothing about whether the engine's GPU is here.
     here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     manifest = export_bundle(
-        chosen.network,
+        network,
         out=out,
         target=target,
         preprocessing=preprocessing,
@@ -71,6 +76,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
             method=config.calibration_method,
             max_accuracy_drop=config.max_accuracy_drop,
             save_optimised=config.save_optimised,
+            qat_epochs=config.qat_epochs,
         ),
         seed=search.settings.seed,
         time_limit_s=5.0 if here else None,
