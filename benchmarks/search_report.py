@@ -72,12 +72,20 @@ def _setting(
         }
     ours = found["methods"].get(reference)
     for method, row in found["methods"].items():
+        if ours is not None:
+            row["reference_reaches_it_at"] = _first_at(at, ours, row["hypervolume"]["mean"][-1])
         if ours is not None and method != reference and min(row["runs"], ours["runs"]) > 1:
             row["p"] = {
                 figure: float(mannwhitneyu(row["final"][figure], ours["final"][figure]).pvalue)
                 for figure in ("hypervolume", "best_top1")
             }
     return found
+
+
+def _first_at(at: Any, row: dict[str, Any], volume: float) -> int | None:
+    """After how many evaluations a method's mean hypervolume is at ``volume``; None: never."""
+    reached = np.flatnonzero(np.array(row["hypervolume"]["mean"]) >= volume)
+    return int(at[reached[0]]) if len(reached) else None
 
 
 def _judged(benchmark: TabularBenchmark, objectives: Objectives, genes: Any) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def _print(console: Console, setting: str, found: dict[str, Any], reference: str
     at = found["at"]
     table = Table(
         *("method", "hypervolume", "95 %", "p", f"at {at[len(at) // 2 - 1]}", "best top-1", "95 %", "p"),
-        *("test top-1", "runs", "s a run"),
+        *(f"{reference} there at", "test top-1", "runs", "s a run"),
         title=f"{setting}: {at[-1]} evaluations, best known {found['known_best']:.2%}",
     )
     rows = sorted(found["methods"].items(), key=lambda item: -item[1]["hypervolume"]["mean"][-1])
@@ -134,6 +142,7 @@ def _print(console: Console, setting: str, found: dict[str, Any], reference: str
             f"{best['mean'][-1]:.2%}",
             f"{best['low'][-1]:.2%} to {best['high'][-1]:.2%}",
             f"{p['best_top1']:.3f}" if p else "",
+            str(row.get("reference_reaches_it_at") or "never"),
             f"{row['test_top1']:.2%}",
             str(row["runs"]),
             f"{row['processor_s']:.0f}",

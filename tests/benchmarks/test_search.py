@@ -133,6 +133,10 @@ def test_figures_are_what_runs_found(benchmark, tmp_path):
     assert 0 < found["methods"]["few"]["hypervolume"]["mean"][-1] < 1.0
     curve = found["methods"]["all"]["hypervolume"]["mean"]
     assert curve == sorted(curve)
+    reached = found["methods"]["few"]["reference_reaches_it_at"]
+    few = found["methods"]["few"]["hypervolume"]["mean"][-1]
+    assert curve[found["at"].index(reached)] >= few
+    assert all(volume < few for at, volume in zip(found["at"], curve, strict=True) if at < reached)
     inside = objectives.costs(everything)["params"] <= 120e3
     assert found["known_best"] == pytest.approx(benchmark.accuracies(everything[inside])[:, 0].max())
     assert found["methods"]["all"]["evaluated_for_real"] == 1.0

@@ -1,0 +1,54 @@
+"""Whole searches at equal wall time: run for real, scored on test images, and kept."""
+
+from __future__ import annotations
+
+import json
+
+import adapted_search
+import numpy as np
+import pytest
+
+from nat2deploy.search.settings import SearchSettings
+
+
+@pytest.mark.parametrize("method", adapted_search.METHODS)
+def test_sizes_are_cut_alike_and_policies_stay(method):
+    whole = SearchSettings(preset=method)
+    cut = SearchSettings(**adapted_search.settings_of(method, 0.4, {"rounds": 5}))
+    for name in ("archive_size", "candidates", "top"):
+        assert getattr(cut, name) == round(0.4 * getattr(whole, name))
+    changed = {"archive_size", "candidates", "top", "rounds", "distribution"}
+    assert cut.model_dump(exclude=changed) == whole.model_dump(exclude=changed)
+
+
+def test_hypervolume_is_a_share_of_the_box_of_all_fronts():
+    def score(*points):
+        networks = [{"latency_ms": ms, "validation": 0.0, "test": test} for test, ms in points]
+        return {"networks": networks, "evaluations": 9, "version": 1, "seconds": 2.0}
+
+    found = adapted_search.figures_of(
+        {"a": [score((0.9, 0.1))], "b": [score((0.5, 0.1), (0.9, 0.2))], "c": [score((0.5, 0.2))]}, 0.3
+    )
+    assert found["a"]["hypervolume"] == [pytest.approx(1.0)]
+    assert found["b"]["hypervolume"] == [pytest.approx(0.5)]
+    assert found["c"]["hypervolume"] == [pytest.approx(0.0)]
+    assert found["b"]["best_test"] == [pytest.approx(0.9)]
+
+
+def test_a_search_for_real(tmp_path, monkeypatch, capsys):
+    given = ["adapted_search.py", "--out", str(tmp_path), "--data", "digits", "--minutes", "10"]
+    given += ["--seeds", "1", "--share", "0.05", "--rounds", "1", "--adapt-epochs", "0.1"]
+    given += ["--warmup-epochs", "0.3"]
+    given += ["--methods", "ours", "--validation-images", "100", "--json"]
+    monkeypatch.setattr("sys.argv", given)
+    adapted_search.main()
+    found = json.loads(capsys.readouterr().out)["ours"]
+    assert found["adaptations"] == [1] and found["evaluations"][0] >= 16
+    done = tmp_path / "ours-0" / "done.json"
+    networks = json.loads(done.read_text())["networks"]
+    assert found["best_test"] == [max(n["test"] for n in networks)]
+    assert all(n["latency_ms"] <= 0.25 and 0 < n["test"] <= 1 for n in networks)
+    assert 0 < np.mean(found["hypervolume"]) <= 1
+    before = done.stat().st_mtime_ns
+    adapted_search.main()  # a finished run is kept
+    assert done.stat().st_mtime_ns == before
