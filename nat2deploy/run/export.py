@@ -135,9 +135,10 @@ def bundle_target(config: ExportConfig, measured: Target | None) -> Target:
     if runs is None:
         raise UserError(f"--engine {config.engine} does not run on {device}; choose another --device")
     if precision not in runs:
+        on = "" if kind == "cpu" else f" on {device}"
         where = "" if config.precision else f"the run's table is of target {measured}; "
         raise UserError(
-            f"{where}a bundle for {config.engine} on {device} holds {' and '.join(runs)}, not {precision}; "
+            f"{where}a bundle for {config.engine}{on} holds {' and '.join(runs)}, not {precision}; "
             "choose one with --precision"
         )
     sizes = config.batches
