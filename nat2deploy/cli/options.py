@@ -111,11 +111,34 @@ def resolutions(text: str | None) -> tuple[int, ...] | None:
     Raises:
         typer.BadParameter: something else.
     """
+    return whole_numbers("--resolutions", text, "28,32")
+
+
+def whole_numbers(option: str, text: str | None, example: str = "86,89") -> tuple[int, ...] | None:
+    """Read whole numbers with commas between them.
+
+    Raises:
+        typer.BadParameter: something else.
+    """
     if text is None:
         return None
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"--resolutions '{text}': write whole numbers with commas, such as 28,32"
+            f"{option} '{text}': write whole numbers with commas, such as {example}"
         ) from None
+
+
+def percentage(option: str, text: str) -> float:
+    """Read ``0.5%`` as a share, 0.005.
+
+    Raises:
+        typer.BadParameter: something else.
+    """
+    try:
+        if text.endswith("%") and 0 <= (share := float(text[:-1]) / 100) <= 1:
+            return share
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{option} '{text}': write a percentage, such as 0.5%")

@@ -19,7 +19,7 @@ from nat2deploy.search.budget import budget_word, format_cost
 
 if TYPE_CHECKING:  # each brings half of torch along, which bad input should not wait for
     from nat2deploy.deploy.bench import BenchRow
-    from nat2deploy.deploy.manifest import Manifest
+    from nat2deploy.deploy.manifest import EngineSpec, Manifest
     from nat2deploy.deploy.verify import Verification
     from nat2deploy.engines.status import BackendStatus
     from nat2deploy.measure.backends import BackendChoice
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # each brings half of torch along, which bad input should not
     from nat2deploy.run.pipeline import Outcome
     from nat2deploy.run.profiles import ShippedProfile
     from nat2deploy.supernet.checkpoint import SuperNetworkInfo
-    from nat2deploy.target import Fingerprint
+    from nat2deploy.target import Backend, Fingerprint
 
 
 def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_json: bool) -> None:
@@ -213,7 +213,14 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         f"{percent(parity.top1_agreement)} on {parity.images} images"
     )
     if accuracy is not None:
-        console.print(f"test     {percent(accuracy.top1)} on {accuracy.images} images")
+        beside = "" if accuracy.float_top1 is None else f", PyTorch {percent(accuracy.float_top1)}"
+        console.print(f"test     {percent(accuracy.top1)} on {accuracy.images} images{beside}")
+    if manifest.quantisation is not None and manifest.quantisation.float_layers:
+        console.print(f"in float {escape(', '.join(manifest.quantisation.float_layers))}")
+    if manifest.engine is not None and manifest.engine.recipe is not None:
+        console.print(f"engine   {escape(_plans(manifest.target.backend, manifest.engine))}")
+    if manifest.evidence.device != "verified":
+        console.print(f"device   {manifest.evidence.device}: {manifest.evidence.engine}")
     for latency in (one.latency for one in measured):
         predicted = manifest.costs.latency_ms
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
@@ -224,6 +231,16 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         else f"python {out}/run.py IMAGE.png"
     )
     console.print(f"try      {where}")
+
+
+def _plans(backend: Backend, engine: EngineSpec) -> str:
+    from nat2deploy.engines.tensorrt_plan import INSTALL
+
+    if engine.plans:
+        every = ", ".join(str(number) for plan in engine.plans for number in plan.compute_capabilities)
+        return f"{backend} {engine.version}, compiled for compute capability {every}; others: {engine.recipe}"
+    why = f"{backend} is not installed here; run `{INSTALL[backend]}`; " if not engine.version else ""
+    return f"{why}none compiled ahead; the bundle's {engine.recipe} builds it on the device"
 
 
 def print_verification(verification: Verification, *, as_json: bool) -> None:

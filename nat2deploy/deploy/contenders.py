@@ -11,7 +11,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.bundle import Bundle, open_bundle
+from nat2deploy.deploy.compiled import open_engine
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import compile_model, load_engine
@@ -62,13 +63,23 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
                 bundle = bundles[word]
                 bundle.check()
                 manifest = bundle.manifest
-                engine = load_engine(bundle.model, _target(common, manifest.target.batch))
+                engine = _of_bundle(bundle, common)
                 found.append(Contender(engine, manifest, manifest.costs.params))
             elif word.startswith("torchvision:"):
                 found.append(_torchvision(word, _target(common, 1), seed))
             else:
                 found.append(Contender(load_engine(Path(word), _target(common, _batch(Path(word))))))
     return found
+
+
+def _of_bundle(bundle: Bundle, threads: int) -> Engine:
+    target = bundle.manifest.target
+    if target.kind == "cpu":
+        target = target.model_copy(update={"threads": threads})
+    engine, on_target = open_engine(bundle.model, target)
+    if not on_target:
+        raise UserError(f"bundle {bundle.path} is for {target}, which is not here; measure it on its device")
+    return engine
 
 
 def _torchvision(word: str, target: Target, seed: int) -> Contender:

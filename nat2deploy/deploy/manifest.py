@@ -77,17 +77,75 @@ class Parity(_Part):
 
 
 class AccuracyEvidence(_Part):
-    """Accuracy on the test split, which neither search nor training saw."""
+    """Accuracy on the test split, which neither search nor training saw.
+
+    ``float_top1`` is PyTorch's in float, ``agreement`` the share of images with PyTorch's first class.
+    """
 
     dataset: str
     split: Literal["test"] = "test"
     top1: Share
     images: Count
+    float_top1: Share | None = None
+    agreement: Share | None = None
+
+
+class PlanSpec(_Part):
+    """An engine compiled ahead, and the compute capabilities of its GPUs, such as 86 for 8.6."""
+
+    file: RelativePath
+    compute_capabilities: tuple[Count, ...]
+
+
+class OptimisedSpec(_Part):
+    """ONNX Runtime's graph as it was optimised on one machine: for that processor and version alone."""
+
+    file: RelativePath
+    onnxruntime: str
+    cpu: str
+    flags: tuple[str, ...]
+
+
+class EngineSpec(_Part):
+    """What runs the model.
+
+    ``version`` is that of the backend's package at export, empty where it was not there. ``onnx`` is the file
+    that engines are compiled from on the device, by ``recipe``. ``batches`` are the smallest batch, the one
+    to be fastest at, and the largest.
+    """
+
+    version: str
+    onnx: RelativePath | None = None
+    batches: tuple[Count, Count, Count]
+    plans: tuple[PlanSpec, ...] = ()
+    recipe: RelativePath | None = None
+    optimised: OptimisedSpec | None = None
+
+
+class QuantisationSpec(_Part):
+    """How the network became 8-bit, after ``qat_epochs`` of quantisation-aware fine-tuning.
+
+    ``float_layers`` stayed in float so that the engine's top-1 on validation, ``top1``, lies at most
+    ``max_accuracy_drop`` below PyTorch's in float, ``float_top1``; shares all three.
+    """
+
+    method: Literal["min-max", "entropy", "percentile"]
+    calibration_images: Count
+    qat_epochs: Quantity = 0.0
+    float_layers: tuple[str, ...] = ()
+    max_accuracy_drop: Share | None = None
+    float_top1: Share | None = None
+    top1: Share | None = None
 
 
 class Evidence(_Part):
-    """What the network was found to be when the bundle was made; latency stands in evidence.json."""
+    """What the network was found to be when the bundle was made; latency stands in evidence.json.
 
+    ``engine`` is what was compared with PyTorch; ``device`` says whether that was the target's own.
+    """
+
+    engine: str = "the target's"
+    device: Literal["verified", "not verified on a device"] = "verified"
     parity: Parity
     accuracy: AccuracyEvidence | None = None
 
@@ -95,7 +153,7 @@ class Evidence(_Part):
 class Manifest(_Part):
     """Everything about a bundle; ``files`` maps each other file of it, but the evidence, to its SHA-256.
 
-    Schema 2 keeps measured latency in a file of its own.
+    Schema 2 keeps measured latency in a file of its own, and has ``engine`` and ``quantisation``.
     """
 
     schema_version: Literal[2] = 2
@@ -108,6 +166,8 @@ class Manifest(_Part):
     input: InputSpec
     output: OutputSpec
     target: Target
+    engine: EngineSpec | None = None
+    quantisation: QuantisationSpec | None = None
     budgets: tuple[BudgetSpec, ...] = ()
     costs: CostSpec
     evidence: Evidence
@@ -119,8 +179,14 @@ class Manifest(_Part):
             raise ValueError(f"files lists {MANIFEST_NAME} itself")
         if self.files and self.model not in self.files:
             raise ValueError(f"files does not list the model {self.model}")
-        if self.target.kind != "cpu":
-            raise ValueError(f"a bundle runs on the CPU, not on {self.target.device}")
+        if self.target.backend == "torch":
+            raise ValueError(f"a bundle does not run on {self.target}")
+        if self.files and self.engine is not None:
+            plans = [plan.file for plan in self.engine.plans]
+            optional = (self.engine.onnx, self.engine.recipe)
+            for name in (*plans, *(name for name in optional if name)):
+                if name not in self.files:
+                    raise ValueError(f"files does not list the engine's {name}")
         if self.input.shape[0] != self.target.batch:
             raise ValueError(f"input batch {self.input.shape[0]} is not the target's {self.target.batch}")
         return self

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.target import Backend, DeviceKind
+
+PIP: dict[tuple[DeviceKind, Backend], str] = {
+    ("cpu", "onnxruntime"): "onnxruntime",
+    ("cuda", "onnxruntime"): "onnxruntime-gpu",
+    ("cpu", "openvino"): "openvino",
+    ("cuda", "tensorrt"): "tensorrt",
+    ("cuda", "tensorrt-rtx"): "tensorrt-rtx-cu13",
+}
+"""What pip calls the package that runs a bundle's engine."""
 
 
 def readme(manifest: Manifest) -> str:
@@ -13,7 +23,8 @@ def readme(manifest: Manifest) -> str:
         "",
         "On the device, with Python 3.9 or newer, in this folder (unzip a .zip first):",
         "",
-        "    pip install numpy onnxruntime",
+        f"    pip install numpy {PIP[manifest.target.kind, manifest.target.backend]}",
+        *_gpu_lines(manifest),
         "    python run.py IMAGE.png                 the five likeliest classes",
         "    python run.py FOLDER --json             all images of a folder, as JSON",
         "    python run.py --stream FOLDER           images as they are put into a folder",
@@ -38,3 +49,12 @@ def readme(manifest: Manifest) -> str:
         lines.append(f"top-1     {accuracy.top1:.2%} on {accuracy.images} test images of {accuracy.dataset}")
     lines.append("latency   as measured, in evidence.json")
     return "\n".join(lines) + "\n"
+
+
+def _gpu_lines(manifest: Manifest) -> list[str]:
+    """How TensorRT's engine comes to the device."""
+    if manifest.engine is None or manifest.engine.recipe is None:
+        return []
+    every = ", ".join(str(number) for plan in manifest.engine.plans for number in plan.compute_capabilities)
+    where = f"on GPUs other than those of compute capability {every}" if every else "first, once"
+    return [f"    python {manifest.engine.recipe:<33} {where}: builds the engine for this GPU"]

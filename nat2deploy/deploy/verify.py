@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.compiled import STAND_IN, open_engine
 from nat2deploy.deploy.evidence import HERE, DeviceEvidence, on_machine
 from nat2deploy.deploy.manifest import Manifest, Parity
 from nat2deploy.deploy.parity import agrees, compare, describe, run_all
 from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
 from nat2deploy.engines.cores import available_cores
-from nat2deploy.engines.registry import load_engine
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.precision import Precision
@@ -40,7 +40,7 @@ class Verification:
         network: the network's id.
         max_difference: of the engine here from PyTorch's stored logits, as a share of the largest logit.
         top1_agreement: share of the stored images with the same class.
-        latency: measured here; None where this machine has fewer cores than the target threads.
+        latency: measured here; None where this machine lacks the target's GPU, or cores for its threads.
         same_machine: whether the evidence was measured on a machine like this one.
         checks: files, parity, latency, then each latency budget.
         ok: whether all checks passed.
@@ -73,20 +73,25 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
     with open_bundle(path) as bundle:
         bundle.check()
         manifest = bundle.manifest
-        engine = load_engine(bundle.model, manifest.target)
+        engine, on_target = open_engine(bundle.model, manifest.target)
         images, expected = load_reference(bundle.folder / REFERENCE_NAME)
         inputs = manifest.input.preprocessing.apply(images).numpy().astype(np.float32, copy=False)
         parity = compare(run_all(engine, inputs), expected)
         cores = available_cores()
         latency, settled = None, False
-        if manifest.target.threads <= cores:
+        if on_target and manifest.target.threads <= cores:
             found = measure_engines({manifest.network: engine}, seed=seed, time_limit_s=time_limit_s)
             latency, settled = found.summaries[manifest.network], found.converged[manifest.network]
         evidence = bundle.evidence()
-    if latency is None:
-        why = f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
-        return judge(manifest, evidence, fingerprint(), parity, why)
-    return judge(manifest, evidence, fingerprint(), parity, (latency, settled))
+    machine = fingerprint(engine.target.device)
+    if latency is not None:
+        return judge(manifest, evidence, machine, parity, (latency, settled))
+    why = (
+        f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
+        if on_target
+        else f"not verified on a device: {manifest.target.device} is not here, {STAND_IN}"
+    )
+    return judge(manifest, evidence, machine, parity, why)
 
 
 def judge(

@@ -33,6 +33,7 @@ class OnnxSession:
         batch: images at a time.
         parts: whether the model may be a part of an int8 network.
         source: where the model came from, for errors.
+        exact: run each operator as it stands: 8 bits are then simulated in float, without a kernel's limits.
 
     Attributes:
         ends: what the input is like.
@@ -41,8 +42,10 @@ class OnnxSession:
         UserError: not an ONNX model, or one with other inputs, outputs or batch.
     """
 
-    def __init__(self, model: bytes, *, threads: int, batch: int, parts: bool, source: str) -> None:
-        self.session = _session(model, threads, source)
+    def __init__(
+        self, model: bytes, *, threads: int, batch: int, parts: bool, source: str, exact: bool = False
+    ) -> None:
+        self.session = _session(model, threads, source, exact)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         described = [(value.name, type_name(value.type), sizes(value.shape)) for value in inputs]
         types = BYTE_TYPES if parts else WHOLE_TYPES
@@ -69,12 +72,13 @@ class OnnxSession:
         return partial(self.session.run_with_iobinding, binding)
 
 
-def _session(model: bytes, threads: int, source: str) -> ort.InferenceSession:
+def _session(model: bytes, threads: int, source: str, exact: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if exact else levels.ORT_ENABLE_ALL
     options.log_severity_level = 3
     if threads > 1:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))

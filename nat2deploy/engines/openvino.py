@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import openvino as ov
@@ -19,6 +21,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.precision import Precision
 from nat2deploy.target import Target
 
+IR_SUFFIX = ".xml"
 _DEVICE = "CPU"
 # Without a hint, float operators run in bfloat16 wherever the CPU can, those in int8 networks too.
 _FLOAT: dict[Precision, ov.Type] = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
@@ -37,8 +40,35 @@ class OpenVinoEngine(OnnxEngine):
             gives fewer threads than the target has.
     """
 
+    @classmethod
+    def from_file(cls, path: Path, target: Target) -> Self:
+        """Compile the ONNX file ``path``, or OpenVINO's own .xml with the .bin beside it.
+
+        Raises:
+            UserError: missing, unreadable, or not one input and one output.
+        """
+        if path.suffix != IR_SUFFIX:
+            return super().from_file(path, target)
+        try:
+            return cls(
+                path.read_bytes(), target, weights=path.with_suffix(".bin").read_bytes(), source=str(path)
+            )
+        except OSError as error:
+            raise UserError(f"cannot read the OpenVINO model {path}: {error.strerror}") from error
+
+    def __init__(
+        self, model: bytes, target: Target, *, weights: bytes | None = None, source: str = "the ONNX model"
+    ) -> None:
+        self._weights = weights
+        super().__init__(model, target, source=source)
+
+    def _save(self, path: Path) -> None:
+        if self._weights is not None:
+            raise UserError("an engine read from OpenVINO's own format is not saved as ONNX; copy its files")
+        super()._save(path)
+
     def _load(self, model: bytes, target: Target, source: str) -> Ends:
-        network = _read(model, source)
+        network = _read(model, self._weights, source)
         inputs = [(port.get_any_name(), _type_name(port), _sizes(port)) for port in network.inputs]
         types = BYTE_TYPES if target.precision == "int8" else WHOLE_TYPES
         ends = check_ends(inputs, len(network.outputs), batch=target.batch, types=types, source=source)
@@ -67,14 +97,33 @@ class OpenVinoEngine(OnnxEngine):
         return call
 
 
+def save_ir(model: bytes, target: Target, path: Path) -> None:
+    """Write an ONNX model in OpenVINO's own format: ``path``, an .xml, and the weights in a .bin beside it.
+
+    The batch is the target's; weights keep their number format. The same model gives the same bytes.
+
+    Raises:
+        UserError: the model does not load.
+    """
+    network = _read(model, None, "the exported network")
+    shape = network.inputs[0].partial_shape
+    if shape[0].is_dynamic:
+        network.reshape([target.batch, *(axis.get_length() for axis in list(shape)[1:])])
+    for index, node in enumerate(network.get_ordered_ops()):
+        # Operators that the file had no name for are numbered over the whole process.
+        if re.fullmatch(rf"{node.get_type_name()}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+    ov.save_model(network, path, compress_to_fp16=False)
+
+
 def has_bf16() -> bool:
     """Whether this CPU computes in bfloat16."""
     return "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
-def _read(model: bytes, source: str) -> Any:
+def _read(model: bytes, weights: bytes | None, source: str) -> Any:
     try:
-        return _core().read_model(model)
+        return _core().read_model(model) if weights is None else _core().read_model(model, weights)
     except Exception as error:  # the bindings raise RuntimeError with a page of text
         raise UserError(f"{source} does not load in OpenVINO {ov.__version__}: {_reason(error)}") from error
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import nn
 
 from nat2deploy.engines.base import WHOLE, Borders, Images
+from nat2deploy.engines.calibration import Method
 from nat2deploy.engines.half import to_half
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT, normalise, to_onnx
+from nat2deploy.engines.quantiser import Quantiser
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -30,6 +27,8 @@ def target_onnx(
     input_shape: tuple[int, ...],
     calibration: Images | None = None,
     borders: Borders = WHOLE,
+    *,
+    free_batch: bool = False,
 ) -> bytes:
     """Export ``module`` in the target's number format.
 
@@ -39,14 +38,16 @@ def target_onnx(
         input_shape: the input with its batch first.
         calibration: as ``quantise``; needed for int8, not looked at otherwise.
         borders: as ``quantise`` and ``to_half``.
+        free_batch: leave the batch free.
 
     Raises:
         UserError: as ``to_onnx`` and ``quantise``, or int8 without calibration images.
     """
+    model = to_onnx(module, input_shape, dynamic_batch=free_batch)
     if target.precision == "fp16":
-        return to_half(to_onnx(module, input_shape), borders)
+        return to_half(model, borders)
     if target.precision != "int8":
-        return to_onnx(module, input_shape)
+        return model
     if calibration is None:
         raise UserError(
             f"the target ({target}) needs calibration images, which show how large activations get; give some"
@@ -54,10 +55,12 @@ def target_onnx(
     # ONNX Runtime converts images to channels-last once, around all int8 convolutions that follow each other;
     # OpenVINO finds its int8 kernels only in graphs that do not say so themselves.
     channels_last = target.backend == "onnxruntime"
-    symmetric = target.kind == "cuda"
-    return quantise(
-        to_onnx(module, input_shape), calibration, borders, channels_last=channels_last, symmetric=symmetric
-    )
+    return quantise(model, calibration, borders, channels_last=channels_last, symmetric=is_symmetric(target))
+
+
+def is_symmetric(target: Target) -> bool:
+    """Whether a target's 8-bit numbers have no zero points, TensorRT's form."""
+    return target.kind == "cuda"
 
 
 def quantise(
@@ -67,6 +70,8 @@ def quantise(
     *,
     channels_last: bool = False,
     symmetric: bool = False,
+    method: Method = "min-max",
+    float_layers: Collection[str] = (),
 ) -> bytes:
     """Quantise a float ONNX model statically; the same input gives the same bytes.
 
@@ -85,15 +90,16 @@ def quantise(
         borders: which ends lie inside a network.
         channels_last: whether images at those ends are [B, H, W, C].
         symmetric: whether zero is 0 everywhere.
+        method: of calibration, as ``activation_ranges``.
+        float_layers: those of ``layers`` that stay in float.
 
     Raises:
         UserError: calibration of another type or shape, not finite, or a graph that cannot be quantised.
     """
     proto = onnx.load_model_from_string(model)
-    batches = _batches(calibration, _shape(proto.graph.input[0]))
     if borders.output:
         _add_probe(proto.graph)
-    proto = _quantise(proto, batches, symmetric)
+    proto = Quantiser(proto, calibration, symmetric=symmetric, method=method).quantised(float_layers)
     graph = proto.graph
     byte = TensorProto.INT8 if symmetric else TensorProto.UINT8
     if borders.input:
@@ -120,57 +126,6 @@ def random_calibration(target: Target, input_shape: tuple[int, ...], seed: int) 
         return None
     shape = (2 * input_shape[0], *input_shape[1:])
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
-    """Hands out batches one by one."""
-
-    def __init__(self, batches: list[Images]) -> None:
-        self._left = iter(batches)
-
-    def get_next(self) -> dict[str, Images] | None:
-        """The next input by name, or None at the end."""
-        batch = next(self._left, None)
-        return None if batch is None else {INPUT: batch}
-
-
-def _batches(calibration: Images, shape: tuple[int, ...]) -> list[Images]:
-    """Cut the calibration images into batches of the model; the last one is filled up from the front."""
-    wanted = " x ".join(map(str, shape[1:]))
-    if calibration.dtype != np.float32 or calibration.shape[1:] != shape[1:] or len(calibration) == 0:
-        given = " x ".join(map(str, calibration.shape))
-        raise UserError(f"calibration is {calibration.dtype} of {given}; give float32 of N x {wanted}")
-    if not np.isfinite(calibration).all():
-        raise UserError("calibration images hold values that are not finite; leave those images out")
-    size = shape[0]
-    filled = np.take(calibration, range(-(-len(calibration) // size) * size), axis=0, mode="wrap")
-    return list(filled.reshape(-1, *shape))
-
-
-def _quantise(proto: onnx.ModelProto, batches: list[Images], symmetric: bool) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="nat2deploy-") as folder, _quiet():
-        path = Path(folder) / "model.onnx"
-        try:
-            quantize_static(
-                proto,
-                path,
-                _Reader(batches),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=not symmetric,
-                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                extra_options={
-                    # Else pooling and reshaping stay float where they come first, as they do in a part only.
-                    "ForceQuantizeNoInputCheck": True,
-                    "ActivationSymmetric": symmetric,
-                    "QuantizeBias": not symmetric,
-                },
-            )
-        except Exception as error:  # a script's worth of unrelated classes
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the network cannot be quantised to int8: {line}") from error
-        return onnx.load_model(path)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
@@ -222,15 +177,3 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice, which goes to the root logger, away from the user."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

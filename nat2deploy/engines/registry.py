@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nat2deploy.engines.status import missing, version
 from nat2deploy.errors import UserError
+from nat2deploy.gpu import visible_gpus
 from nat2deploy.target import Target
 
 if TYPE_CHECKING:
@@ -91,6 +92,25 @@ def compile_ahead(
     check_shape(target, input_shape)
     model = target_onnx(module, target, input_shape, calibration)
     return build_plan(model, target, sm=sm, source="the exported network")
+
+
+def engine_of_onnx(model: bytes, target: Target) -> Engine:
+    """Compile the bytes of an ONNX file for a target.
+
+    Raises:
+        UserError: as ``load_engine``.
+    """
+    if target.backend == "torch":
+        raise UserError("backend torch runs no ONNX models; choose onnxruntime")
+    return _onnx_engine(target)(model, target, source="the exported network")
+
+
+def has_gpu() -> bool:
+    """Whether this process sees a GPU."""
+    try:
+        return bool(visible_gpus())
+    except UserError:
+        return False
 
 
 def load_engine(path: Path, target: Target) -> Engine:

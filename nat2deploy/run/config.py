@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nat2deploy.files import parse, read_toml
+from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.search.budget import is_target_name
 from nat2deploy.search.settings import Positive, SearchSettings
@@ -172,12 +173,40 @@ class SearchConfig(_Config):
 
 
 class ExportConfig(_Config):
-    """Which network of the front becomes a bundle."""
+    """Which network of the front becomes a bundle, and for which engine."""
 
     network: str = "best"
-    engine: Literal["onnxruntime"] = "onnxruntime"
+    engine: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime"
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] | None = None
+    """``cuda`` for ONNX Runtime on a GPU; the engine's own when not given."""
+    precision: Precision | None = None
+    """That of the run's latency table when not given."""
     target: str | None = None
     """Which of the run's targets it is for, where there are several."""
+    batch: Annotated[str, Field(pattern=r"^\d{1,4}(:\d{1,4}){0,2}$")] | None = None
+    """``8``, or for TensorRT a range: ``1:8``, or ``1:4:8`` with the one to be fastest at."""
+    sm: tuple[Positive, ...] = ()
+    """Compute capabilities, such as 86 for 8.6, that TensorRT for RTX compiles ahead for."""
+    save_optimised: bool = False
+    """Add ONNX Runtime's graph as it is optimised for this machine, which starts faster."""
+    calibration_method: Literal["min-max", "entropy", "percentile"] = "min-max"
+    calibration_images: Positive = 256
+    """Images of the training split, each class in its share, that show int8 how large activations get."""
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """How far top-1 in int8 may lie below float's, as a share; layers stay in float for it."""
+    qat_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """int8: epochs of quantisation-aware fine-tuning before the network is exported."""
+    qat_learning_rate: Rate = 0.002
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Draws the calibration images; the search's when not given."""
+
+    @property
+    def batches(self) -> tuple[int, int, int] | None:
+        """The smallest batch, the one to be fastest at (the largest where not said), the largest."""
+        if self.batch is None:
+            return None
+        sizes = [int(word) for word in self.batch.split(":")]
+        return (sizes[0], sizes[-1] if len(sizes) < 3 else sizes[1], sizes[-1])
 
 
 class PipelineConfig(_Config):

@@ -5,43 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nat2deploy.cost.model import CostModel
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.data.sets import ImageData
-from nat2deploy.deploy.export import compile_engine, export_bundle
+from nat2deploy.deploy.export import EngineOptions, export_bundle
+from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.manifest import Manifest
-from nat2deploy.deploy.parity import run_all
-from nat2deploy.engines.base import Engine
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ExportConfig, Files, SearchConfig
 from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.int8_tuning import tuned_network
 from nat2deploy.run.networks import open_network
 from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
-from nat2deploy.target import PRECISIONS, Target, fingerprint
-from nat2deploy.training.evaluation import judge
-from nat2deploy.training.simulated_precision import CALIBRATION_IMAGES
-
-_TEST_BATCH = 250
+from nat2deploy.target import PRECISIONS, DeviceKind, Target, fingerprint
 
 
 def export(run_path: Path, config: ExportConfig, out: Path, report: Report = silent) -> Manifest:
     """Export a network of a run to ``out`` (a folder, or a .zip), with parity and latency evidence.
 
-    Where the search chose precisions, the network is exported in its own.
+    Where the search chose precisions, the network is exported in its own, unless another one is asked for.
 
-    For an int8 target activations are calibrated on images of the training split, and the test accuracy is
-    that of the int8 engine. Latency is measured here only when the latency table is of this machine.
+    For an int8 target activations are calibrated on images of the training split, and the layers that must
+    stay in float are searched on validation images. Test accuracy is the engine's. Latency is measured here
+    only when the latency table is of this machine.
 
     Raises:
         UserError: no run or network, no such target of the run, ``out`` holds something else, the engine does
-            not run the table's precision or device, or it does not agree with PyTorch.
+            not run the precision or device, or it does not agree with PyTorch.
     """
     search = RunDirectory(run_path).read_config(SearchConfig)
-    report("export", 0, 3, "open the network")
+    report("export", 0, 2, "open the network")
     chosen, data = open_network(run_path, config.network)
     architecture = chosen.info.choice
     name, files = table_for(search, config.target)
@@ -49,21 +43,24 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     table = table_of(held[""], architecture.precision) if held else None
     target = bundle_target(config, None if table is None else table.target)
     # A table of another engine predicts nothing about this one.
+    kind = target.kind if table is None else table.target.kind
     predicting = None if table is None or table.target != target else table
     plain = replace(architecture, precision=None)
     costs = CostModel(chosen.info.space, data.classes, predicting).costs(plain)
-    report("export", 1, 3, "test accuracy")
+    report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
+    seed = search.settings.seed if config.seed is None else config.seed
     calibration = None
     if target.precision == "int8":
-        calibration = data.train.subset(CALIBRATION_IMAGES, search.settings.seed).images
-        top1 = _top1(compile_engine(chosen.network, target, preprocessing, calibration), data, preprocessing)
-    else:
-        top1 = judge(chosen.network, data, data.test, architecture.resolution).top1
-    here = table is None or table.fingerprint.same_machine(fingerprint())
-    report("export", 2, 3, "compile, compare and measure" if here else "compile and compare")
+        calibration = data.train.subset(config.calibration_images, seed).images
+    network = chosen.network
+    if calibration is not None and config.qat_epochs > 0:
+        shown = preprocessing.apply(calibration)
+        network = tuned_network(chosen, data, search, config, target, shown, report)
+    # On a GPU what was measured says nothing about whether the engine's GPU is here.
+    here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     manifest = export_bundle(
-        chosen.network,
+        network,
         out=out,
         target=target,
         preprocessing=preprocessing,
@@ -71,15 +68,25 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         network_id=architecture.id,
         architecture=architecture.to_json(),
         space=chosen.info.space.name,
-        budgets=_budgets(search, name),
+        budgets=[b for b in _budgets(search, name) if target.kind == kind or "latency" not in b.metric],
         costs=costs,
-        accuracy=(search.data, top1, len(data.test)),
+        test=Labelled(search.data, data.test.images, data.test.targets),
+        validation=Labelled(search.data, data.validation.images, data.validation.targets),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         calibration_images=calibration,
+        options=EngineOptions(
+            sm=config.sm,
+            batches=config.batches,
+            method=config.calibration_method,
+            max_accuracy_drop=config.max_accuracy_drop,
+            save_optimised=config.save_optimised,
+            qat_epochs=config.qat_epochs,
+        ),
         seed=search.settings.seed,
         time_limit_s=5.0 if here else None,
+        progress=lambda text: report("export", 1, 2, text),
     )
-    report("export", 3, 3, str(out))
+    report("export", 2, 2, str(out))
     return manifest
 
 
@@ -112,32 +119,33 @@ def _budgets(search: SearchConfig, name: str) -> list[Budget]:
 
 
 def bundle_target(config: ExportConfig, measured: Target | None) -> Target:
-    """Return the table's target (the default one without a table), on the bundle's engine.
+    """Return what a bundle is for: the table's target (the default one without a table), on its engine.
 
     Raises:
-        UserError: the bundle's engine runs neither the device nor the precision.
+        UserError: the engine does not run the precision on that device.
     """
-    if measured is None:
-        return Target(backend=config.engine)
-    if measured.kind != "cpu":
+    gpu = config.engine in ("tensorrt", "tensorrt-rtx")
+    device = config.device or ("cuda:0" if gpu else "cpu")
+    if (
+        measured is not None
+        and config.device is None
+        and measured.kind == "cuda"
+        and config.engine != "openvino"
+    ):
+        device = measured.device
+    kind: DeviceKind = "cpu" if device == "cpu" else "cuda"
+    precision = config.precision or ("fp32" if measured is None else measured.precision)
+    runs = PRECISIONS[kind].get(config.engine)
+    if runs is None:
+        raise UserError(f"--engine {config.engine} does not run on {device}; choose another --device")
+    if precision not in runs:
+        on = "" if kind == "cpu" else f" on {device}"
+        where = "" if config.precision else f"the run's table is of target {measured}; "
         raise UserError(
-            f"the run's table is of target {measured}; a bundle for {config.engine} runs on the CPU; "
-            "search with a table of one"
+            f"{where}a bundle for {config.engine}{on} holds {' and '.join(runs)}, not {precision}; "
+            "choose one with --precision"
         )
-    if measured.precision not in PRECISIONS["cpu"][config.engine]:
-        have = " and ".join(PRECISIONS["cpu"][config.engine])
-        raise UserError(
-            f"the run's table is of target {measured}; a bundle for {config.engine} holds {have}, "
-            f"not {measured.precision}; search with a table of one of those"
-        )
-    return measured.model_copy(update={"backend": config.engine})
-
-
-def _top1(engine: Engine, data: ImageData, preprocessing: Preprocessing) -> float:
-    """The engine's share of right first classes on the test split."""
-    right = 0
-    for start in range(0, len(data.test), _TEST_BATCH):
-        here = slice(start, start + _TEST_BATCH)
-        inputs = preprocessing.apply(data.test.images[here]).numpy().astype(np.float32, copy=False)
-        right += int((run_all(engine, inputs).argmax(axis=1) == data.test.targets[here].numpy()).sum())
-    return right / len(data.test)
+    sizes = config.batches
+    batch = sizes[1] if sizes else 1 if measured is None else measured.batch
+    threads = 1 if measured is None or kind == "cuda" else measured.threads
+    return Target(device=device, backend=config.engine, precision=precision, threads=threads, batch=batch)

@@ -136,7 +136,8 @@ def inputs(supernet, tmp_path):
     (tmp_path / "unknown.toml").write_text('data = "digits"\nbudget = []\n')
     target = '[target]\ndevice = "cuda"\nbackend = "tensorrt"\nprecision = "fp16"\n'
     (tmp_path / "gpu.toml").write_text(f'name = "gpu"\n{target}')
-    (tmp_path / "gpu-run.toml").write_text(f'data = "digits"\n{target}')
+    bf16 = target.replace("tensorrt", "torch").replace("fp16", "bf16")
+    (tmp_path / "gpu-run.toml").write_text(f'data = "digits"\n{bf16}')
     shutil.copy(supernet, tmp_path)
     return tmp_path
 
@@ -161,7 +162,7 @@ def _assert_refused(run, arguments, words, inputs):
         (["profile", "--backend", "tensorrt", "--out", "t.json"], "tensorrt does not run on cpu"),
         (["profile", "--profile", "gpu.toml", "--device", "ssh://pi@pi", "--out", "t.json"], "on their CPU only"),
         (["table", "kit", "--profile", "gpu.toml", "--out", "k.zip"], "cuda:0 cannot be measured on another device"),
-        (["run", "gpu-run.toml"], "cuda:0 tensorrt fp16, batch 1; a bundle for onnxruntime runs on the CPU"),
+        (["run", "gpu-run.toml"], "cuda:0 torch bf16, batch 1; a bundle for onnxruntime on cuda:0 holds fp32 and fp16, not bf16"),
         (["profile", "--space", "nono", "--out", "t.json"], "nono"),
         (["profile", "--resolutions", "28,29", "--out", "t.json"], "29"),
         (["profile", "--resolutions", "big", "--out", "t.json"], "big"),

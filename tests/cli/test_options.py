@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from nat2deploy.cli.options import tables
+from nat2deploy.cli.options import percentage, tables, whole_numbers
 
 
 def test_a_single_table_and_several_by_name(tmp_path):
@@ -33,3 +33,20 @@ def test_a_single_table_and_several_by_name(tmp_path):
 def test_tables_that_cannot_be_told_apart(given, says):
     with pytest.raises(typer.BadParameter, match=says):
         tables(given)
+
+
+def test_percentages_and_whole_numbers():
+    assert percentage("--x", "0.5%") == pytest.approx(0.005)
+    assert whole_numbers("--sm", "86,120") == (86, 120)
+    assert whole_numbers("--sm", None) is None
+
+
+@pytest.mark.parametrize("text", ["0.5", "%", "-1%", "101%", "nan%", "half%"])
+def test_what_is_no_percentage_is_refused(text):
+    with pytest.raises(typer.BadParameter, match=r"such as 0\.5%"):
+        percentage("--max-accuracy-drop", text)
+
+
+def test_what_are_no_whole_numbers_is_refused():
+    with pytest.raises(typer.BadParameter, match="--sm '86;120': write whole numbers"):
+        whole_numbers("--sm", "86;120")

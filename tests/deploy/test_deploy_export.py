@@ -51,7 +51,7 @@ def test_the_other_files(exported: Path) -> None:
 
 
 def test_a_zip_can_be_made_and_evidence_left_out(export: Export, tmp_path: Path) -> None:
-    manifest = export(tmp_path / "out.zip", accuracy=None, costs=Costs(latency_ms=None), budgets=())
+    manifest = export(tmp_path / "out.zip", test=None, costs=Costs(latency_ms=None), budgets=())
     assert manifest.evidence.accuracy is None and manifest.costs.latency_ms is None
     assert zipfile.is_zipfile(tmp_path / "out.zip")
     with open_bundle(tmp_path / "out.zip") as bundle:

@@ -66,6 +66,7 @@ def test_no_good_path_escapes(path: str) -> None:
     ("change", "words"),
     [
         ({"schema_version": 1}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"surprise": 1}, "surprise"),
         ({"files": {"../x": "0" * 64}}, "relative path"),
         ({"files": {"model.onnx": "xyz"}}, "files"),
@@ -74,7 +75,14 @@ def test_no_good_path_escapes(path: str) -> None:
         ({"model": "/model.onnx"}, "relative path"),
         ({"task": "detection"}, "task"),
         ({"target": {"batch": 2}}, "batch"),
-        ({"target": {"device": "cuda", "backend": "torch"}}, "runs on the CPU, not on cuda:0"),
+        ({"target": {"device": "cuda", "backend": "torch"}}, "does not run on cuda:0 torch"),
+        (
+            {
+                "files": {"model.onnx": "0" * 64},
+                "engine": {"version": "1", "batches": [1, 1, 1], "recipe": "build.py"},
+            },
+            "build.py",
+        ),
         ({"costs": {"macs": -1, "params": 1}}, "macs"),
     ],
 )

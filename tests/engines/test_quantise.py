@@ -14,6 +14,7 @@ from nat2deploy.deploy.parity import agrees, compare, run_all
 from nat2deploy.engines.base import Borders
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantise import quantise, random_calibration, target_onnx
+from nat2deploy.engines.quantiser import layers
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import every_signature, plan_network
@@ -193,3 +194,36 @@ def test_a_part_may_be_cut_at_one_end_only_and_keep_channels_first():
         wanted = {True: onnx.TensorProto.UINT8, False: onnx.TensorProto.FLOAT}
         assert kinds == [wanted[borders.input], wanted[borders.output]]
         assert "Transpose" not in {node.op_type for node in graph.node}
+
+
+@pytest.mark.parametrize("method", ["entropy", "percentile"])
+def test_other_methods_cut_what_is_rare(method, capsys):
+    images = noise(64, *SHAPE[1:])
+    images[0, 0, 0, 0] = 500.0
+    model = to_onnx(small_net(), SHAPE)
+    whole, cut = (
+        border_scale(quantise(model, images, method=one), "input", "QuantizeLinear")[0]
+        for one in ("min-max", method)
+    )
+    assert whole == pytest.approx(500 / 255, rel=0.02)
+    assert cut < 0.6 * whole
+    assert capsys.readouterr().out == ""
+
+
+def test_a_layer_is_left_in_float_with_what_follows_it():
+    model = to_onnx(small_net(), SHAPE)
+    found = layers(onnx.load_model_from_string(model))
+    assert [len(names) for names in found.values()] == [2, 1]  # convolution and activation, convolution
+    first = next(iter(found))
+    graph = onnx.load_model_from_string(quantise(model, noise(4, *SHAPE[1:]), float_layers=(first,))).graph
+    quantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    weights = {node.name: node.input[1] in quantised for node in graph.node if node.op_type == "Conv"}
+    assert [name for name, is_int8 in weights.items() if not is_int8] == [first]
+    with pytest.raises(UserError, match="no layer 'x'"):
+        quantise(model, noise(4, *SHAPE[1:]), float_layers=("x",))
+
+
+def test_a_free_batch_stays_free():
+    model = target_onnx(small_net(), INT8, SHAPE, noise(6, *SHAPE[1:]), free_batch=True)
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"input": noise(5, *SHAPE[1:])})[0].shape == (5, 4, 16, 16)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("tensorrt.py", "tensorrt_plan.py")
+FILES = ("tensorrt.py", "tensorrt_plan.py", "tensorrt_build.py")
 OWNERS = {
     "trt": "",
     "builder": "Builder",

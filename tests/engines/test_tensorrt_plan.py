@@ -1,7 +1,6 @@
 """TensorRT for RTX compiles for real here, without a GPU."""
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from nat2deploy.engines.base import Borders
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantise import random_calibration, target_onnx
 from nat2deploy.engines.registry import compile_ahead, load_engine
+from nat2deploy.engines.tensorrt_build import build
 from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import every_signature, plan_network
@@ -122,34 +122,33 @@ def test_an_error_is_not_kept_for_the_next_model(network):
 
 
 @needs_rtx
-def test_timings_of_kernels_are_kept_and_taken(tmp_path):
+def test_timings_of_kernels_are_taken_and_handed_back(network):
     trt, log = open_package("tensorrt-rtx")  # which has the same functions as TensorRT
-    builder = trt.Builder(log)
+    model = to_onnx(network, SHAPE)
+    plan, timings = build(trt, log, model, batches=(1, 1, 1), sm=(86,), timings=b"")
+    assert is_plan(plan) and timings
+    for held in (timings, b"no timings"):
+        assert build(trt, log, model, batches=(1, 1, 1), sm=(86,), timings=held)[1]
+
+
+def test_timings_are_kept_where_they_can_be(tmp_path):
     path = tmp_path / "deep" / "x.timings"
-    for _ in range(2):
-        config = builder.create_builder_config()
-        tensorrt_plan._take_timings(config, path)
-        assert config.get_timing_cache() is not None
-        tensorrt_plan._keep_timings(config, path)
-        assert path.stat().st_size > 0
-    path.write_bytes(b"no timings")
-    config = builder.create_builder_config()
-    tensorrt_plan._take_timings(config, path)
-    assert config.get_timing_cache() is not None
-
-
-def test_a_place_that_cannot_be_written_to_costs_the_timings_only(tmp_path):
-    class Config:
-        def get_timing_cache(self):
-            return self
-
-        def serialize(self):
-            return b"timings"
-
+    assert tensorrt_plan._held_timings(path) == b""
+    tensorrt_plan._keep_timings(path, b"timings")
+    assert tensorrt_plan._held_timings(path) == b"timings"
     (tmp_path / "file").touch()
-    tensorrt_plan._keep_timings(Config(), tmp_path / "file" / "x.timings")
-    tensorrt_plan._keep_timings(Config(), tmp_path / "x.timings")
-    assert Path(tmp_path / "x.timings").read_bytes() == b"timings"
+    tensorrt_plan._keep_timings(tmp_path / "file" / "x.timings", b"timings")
+    assert tensorrt_plan._held_timings(tmp_path / "file" / "x.timings") == b""
+
+
+@needs_rtx
+def test_a_range_of_batches_is_one_plan_with_a_profile(network):
+    model = to_onnx(network, SHAPE, dynamic_batch=True)
+    plans = [build_plan(model, rtx(batch=8), sm=(86,), batches=batches) for batches in ((1, 8, 8), (8, 8, 8))]
+    assert all(is_plan(plan) for plan in plans)
+    assert plans[0] != plans[1]
+    with pytest.raises(UserError, match=r"^the ONNX model cannot be compiled by tensorrt-rtx [\d.]+: "):
+        build_plan(model, rtx(batch=8), sm=(86,), batches=(8, 1, 2))
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

@@ -5,14 +5,17 @@ import pytest
 
 from nat2deploy.cost.table import load_table
 from nat2deploy.data.load import load_data
+from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.parity import run_all
 from nat2deploy.deploy.verify import verify_bundle
-from nat2deploy.engines.registry import load_engine
+from nat2deploy.engines.registry import has_gpu, load_engine
 from nat2deploy.errors import UserError
 from nat2deploy.run import cost_source
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.export import export
 from nat2deploy.target import Target
+
+needs_no_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here, which verifies the bundle")
 
 
 @pytest.fixture
@@ -50,13 +53,25 @@ def test_another_engines_table_predicts_nothing(outcome, measured_as, tmp_path):
     assert manifest.costs.macs == outcome.manifest.costs.macs
 
 
-def test_a_gpu_that_no_bundle_runs_on_is_one_line(outcome, measured_as, tmp_path):
-    measured_as(Target(device="cuda", backend="tensorrt", precision="fp16"))
-    with pytest.raises(
-        UserError, match=r"of target cuda:0 tensorrt fp16, batch 1; a bundle .* runs on the CPU"
-    ):
-        export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
+def test_an_engine_that_does_not_run_on_the_tables_device_is_one_line(outcome, tmp_path):
+    with pytest.raises(UserError, match="openvino does not run on cuda"):
+        export(outcome.out / "search", ExportConfig(engine="openvino", device="cuda"), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+@needs_no_gpu
+def test_a_gpus_bundle_says_that_no_device_has_verified_it(outcome, measured_as, tmp_path):
+    measured_as(Target(device="cuda", backend="tensorrt", precision="fp16"))
+    config = ExportConfig(engine="tensorrt")
+    manifest = export(outcome.out / "search", config, tmp_path / "bundle")
+    assert manifest.target == Target(device="cuda", backend="tensorrt", precision="fp16")
+    assert manifest.evidence.device == "not verified on a device"
+    assert (tmp_path / "bundle" / "build.py").is_file()
+    with open_bundle(tmp_path / "bundle") as bundle:
+        assert bundle.evidence() == ()
+    verification = verify_bundle(tmp_path / "bundle", seed=0, time_limit_s=0.5)
+    assert verification.ok and verification.latency is None
+    assert any("not verified on a device" in check.text for check in verification.checks)
 
 
 def test_a_precision_that_no_bundle_holds_is_one_line(outcome, measured_as, tmp_path):

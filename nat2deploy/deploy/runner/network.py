@@ -29,6 +29,7 @@ class Network:
     Args:
         folder: of the bundle.
         threads: instead of the target's.
+        provider: of ONNX Runtime, instead of the target's.
 
     Attributes:
         manifest: as it stands in the file.
@@ -42,7 +43,7 @@ class Network:
         BadInput: a manifest or model that is missing, damaged or changed, or one for another engine.
     """
 
-    def __init__(self, folder: Path, threads: int | None) -> None:
+    def __init__(self, folder: Path, threads: int | None, provider: str | None = None) -> None:
         try:
             manifest: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
             name = str(manifest["model"])
@@ -56,31 +57,47 @@ class Network:
             preprocess(np.zeros((1, 1, 3), np.uint8), self.spec)
             self.threads = threads or int(manifest["target"]["threads"])
             self.precision = str(manifest["target"]["precision"])
-            backend = str(manifest["target"]["backend"])
-            wanted = manifest["files"][name]
-            model = (folder / name).read_bytes()
-        except (OSError, ValueError, LookupError, TypeError, RecursionError, MemoryError):
+            self._files = {str(key): str(value) for key, value in manifest["files"].items()}
+            batches = (manifest.get("engine") or {}).get("batches") or [self.shape[0]]
+            self._batches = (int(batches[0]), int(batches[-1]))
+            if name not in self._files:
+                raise ValueError(name)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
             raise BadInput(f"{folder}: model or manifest missing or damaged; export it again") from None
-        if hashlib.sha256(model).hexdigest() != wanted:
-            raise BadInput(f"{folder / name}: changed (hash differs); export it again")
         self.folder, self.manifest = folder, manifest
+        self.read(name)
         try:
-            self.run = open_session(backend, model, manifest, self.threads)
+            self.run = open_session(manifest, self.read, self.threads, provider)
             if self.run(np.zeros(self.shape, np.float32)).shape != (self.shape[0], len(self.labels)):
                 raise BadInput("has an output that its labels do not fit; export it again")
         except Exception as error:  # engines raise a dozen unrelated classes
-            raise BadInput(f"{folder / name}: {str(error).partition(chr(10))[0]}") from None
+            line = str(error).partition("\n")[0]
+            raise BadInput(line if line.startswith(str(folder)) else f"{folder / name}: {line}") from None
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of the bundle.
+
+        Raises:
+            BadInput: missing, changed, or not in the manifest.
+        """
+        try:
+            data = (self.folder / name).read_bytes()
+        except (OSError, ValueError):
+            raise BadInput(f"{self.folder / name}: missing; export it again") from None
+        if hashlib.sha256(data).hexdigest() != self._files.get(name):
+            raise BadInput(f"{self.folder / name}: changed (hash differs); export it again")
+        return data
 
     def logits(self, images: Floats) -> Floats:
         """Run on any number of inputs [N, 3, r, r], filling up the last batch; returns [N, classes]."""
-        batch = self.shape[0]
-        if len(images) == batch:
+        least, most = self._batches
+        if least <= len(images) <= most:
             return self.run(images)
         outputs = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            if len(part) < batch:
-                full = np.zeros(self.shape, np.float32)
+        for start in range(0, len(images), most):
+            part = images[start : start + most]
+            if len(part) < least:
+                full = np.zeros((least, *self.shape[1:]), np.float32)
                 full[: len(part)] = part
                 outputs.append(self.run(full)[: len(part)])
             else:

@@ -14,6 +14,7 @@ from .preprocess import preprocess
 from .proof import bench, check
 from .refusal import BadInput
 from .server import Address, serve
+from .session import PROVIDERS
 from .sources import RawFormat, newest, open_source
 from .stream import run_stream
 
@@ -22,7 +23,7 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     """Run the command line on the bundle in ``folder``; returns the exit code."""
     asked = _parse(arguments)
     try:
-        network = Network(folder, asked.threads)
+        network = Network(folder, asked.threads, asked.provider)
         if asked.serve is not None:
             return serve(network, asked.serve, top=asked.top or 5)
         if asked.stream is not None:
@@ -41,6 +42,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py", description="Classify images with this bundle's network.")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files or folders")
     parser.add_argument("--top", type=count, metavar="N", help="classes shown an image (5; of a stream 1)")
+    parser.add_argument("--provider", choices=PROVIDERS, help="of ONNX Runtime, instead of the target's")
     parser.add_argument("--threads", type=count, metavar="N", help="instead of the target's")
     parser.add_argument(
         "--input-for",

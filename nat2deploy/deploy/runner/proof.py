@@ -15,7 +15,8 @@ from .refusal import BadInput
 if TYPE_CHECKING:
     from .network import Network
 
-PARITY = {"fp32": (1e-3, 0.99), "bf16": (0.05, 0.97), "int8": (0.25, 0.9)}  # most difference, least agreement
+# By precision: the most difference, as a share of the largest logit, and the least agreement.
+PARITY = {"fp32": (1e-3, 0.99), "fp16": (0.02, 0.98), "bf16": (0.05, 0.97), "int8": (0.25, 0.9)}
 
 
 def check(network: Network) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Classify images with the network of this bundle; needs Python 3.9 or newer, numpy and onnxruntime.
+"""Classify images with the network of this bundle; needs Python 3.9, numpy and its engine.
 
 `python run.py --help` says what it can do. The program itself is in the folder runner.
 """
@@ -46,7 +46,7 @@ def load():
     try:
         from bundle_runner.program import main
     except ImportError as error:
-        fail("%s; run `pip install numpy onnxruntime`" % error)
+        fail("%s; run `pip install numpy onnxruntime`, or for another engine what README.txt says" % error)
     except OSError as error:
         fail("%s: %s; export the bundle again" % (error.filename, error.strerror))
     return main

@@ -268,7 +268,7 @@ def test_a_bundle_for_another_engine_is_refused(
     path.write_text(
         path.read_text(encoding="utf-8").replace('"onnxruntime"', '"tensorrt"', 1), encoding="utf-8"
     )
-    assert "is for backend tensorrt, this runner runs onnxruntime" in refused(bundle, capsys, image)
+    assert "is for TensorRT and has no recipe" in refused(bundle, capsys, image)
 
 
 def test_check_finds_a_changed_file_of_any_kind(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,100 @@
+"""8 bits within an accuracy budget: the layers that must stay in float, searched in the engine itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from nat2deploy.deploy.parity import Floats
+from nat2deploy.engines.calibration import Method
+from nat2deploy.engines.onnx_export import normalise
+from nat2deploy.engines.quantiser import Quantiser
+
+Run = Callable[[bytes, Floats], Floats]
+"""Compiles a model for the target and runs it on images [N, 3, r, r]; gives logits [N, classes]."""
+Progress = Callable[[str], None]
+
+_RANKING_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """What was found: the model, its layers in float (most sensitive first) and its top-1 on validation."""
+
+    model: bytes
+    float_layers: tuple[str, ...]
+    top1: float
+
+
+def quantise_within(
+    model: bytes,
+    calibration: Floats,
+    *,
+    symmetric: bool,
+    method: Method,
+    lowest_top1: float,
+    validation: tuple[Floats, np.ndarray],
+    run: Run,
+    progress: Progress = lambda text: None,
+) -> MixedPrecision:
+    """Quantise a float model with as few layers in float as its accuracy on validation images allows.
+
+    All layers in 8 bits are tried first. When that is not enough, layers are ranked by how far logits move
+    when that layer alone is in 8 bits; the shortest beginning of the ranking that reaches ``lowest_top1`` in
+    float is found by bisection, and then each of its layers goes back to 8 bits, the least sensitive first,
+    where accuracy stands it.
+
+    Args:
+        model: bytes of an ONNX file in float32.
+        calibration: float32 [N, 3, r, r].
+        symmetric: as ``quantise``.
+        method: as ``quantise``.
+        lowest_top1: what the engine must reach on validation, a share.
+        validation: float32 [N, 3, r, r] and targets [N].
+        run: the engine.
+        progress: told what is tried.
+
+    Raises:
+        UserError: the model cannot be quantised.
+    """
+    quantiser = Quantiser(onnx.load_model_from_string(model), calibration, symmetric=symmetric, method=method)
+    images, targets = validation
+
+    def judged(float_layers: Sequence[str]) -> MixedPrecision:
+        found = normalise(quantiser.quantised(float_layers))
+        top1 = float(np.mean(run(found, images).argmax(axis=1) == targets))
+        progress(f"{len(float_layers)} layers in float: {top1:.2%}")
+        return MixedPrecision(found, tuple(float_layers), top1)
+
+    best = judged(())
+    if best.top1 >= lowest_top1:
+        return best
+    ranking = _ranked(quantiser, model, calibration[:_RANKING_IMAGES], run, progress)
+    low, high = 0, len(ranking)
+    best = judged(ranking)
+    while high - low > 1:  # low is not enough, high is, or is all there are
+        middle = (low + high) // 2
+        found = judged(ranking[:middle])
+        if found.top1 >= lowest_top1:
+            high, best = middle, found
+        else:
+            low = middle
+    for layer in reversed(best.float_layers[:-1]):  # the last was just found to be needed
+        fewer = judged([one for one in best.float_layers if one != layer])
+        if fewer.top1 >= lowest_top1:
+            best = fewer
+    return best
+
+
+def _ranked(quantiser: Quantiser, model: bytes, images: Floats, run: Run, progress: Progress) -> list[str]:
+    """The layers, the one that moves logits most when it alone is in 8 bits first."""
+    exact = run(model, images)
+    errors = {}
+    for index, layer in enumerate(quantiser.layers):
+        progress(f"sensitivity of layer {index + 1} of {len(quantiser.layers)}")
+        others = [one for one in quantiser.layers if one != layer]
+        errors[layer] = float(np.square(run(normalise(quantiser.quantised(others)), images) - exact).mean())
+    return sorted(errors, key=lambda layer: -errors[layer])
