@@ -32,11 +32,14 @@ _TIMES = 3
 def peak_memory_mb(engine: Engine) -> tuple[float, float, float] | None:
     """Return median, least and most of the peak resident memory in MB of fresh processes that run an engine.
 
-    Python, numpy and ONNX Runtime count, as on the device. None where the system does not tell.
+    Python, numpy and ONNX Runtime count, as on the device. None where the system does not tell, and for other
+    engines than ONNX Runtime's on the CPU.
 
     Raises:
-        UserError: the engine is not one of ONNX Runtime's on the CPU, or its process failed.
+        UserError: a process failed.
     """
+    if engine.target.backend != "onnxruntime" or engine.target.kind != "cpu":
+        return None
     program = _PROGRAM + inspect.getsource(proof.peak_memory_mb).replace(" -> float | None", "") + _COUNT
     with tempfile.TemporaryDirectory(prefix="nat2deploy-") as folder:
         model = Path(folder) / "model.onnx"

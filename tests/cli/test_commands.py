@@ -213,7 +213,7 @@ def _assert_refused(run, arguments, words, inputs):
         (["search", "--data", "digits", "--out", "run"], "--supernet"),
         (["search", "--supernet", "w.safetensors", "--supernet", "w.safetensors", "--data", "digits", "--out", "run"], "of width 1"),
         (["search", "--data", "digits", "--from", "norun", "--out", "run"], "norun"),
-        (["search", "--supernet", "w.safetensors", "--data", "digits", "--table", "a=x", "--table", "a=y", "--out", "run"], "'a'"),
+        (["search", "--supernet", "w.safetensors", "--data", "digits", "--table", "a=x", "--table", "a=y", "--out", "run"], "'x'"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "latency@pi5<=1ms", "--out", "run"], "'pi5'"),
         (["finetune", "norun"], "norun"),
         (["export", "norun", "--out", "b"], "norun"),

@@ -68,7 +68,7 @@ SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a target that bundles cannot be for": (
         lambda bundle: edit(bundle, lambda value: value["target"].update(device="cuda:0", backend="torch")),
-        "a bundle runs on the CPU, not on cuda:0",
+        "a bundle does not run on cuda:0 torch",
     ),
 }
 
