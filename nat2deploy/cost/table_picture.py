@@ -30,7 +30,7 @@ def draw_table(table: LatencyTable, space: SearchSpace, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("pictures need matplotlib; run `pip install 'nat2deploy[curves]'`") from error
+        raise UserError("pictures need matplotlib; run `pip install matplotlib`") from error
     table.check_fingerprint(space)
     if not table.networks:
         raise UserError("the table holds no measured networks; profile it again with this version")
