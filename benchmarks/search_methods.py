@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nat2deploy.data.sets import ImageData, Normalisation, Split
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.evolve import evolve
+from nat2deploy.search.judges.base import Job, Judge
 from nat2deploy.search.nat2 import Nat2Search
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import best_surrogate
@@ -254,13 +255,19 @@ def optuna(sampler: str) -> Callable[[Task, int], None]:
 
 
 def nat2deploy(**settings: Any) -> Callable[[Task, int], None]:
-    """Nat2Search itself, with weights that stay as they are and an evaluator that asks the benchmark."""
+    """Nat2Search itself, with weights that stay as they are and a judge that asks the benchmark."""
 
     def search(task: Task, seed: int) -> None:
         given = SearchSettings(**{"rounds": 10_000, "reevaluate": False, **settings, "seed": seed})
         with tempfile.TemporaryDirectory(dir=_memory()) as folder:
-            loop = Nat2Search(task.objectives, FixedWeights(), _no_images(), given, Path(folder))  # type: ignore[arg-type]
-            loop.evaluator = lambda _, architecture: _accuracy(task, architecture)  # type: ignore[assignment]
+            loop = Nat2Search(
+                task.objectives,
+                FixedWeights(),  # type: ignore[arg-type]
+                _no_images(),
+                given,
+                Path(folder),
+                judge=TaskJudge(task),
+            )
             loop.run()
 
     return search
@@ -279,8 +286,16 @@ class FixedWeights:
         self.version += 1
 
 
-def _accuracy(task: Task, architecture: Any) -> Accuracy:
-    return Accuracy(task.judge(task.encoding.encode(architecture)).values["top1"], 0.0, 1)
+class TaskJudge(Judge):
+    """Asks the benchmark."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def judge(self, weights: Any, jobs: Sequence[Job]) -> Generator[Accuracy]:
+        for job in jobs:
+            evaluation = self.task.judge(self.task.encoding.encode(job.architecture))
+            yield Accuracy(evaluation.values["top1"], 0.0, 1)
 
 
 def _no_images() -> ImageData:

@@ -51,8 +51,11 @@ def export(
     ] = "min-max",
     calibration_images: Annotated[int, typer.Option(min=1, help="int8: of the training split.")] = 256,
     max_accuracy_drop: Annotated[
-        str, typer.Option(help="int8: points of top-1; layers stay in float where they must.")
-    ] = "0.5%",
+        str | None,
+        typer.Option(
+            help="int8: points of top-1, for which layers stay in float; 0.5% unless the search chose int8."
+        ),
+    ] = None,
     qat_epochs: Annotated[
         float, typer.Option(min=0, help="int8: epochs of quantisation-aware fine-tuning first.")
     ] = 0.0,
@@ -84,7 +87,9 @@ def export(
         "calibration_images": calibration_images,
         "qat_epochs": qat_epochs,
         "qat_learning_rate": qat_learning_rate,
-        "max_accuracy_drop": percentage("--max-accuracy-drop", max_accuracy_drop),
+        "max_accuracy_drop": None
+        if max_accuracy_drop is None
+        else percentage("--max-accuracy-drop", max_accuracy_drop),
         "seed": seed,
         "target": target,
     }

@@ -32,11 +32,11 @@ class Bundle(AbstractContextManager["Bundle"]):
         self.path = path
         self.folder = folder
         self._unpacked = unpacked
-        self.manifest = parse(
-            Manifest,
-            read_json(folder / MANIFEST_NAME, f"manifest of bundle {path},"),
-            f"bundle {path}: {MANIFEST_NAME}",
-        )
+        content = read_json(folder / MANIFEST_NAME, f"manifest of bundle {path},")
+        what = f"bundle {path}: {MANIFEST_NAME}"
+        if isinstance(content, dict) and content.get("schema_version") == 1:
+            raise UserError(f"{what} is of schema_version 1, of before {EVIDENCE_NAME}; export it again")
+        self.manifest = parse(Manifest, content, what)
 
     @property
     def model(self) -> Path:

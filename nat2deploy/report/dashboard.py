@@ -92,7 +92,8 @@ class Dashboard:
         folders = (self._run, self._run / "search")
         paths = [folder / name for folder in folders for name in _WATCHED]
         paths += [p for folder in folders for p in sorted(folder.glob("networks/*/finetune.json"))]
-        paths += [self._bundle or self._run / "bundle" / "manifest.json"]
+        bundle = self._bundle or self._run / "bundle"
+        paths += [bundle, bundle / "manifest.json", bundle / "evidence.json"]
         found: list[object] = []
         for path in paths:
             try:

@@ -130,14 +130,17 @@ class _TestAccuracy(_File):
     images: int
 
 
-class _MeasuredOn(Measured):
-    fingerprint: dict[str, Any] = {}
-
-
 class _Evidence(_File):
     parity: _Parity | None = None
     accuracy: _TestAccuracy | None = None
-    latency: _MeasuredOn | None = None
+
+
+class _Latency(Measured):
+    fingerprint: dict[str, Any] = {}
+
+
+class _OnDevice(_File):
+    latency: _Latency
 
 
 class _Input(_File):
@@ -149,7 +152,7 @@ class _Output(_File):
 
 
 class Bundle(_File):
-    """A bundle's ``manifest.json``."""
+    """A bundle's ``manifest.json``; ``measured`` is of its ``evidence.json``, none without it."""
 
     network: str
     version: str = ""
@@ -160,6 +163,7 @@ class Bundle(_File):
     budgets: tuple[_Limit, ...] = ()
     costs: dict[str, float | None] = {}
     evidence: _Evidence = _Evidence()
+    measured: tuple[_OnDevice, ...] = ()
     files: dict[str, str] = {}
 
 

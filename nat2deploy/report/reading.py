@@ -21,7 +21,7 @@ from nat2deploy.space.search_space import SearchSpace, load_space
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
 
-_LARGEST_MANIFEST = 10_000_000
+_LARGEST_PART = 10_000_000
 
 
 @dataclass
@@ -79,9 +79,9 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
         if tuned is not None:
             files.tuned[tuned.id] = tuned
     if bundle is not None:
-        files.bundle = parse(Bundle, _manifest(bundle), f"bundle {bundle}")
+        files.bundle = parse(Bundle, _bundle(bundle), f"bundle {bundle}")
     elif whole and (path / "bundle").exists():
-        files.bundle = read(path / "bundle", lambda p: parse(Bundle, _manifest(p), "bundle"), None)
+        files.bundle = read(path / "bundle", lambda p: parse(Bundle, _bundle(p), "bundle"), None)
     files.tables = _tables(files, path, read)
     files.supernet = read(folder / "supernet.safetensors", _supernet, None)
     files.space = _space(files)
@@ -126,18 +126,31 @@ def _archive(path: Path) -> list[Evaluated]:
     return found
 
 
-def _manifest(bundle: Path) -> Any:
-    if bundle.is_dir():
-        return read_json(bundle / "manifest.json", "manifest")
+def _bundle(bundle: Path) -> Any:
+    """The manifest, with what the evidence beside it holds."""
     try:
-        with zipfile.ZipFile(bundle) as archive:
-            names = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == "manifest.json"]
-            info = archive.getinfo(min(names, key=len))
-            if info.file_size > _LARGEST_MANIFEST:
-                raise UserError(f"the manifest of {bundle} is too large; export it again")
-            return json.loads(archive.read(info))
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        manifest, evidence = _part(bundle, "manifest.json"), _part(bundle, "evidence.json")
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`") from error
+    if manifest is None:
+        raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`")
+    measured = evidence.get("measured", []) if isinstance(evidence, dict) else []
+    return {**manifest, "measured": measured} if isinstance(manifest, dict) else manifest
+
+
+def _part(bundle: Path, name: str) -> Any:
+    """One of a bundle's own files, None where it is not there."""
+    if bundle.is_dir():
+        path = bundle / name
+        return read_json(path, path.stem) if path.exists() or name == "manifest.json" else None
+    with zipfile.ZipFile(bundle) as archive:
+        names = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == name]
+        if not names:
+            return None
+        info = archive.getinfo(min(names, key=len))
+        if info.file_size > _LARGEST_PART:
+            raise UserError(f"the {Path(name).stem} of {bundle} is too large; export it again")
+        return json.loads(archive.read(info))
 
 
 def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, LatencyTable]:

@@ -192,8 +192,9 @@ class ExportConfig(_Config):
     calibration_method: Literal["min-max", "entropy", "percentile"] = "min-max"
     calibration_images: Positive = 256
     """Images of the training split, each class in its share, that show int8 how large activations get."""
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
-    """How far top-1 in int8 may lie below float's, as a share; layers stay in float for it."""
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How far top-1 in int8 may lie below float's, as a share; layers stay in float for it. Without it 0.005,
+    and any where the search chose int8: the accuracy that it promised was that of 8 bits."""
     qat_epochs: Annotated[float, Field(ge=0)] = 0.0
     """int8: epochs of quantisation-aware fine-tuning before the network is exported."""
     qat_learning_rate: Rate = 0.002

@@ -8,7 +8,7 @@ from pathlib import Path
 from nat2deploy.cost.model import CostModel
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.export import EngineOptions, export_bundle
-from nat2deploy.deploy.judging import Labelled
+from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
@@ -57,6 +57,11 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     if calibration is not None and config.qat_epochs > 0:
         shown = preprocessing.apply(calibration)
         network = tuned_network(chosen, data, search, config, target, shown, report)
+    # The search judged this network in 8 bits, and predicted its latency with all layers in them.
+    promised = config.max_accuracy_drop is None and target.precision == "int8" == architecture.precision
+    allowed = config.max_accuracy_drop
+    if allowed is None:
+        allowed = 1.0 if promised else MAX_ACCURACY_DROP
     # On a GPU what was measured says nothing about whether the engine's GPU is here.
     here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     manifest = export_bundle(
@@ -71,14 +76,16 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         budgets=[b for b in _budgets(search, name) if target.kind == kind or "latency" not in b.metric],
         costs=costs,
         test=Labelled(search.data, data.test.images, data.test.targets),
-        validation=Labelled(search.data, data.validation.images, data.validation.targets),
+        validation=None
+        if promised
+        else Labelled(search.data, data.validation.images, data.validation.targets),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         calibration_images=calibration,
         options=EngineOptions(
             sm=config.sm,
             batches=config.batches,
             method=config.calibration_method,
-            max_accuracy_drop=config.max_accuracy_drop,
+            max_accuracy_drop=allowed,
             save_optimised=config.save_optimised,
             qat_epochs=config.qat_epochs,
         ),

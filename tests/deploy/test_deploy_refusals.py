@@ -66,6 +66,10 @@ SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda bundle: edit(bundle, lambda value: value["target"].update(precision="int8")),
         "manifest.json is changed (hash differs)",
     ),
+    "a bundle of before": (
+        lambda bundle: edit(bundle, lambda value: value.update(schema_version=1)),
+        "is of schema_version 1, of before evidence.json; export it again",
+    ),
     "a target that bundles cannot be for": (
         lambda bundle: edit(bundle, lambda value: value["target"].update(device="cuda:0", backend="torch")),
         "a bundle does not run on cuda:0 torch",

@@ -161,7 +161,7 @@ def made_exits(network: dict[str, Any]) -> dict[str, Any]:
 
 def made_manifest(network: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "version": "0.1.0",
         "network": network["id"],
         "architecture": network["architecture"],
@@ -182,11 +182,15 @@ def made_manifest(network: dict[str, Any], **more: Any) -> dict[str, Any]:
         "evidence": {
             "parity": {"images": 64, "max_difference": 1e-6, "top1_agreement": 1.0},
             "accuracy": {"dataset": "digits", "split": "test", "top1": 0.9875, "images": 360},
-            "latency": {**made_latency(0.1), "fingerprint": {"cpu": "A Processor"}},
         },
         "files": {"model.onnx": "0" * 64},
         **more,
     }
+
+
+def made_evidence() -> dict[str, Any]:
+    latency = {**made_latency(0.1), "fingerprint": {"cpu": "A Processor"}}
+    return {"schema_version": 1, "measured": [{"device": "here", "latency": latency}]}
 
 
 def write_pipeline(folder: Path, networks: list[dict[str, Any]]) -> Path:
@@ -196,6 +200,7 @@ def write_pipeline(folder: Path, networks: list[dict[str, Any]]) -> Path:
     tuning = made_tuning(last, **made_exits(last))
     write(folder / "search" / "networks" / last["id"] / "finetune.json", tuning)
     write(folder / "bundle" / "manifest.json", made_manifest(last))
+    write(folder / "bundle" / "evidence.json", made_evidence())
     verification = {
         "network": last["id"],
         "ok": True,
