@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import cost_metric
+from nat2deploy.search.presets import under_given
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
@@ -98,8 +99,7 @@ class FinetuneConfig(BaseModel):
     @classmethod
     def _under_what_is_given(cls, given: Any) -> Any:
         """Put the preset's values under those that are given."""
-        name = given.get("preset", "ours") if isinstance(given, dict) else None
-        return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
+        return under_given(given, PRESETS)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -89,3 +89,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Values of ``SearchSettings`` by preset; what one does not name keeps its default."""
+
+
+def under_given(given: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Put the values of the preset that ``given`` names, ``ours`` if none, under those that are given."""
+    name = given.get("preset", "ours") if isinstance(given, dict) else None
+    return {**presets[name], **given} if isinstance(name, str) and name in presets else given

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import cost_metric
-from nat2deploy.search.presets import PRESETS
+from nat2deploy.search.presets import PRESETS, under_given
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -141,8 +141,7 @@ class SearchSettings(BaseModel):
     @classmethod
     def _under_what_is_given(cls, given: Any) -> Any:
         """Put the preset's values under those that are given."""
-        name = given.get("preset", "ours") if isinstance(given, dict) else None
-        return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
+        return under_given(given, PRESETS)
 
     @model_validator(mode="after")
     def _agree(self) -> SearchSettings:
