@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,9 @@ from nat2deploy.target import Target
 
 # Networks in tests are tiny: a second thread gains nothing, and costs much where tests share the cores.
 torch.set_num_threads(1)
+# A shell starts jobs in the background with Ctrl-C ignored, which programs that tests interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "nat2deploy",
