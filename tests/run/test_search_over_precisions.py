@@ -106,7 +106,7 @@ def test_a_killed_search_ends_with_the_same_archive(run, config, tmp_path):
 
 
 def test_the_printed_front_has_a_column_of_them(run, outcome, capsys, monkeypatch):
-    monkeypatch.setattr("nat2deploy.cli.render.console.width", 200)
+    monkeypatch.setenv("COLUMNS", "200")
     print_front(load_front(run / "front.json"), run, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:2] == ["network", "precision"] for line in lines)
