@@ -29,15 +29,20 @@ class Anatomy:
     Args:
         space: the networks' space.
         classes: outputs of the classifier.
-        tables: latency tables by the target's name; what one does not hold is left out.
+        tables: latency tables by the target's name, several of one of different precisions; what one does not
+            hold is left out.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, tables: Mapping[str, LatencyTable]) -> None:
+    def __init__(
+        self, space: SearchSpace, classes: int, tables: Mapping[str, Sequence[LatencyTable]]
+    ) -> None:
         self.space = space
         self.classes = classes
         self._latencies = {
-            f"latency_ms@{name}" if name else "latency_ms": BlockLatency(table)
-            for name, table in tables.items()
+            f"latency_ms@{name}" if name else "latency_ms": {
+                table.target.precision: BlockLatency(table) for table in held
+            }
+            for name, held in tables.items()
         }
 
     @property
@@ -58,28 +63,40 @@ class Anatomy:
         if plan is None:
             return []
         parsed = parse_architecture(self.space, architecture)
-        found = [self._part("stem", plan.stem, with_call=True)]
+        latencies = {
+            metric: held[parsed.precision] if parsed.precision in held else next(iter(held.values()))
+            for metric, held in self._latencies.items()
+            if parsed.precision is None or parsed.precision in held
+        }
+        found = [_part("stem", plan.stem, latencies, with_call=True)]
         for stage, layers in enumerate(plan.stages):
             blocks = [block for layer in layers for block in layer.values()]
             one_sum = sum_signature(self.space, parsed.resolution, parsed.width, stage)
             for position, layer in enumerate(layers):
                 skips = len(added(position)) if plan.dense else 0
                 blocks += [one_sum] * (len(layer) - 1 + skips)
-            found.append(self._part(f"stage {stage + 1}", blocks))
+            found.append(_part(f"stage {stage + 1}", blocks, latencies))
         several = len(plan.exits) > 1
         for stage, exit_ in plan.exits.items():
-            found.append(self._part(f"exit {stage}" if several else "head", exit_))
+            found.append(_part(f"exit {stage}" if several else "head", exit_, latencies))
         return found
 
-    def _part(self, name: str, blocks: Sequence[BlockSignature], *, with_call: bool = False) -> Part:
-        costs: dict[str, float] = {
-            "macs": sum(block.macs for block in blocks),
-            "params": sum(block.params for block in blocks),
-        }
-        for metric, latency in self._latencies.items():
-            call_ms = latency.intercept_ms if with_call else 0.0
-            try:
-                costs[metric] = call_ms + sum(latency.block_ms(block) for block in blocks)
-            except UserError:  # a table of fewer resolutions
-                continue
-        return Part(name, costs)
+
+def _part(
+    name: str,
+    blocks: Sequence[BlockSignature],
+    latencies: Mapping[str, BlockLatency],
+    *,
+    with_call: bool = False,
+) -> Part:
+    costs: dict[str, float] = {
+        "macs": sum(block.macs for block in blocks),
+        "params": sum(block.params for block in blocks),
+    }
+    for metric, latency in latencies.items():
+        call_ms = latency.intercept_ms if with_call else 0.0
+        try:
+            costs[metric] = call_ms + sum(latency.block_ms(block) for block in blocks)
+        except UserError:  # a table of fewer resolutions
+            continue
+    return Part(name, costs)

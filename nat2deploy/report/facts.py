@@ -31,7 +31,9 @@ class Row:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is special about it, in words."""
+        precision = self.network.architecture.get("precision")
         said = {
+            str(precision): precision is not None,
             "best": self.best,
             "in the bundle": self.exported,
             "fine-tuned": self.tuned is not None and self.tuned.kept,
@@ -231,7 +233,7 @@ def _pairs(rows: Sequence[Row]) -> list[Pair]:
 def _held_out(files: RunFiles) -> list[Pair]:
     """The networks of each table that its calibration never saw."""
     found: list[Pair] = []
-    for target, table in files.tables.items():
+    for target, table in files.every_table:
         networks = [network for network in table.networks if network.role == "held-out"]
         if files.space is None or not networks:
             continue

@@ -29,8 +29,8 @@ class RunFiles:
     """What could be read of a run; what is not there is None or empty.
 
     ``folder`` is that of the search. ``pipeline`` holds the settings of the whole way where the run is one.
-    ``tables`` are by the target's name, which is empty for a single one without. ``problems`` says in words
-    what is there but cannot be read.
+    ``tables`` are by the target's name, which is empty for a single one without; several of a target are one
+    of each precision. ``problems`` says in words what is there but cannot be read.
     """
 
     name: str
@@ -44,10 +44,15 @@ class RunFiles:
     bundle: Bundle | None = None
     verification: Verification | None = None
     timings: dict[str, float] = field(default_factory=dict)
-    tables: dict[str, LatencyTable] = field(default_factory=dict)
+    tables: dict[str, list[LatencyTable]] = field(default_factory=dict)
     supernet: SuperNetwork | None = None
     space: SearchSpace | None = None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def every_table(self) -> list[tuple[str, LatencyTable]]:
+        """All tables, each with its target's name."""
+        return [(name, table) for name, tables in self.tables.items() for table in tables]
 
 
 def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
@@ -153,20 +158,23 @@ def _part(bundle: Path, name: str) -> Any:
         return json.loads(archive.read(info))
 
 
-def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, LatencyTable]:
+def listed(value: Any) -> list[str]:
+    """What a config gives as one text or as several."""
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[LatencyTable]]:
     named = files.search.get("tables") or files.pipeline.get("profile", {}).get("tables") or {}
-    single = files.search.get("table")
-    places = {str(name): str(place) for name, place in dict(named).items()}
-    if not places:
-        places = {"": str(single)} if single else {"": str(path / "table.json")}
-    found: dict[str, LatencyTable] = {}
-    for name, text in places.items():
-        # A run that was moved took its table along; one by name is the package's.
-        for place in (Path(text), path / Path(text).name):
-            table = _table(place, read)
+    single = files.search.get("table") or str(path / "table.json")
+    places = {str(name): listed(place) for name, place in dict(named).items()} or {"": listed(single)}
+    found: dict[str, list[LatencyTable]] = {}
+    for name, texts in places.items():
+        for text in texts:
+            # A run that was moved took its table along; one by name is the package's.
+            held = (_table(place, read) for place in (Path(text), path / Path(text).name))
+            table = next((one for one in held if one is not None), None)
             if table is not None:
-                found[name] = table
-                break
+                found.setdefault(name, []).append(table)
     return found
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import tomli_w
 
 from nat2deploy.report.privacy import masked_settings
-from nat2deploy.report.reading import RunFiles
+from nat2deploy.report.reading import RunFiles, listed
+
+FINETUNE_OPTIONS = (
+    *("network", "preset", "method", "phases", "epochs", "patience", "learning_rate", "optimiser"),
+    *("batch_size", "distil", "exit_weights", "prune", "prune_tolerance", "measure", "workers", "seed"),
+)
+"""Settings that ``nat2deploy finetune`` takes by the same name."""
 
 
 def commands(files: RunFiles) -> list[str]:
@@ -16,7 +22,7 @@ def commands(files: RunFiles) -> list[str]:
     if files.pipeline:
         return ["nat2deploy run config.toml --out again"]
     search = masked_settings(files.search)
-    words = ["nat2deploy", "search", "--supernet", search.get("supernet", "w.safetensors")]
+    words = ["nat2deploy", "search", *_each("--supernet", search.get("supernet", "w.safetensors"))]
     words += ["--data", search.get("data", "")]
     if search.get("start"):
         words += ["--from", search["start"]]
@@ -26,9 +32,9 @@ def commands(files: RunFiles) -> list[str]:
     if space.get("resolutions"):
         words += ["--resolutions", ",".join(str(r) for r in space["resolutions"])]
     if search.get("table"):
-        words += ["--table", search["table"]]
+        words += _each("--table", search["table"])
     for name, place in (search.get("tables") or {}).items():
-        words += ["--table", f"{name}={place}"]
+        words += _each("--table", [f"{name}={one}" for one in listed(place)])
     for budget in search.get("budgets") or ():
         words += ["--budget", budget]
     words += ["--allow-uncertified"] if search.get("allow_uncertified") else []
@@ -59,15 +65,22 @@ def _toml(value: dict[str, Any]) -> str:
 
 
 def _options(config: dict[str, Any]) -> list[str]:
-    """A fine-tuning's settings as options; those of one value, and flags."""
+    """A fine-tuning's settings as options, those that the command takes."""
     words: list[str] = []
     for key, value in masked_settings(config).items():
         option = f"--{key.replace('_', '-')}"
+        if key not in FINETUNE_OPTIONS or value is None:
+            continue
         if isinstance(value, bool):
             words.append(option if value else option.replace("--", "--no-", 1))
-        elif isinstance(value, str | int | float):
-            words += [option, str(value)]
+        else:
+            words += _each(option, value)
     return words
+
+
+def _each(option: str, value: Any) -> list[str]:
+    """An option, repeated where there are several values."""
+    return [word for one in listed(value) for word in (option, one)]
 
 
 def _line(words: list[str]) -> str:

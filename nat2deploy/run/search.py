@@ -51,9 +51,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             inputs.space,
             inputs.data,
             config.settings,
+            judge.adapter,
         )
-        if judge.adapter is not None:
-            weights.adapt_with = judge.adapter
         loop = Nat2Search(
             inputs.objectives,
             weights,

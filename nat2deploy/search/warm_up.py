@@ -20,6 +20,8 @@ from nat2deploy.training.supernet import ShrinkingSettings, adapt, one_of, train
 
 Report = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all)."""
+Adapter = Callable[..., None]
+"""``training.supernet.adapt``, or what does the same on a cluster."""
 
 # Of the three phases: epochs of a full network to those of the last phase, and the share of each that the
 # rate rises for (the authors' 100 to 150, 5 of 100, 10 of 150).
@@ -29,12 +31,14 @@ _FULL_EPOCHS, _FULL_RISE, _LAST_RISE = 2 / 3, 1 / 20, 1 / 15
 class WarmUp(ABC):
     """Trains a search's super-networks on its data, in a run's ``folder``; goes on where it was killed."""
 
-    def __init__(self, folder: Path, data: ImageData, settings: SearchSettings) -> None:
+    def __init__(
+        self, folder: Path, data: ImageData, settings: SearchSettings, adapter: Adapter = adapt
+    ) -> None:
         self.folder = folder
         self.data = data
         self.settings = settings
         self.batch_size = min(settings.batch_size, len(data.train))
-        self.adapt_with: Callable[..., None] = adapt  # one process; a cluster's replaces it
+        self._adapt = adapter
 
     @abstractmethod
     def train(
@@ -63,7 +67,7 @@ class Uniform(WarmUp):
             drawn = [choices.sample(space, one_of(widths, rng), resolution, rng) for _ in range(others)]
             return [*(space.full(resolution, width) for width in widths), *drawn]
 
-        self.adapt_with(
+        self._adapt(
             supernet,
             sample,
             self.data,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from nat2deploy.data.sets import ImageData
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.search.warm_up import WARM_UPS, Report, staged
+from nat2deploy.search.warm_up import WARM_UPS, Adapter, Report, staged
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet
 from nat2deploy.supernet.network import SuperNetwork
@@ -34,6 +34,7 @@ class SearchWeights:
         space: SearchSpace,
         data: ImageData,
         settings: SearchSettings,
+        adapter: Adapter | None = None,
     ) -> None:
         self.path = folder / "supernet.safetensors"
         self.checkpoint = folder / ".adaptation"
@@ -42,9 +43,9 @@ class SearchWeights:
         self.data = data
         self.settings = settings
         self.teacher: nn.Module | None = None
-        self.adapt_with: Callable[..., None] = adapt  # one process; a cluster's replaces it
+        self._adapt: Adapter = adapter or adapt
         self._held: tuple[AnySuperNetwork, SuperNetworkInfo] | None = None
-        self._warm_up = WARM_UPS[settings.warmup](folder, data, settings)
+        self._warm_up = WARM_UPS[settings.warmup](folder, data, settings, self._adapt)
 
     @property
     def supernet(self) -> AnySuperNetwork:
@@ -84,7 +85,7 @@ class SearchWeights:
         self._held = None  # an interrupted adaptation leaves half-trained weights; the file has whole ones
         settings = self.settings
         if settings.adapt_epochs > 0:
-            self.adapt_with(
+            self._adapt(
                 supernet,
                 sampler,
                 self.data,
@@ -138,7 +139,6 @@ class SearchWeights:
             phases=phases[0],
         )
         if fresh and self.settings.warmup_epochs > 0:
-            self._warm_up.adapt_with = self.adapt_with
             supernet = self._warm_up.train(supernet, described, sorted(fresh), report)
         save_supernet(self.path, supernet, described)
         self._held = (supernet.eval(), described)

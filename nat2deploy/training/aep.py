@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.training.loop import LoopSettings, Progress, Watch, run_loop
-from nat2deploy.training.losses import LABEL_SMOOTHING, distillation_loss, exits_loss
+from nat2deploy.training.losses import LABEL_SMOOTHING, distillation_loss, exits_loss, guidance
 
 ExitWeighting = Literal["unif", "asc", "desc", "mix", "learned"]
 # Learned weights are the softmax of so many times a parameter: at the rates of fine-tuning they would hardly
@@ -105,10 +105,7 @@ def train_jointly(
     """
 
     def step(images: Tensor, targets: Tensor, _: int) -> Tensor:
-        guide = None
-        if teacher is not None:
-            with torch.no_grad():
-                guide = teacher(images)
+        guide = guidance(teacher, images)
         loss = joint.loss(images, targets, guide, smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

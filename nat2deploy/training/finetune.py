@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from nat2deploy.blocks import SubNetwork
@@ -17,7 +16,7 @@ from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.training.evaluation import Accuracy, judge
 from nat2deploy.training.exits import Exits, JudgedExits
 from nat2deploy.training.loop import LoopSettings, Progress, run_loop
-from nat2deploy.training.losses import exits_loss
+from nat2deploy.training.losses import exits_loss, guidance
 from nat2deploy.training.phases import Forms, PhaseProgress, Recipe, Tuned, as_it_is, tune_exits
 
 
@@ -54,10 +53,7 @@ def train_network(
     """
 
     def step(images: Tensor, targets: Tensor, _: int) -> Tensor:
-        guide = None
-        if teacher is not None:
-            with torch.no_grad():
-                guide = teacher(images)
+        guide = guidance(teacher, images)
         if isinstance(network, SubNetwork):
             logits, weights = network.exit_logits(images), network.exit_weights.tolist()
         else:

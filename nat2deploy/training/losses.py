@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 ExitWeights = Literal["ascending", "descending"]
@@ -27,6 +27,15 @@ def exit_weights(exits: Sequence[int], stages: int, order: ExitWeights = "ascend
         ladder = ladder[::-1]
     chosen = [ladder[stage - 1] for stage in exits]
     return tuple(weight / sum(chosen) for weight in chosen)
+
+
+def guidance(teacher: nn.Module | None, images: Tensor) -> Tensor | None:
+    """A teacher's logits [B, classes] for images [B, 3, r, r], without gradients; None without a teacher."""
+    if teacher is None:
+        return None
+    with torch.no_grad():
+        logits: Tensor = teacher(images)
+    return logits
 
 
 def distillation_loss(

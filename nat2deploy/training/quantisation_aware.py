@@ -19,7 +19,12 @@ from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData
 from nat2deploy.training.finetune import train_network
 from nat2deploy.training.loop import LoopSettings, Progress
-from nat2deploy.training.simulated_precision import _insert, _stepped, _Tracer
+from nat2deploy.training.simulated_precision import (
+    insert_rounding,
+    rounded_weight,
+    trace_layers,
+    weight_steps,
+)
 
 _MOMENTUM = 0.01
 
@@ -65,8 +70,8 @@ def rounding_network(network: nn.Module, calibration: Iterable[Tensor], *, symme
     The layers' weights are parametrised until ``remove_parametrizations``; training the graph trains them.
     """
     network.eval()
-    traced = fx.GraphModule(network, _Tracer().trace(network))
-    _insert(traced, lambda: _LearntSteps(symmetric))
+    traced = trace_layers(network)
+    insert_rounding(traced, lambda: _LearntSteps(symmetric))
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         # What lies between a convolution and its batch norm is not there in the exported graph.
@@ -85,7 +90,7 @@ def rounding_network(network: nn.Module, calibration: Iterable[Tensor], *, symme
             traced(images)
     for module in list(traced.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
-            parametrize.register_parametrization(module, "weight", _RoundedWeight(127 if symmetric else 64))
+            parametrize.register_parametrization(module, "weight", _RoundedWeight(weight_steps(symmetric)))
         elif isinstance(module, _LearntSteps):
             module.observing = False
     return traced
@@ -130,4 +135,4 @@ class _RoundedWeight(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Any shape to the same."""
         plain = weight.detach()
-        return weight + (_stepped(plain, self.steps) - plain)
+        return weight + (rounded_weight(plain, self.steps) - plain)

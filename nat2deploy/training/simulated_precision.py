@@ -46,11 +46,11 @@ def simulate(
     traced = _fold(copy.deepcopy(network))
     if precision != "int8":
         dtype = _HALF[precision]
-        _insert(traced, lambda: _Cast(dtype))
+        insert_rounding(traced, lambda: _Cast(dtype))
         for parameter in traced.parameters():
             parameter.data = parameter.data.to(dtype).to(parameter.dtype)
         return traced
-    _insert(traced, lambda: _Steps(symmetric))
+    insert_rounding(traced, lambda: _Steps(symmetric))
     with torch.inference_mode():
         for images in calibration:
             traced(images)
@@ -58,7 +58,7 @@ def simulate(
         if isinstance(module, _Steps):
             module.observing = False
         elif isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-            module.weight.data = _stepped(module.weight.data, 127 if symmetric else 64)
+            module.weight.data = rounded_weight(module.weight.data, weight_steps(symmetric))
     return traced
 
 
@@ -109,9 +109,14 @@ class _Tracer(fx.Tracer):
         return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
+def trace_layers(network: nn.Module) -> fx.GraphModule:
+    """Return a network's graph of layers, on its own modules."""
+    return fx.GraphModule(network, _Tracer().trace(network))
+
+
 def _fold(network: nn.Module) -> fx.GraphModule:
     """Return a network's graph, with BN folded into the convolutions before it."""
-    traced = fx.GraphModule(network, _Tracer().trace(network))
+    traced = trace_layers(network)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -127,7 +132,7 @@ def _fold(network: nn.Module) -> fx.GraphModule:
     return traced
 
 
-def _insert(traced: fx.GraphModule, rounding: Callable[[], nn.Module]) -> None:
+def insert_rounding(traced: fx.GraphModule, rounding: Callable[[], nn.Module]) -> None:
     """Let every value that an operator takes or gives be rounded."""
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
@@ -157,7 +162,12 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.op == "call_function" and node.target in _RELU
 
 
-def _stepped(weight: Tensor, steps: int) -> Tensor:
+def weight_steps(symmetric: bool) -> int:
+    """How many steps weights have on either side of 0: 7 bits of them on CPUs, as the export has."""
+    return 127 if symmetric else 64
+
+
+def rounded_weight(weight: Tensor, steps: int) -> Tensor:
     """Round weights to ``steps`` on either side of 0, by output channel; those of a norm share theirs."""
     rows = weight.flatten(1) if weight.ndim > 1 else weight[None]
     scale = rows.abs().amax(1) / steps

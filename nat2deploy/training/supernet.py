@@ -17,7 +17,7 @@ from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save
 from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.loop import LoopSettings, Progress, Step, run_loop
-from nat2deploy.training.losses import LABEL_SMOOTHING, ExitWeights, exit_weights, exits_loss
+from nat2deploy.training.losses import LABEL_SMOOTHING, ExitWeights, exit_weights, exits_loss, guidance
 from nat2deploy.training.schedule import Phase
 from nat2deploy.training.shared_step import Found, SubNetworkWorld, taken_gradients
 from nat2deploy.training.teacher import CalibratedTeacher
@@ -72,10 +72,7 @@ def sub_network_step(
     stages = len(supernet.space.stages)
 
     def step(images: Tensor, targets: Tensor, index: int) -> Tensor:
-        guide = None
-        if teacher is not None:
-            with torch.no_grad():
-                guide = teacher(images)
+        guide = guidance(teacher, images)
         chosen = sampler(index)
         total = torch.zeros((), device=images.device)
         shared = world if isinstance(world, SubNetworkWorld) else None

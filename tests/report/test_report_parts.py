@@ -1,20 +1,27 @@
 """Privacy, units, drawings, what stages cost, and the commands to repeat a run."""
 
+import inspect
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import SPACE, TABLE, made_tuning, write, write_search
 
+from nat2deploy.cli.finetuning import finetune
+from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.table import load_table
 from nat2deploy.report.anatomy import Anatomy
 from nat2deploy.report.drawing import draw
 from nat2deploy.report.metrics import axes_of
 from nat2deploy.report.privacy import masked, masked_settings
 from nat2deploy.report.reading import read_run
-from nat2deploy.report.repeat import commands, settings_file
+from nat2deploy.report.repeat import FINETUNE_OPTIONS, commands, settings_file
+from nat2deploy.run.finetune_config import FinetuneConfig
+from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import load_space
 
 
@@ -61,7 +68,7 @@ def test_units_suit_the_values():
 
 @pytest.fixture(scope="module")
 def anatomy():
-    return Anatomy(load_space(SPACE), 10, {"": load_table(Path(TABLE))})
+    return Anatomy(load_space(SPACE), 10, {"": [load_table(Path(TABLE))]})
 
 
 def test_the_parts_of_a_network_add_up_to_its_costs(anatomy, made):
@@ -72,6 +79,21 @@ def test_the_parts_of_a_network_add_up_to_its_costs(anatomy, made):
         ]  # fmt: skip
         for metric in ("latency_ms", "macs", "params"):
             assert sum(part.costs[metric] for part in parts) == pytest.approx(network["costs"][metric])
+
+
+def test_the_latency_of_the_parts_is_that_of_the_networks_precision(made):
+    tables = [load_table(Path(name)) for name in (TABLE, f"{TABLE}-int8")]
+    anatomy = Anatomy(load_space(SPACE), 10, {"": tables})
+    for table in tables:
+        model = CostModel(load_space(SPACE), 10, table)
+        for network in made:
+            parts = anatomy.parts({**network["architecture"], "precision": table.target.precision})
+            plain = parse_architecture(model.space, network["architecture"])
+            assert sum(part.costs["latency_ms"] for part in parts) == pytest.approx(
+                model.costs(plain).latency_ms
+            )
+    (stem, *_) = anatomy.parts({**made[0]["architecture"], "precision": "fp16"})
+    assert "latency_ms" not in stem.costs
 
 
 def test_an_architecture_of_another_space_has_no_parts(anatomy):
@@ -119,3 +141,30 @@ def test_the_commands_repeat_a_search(made, tmp_path):
     assert tune[:3] == ["nat2deploy", "finetune", "again"] and tune[tune.index("--epochs") + 1] == "5.0"
     name, text = settings_file(files)
     assert name == "settings.toml" and "rounds = 3" in text and "seed" not in text
+
+
+def test_the_commands_name_each_of_several_tables_and_super_networks(made, tmp_path):
+    run = write_search(tmp_path / "run", made)
+    config = tomllib.loads((run / "config.toml").read_text())
+    two = [TABLE, f"{TABLE}-int8"]
+    for fields in ({"table": two}, {"tables": {"pi5": two}}):
+        changed = {**config, "supernet": ["w1.0.safetensors", "w1.2.safetensors"], **fields}
+        if "tables" in fields:
+            del changed["table"]
+        write(run / "config.toml", tomli_w.dumps(changed))
+        files = read_run(run)
+        assert [table.target.precision for _, table in files.every_table] == ["fp32", "int8"]
+        words = shlex.split(commands(files)[0])
+        given = [words[i + 1] for i, word in enumerate(words) if word == "--table"]
+        assert given == ([f"pi5={one}" for one in two] if "tables" in fields else two)
+        assert [words[i + 1] for i, word in enumerate(words) if word == "--supernet"] == changed["supernet"]
+
+
+def test_the_options_of_a_fine_tuning_are_the_commands(made, tmp_path):
+    assert set(FINETUNE_OPTIONS) <= set(inspect.signature(finetune).parameters)
+    run = write_search(tmp_path / "run", made)
+    config = FinetuneConfig(method="aep", prune=("latency", "params"), distil=False).model_dump(mode="json")
+    write(run / "networks" / made[0]["id"] / "finetune.json", {**made_tuning(made[0]), "config": config})
+    tune = commands(read_run(run))[1]
+    assert "--prune latency_ms --prune params" in tune and "--no-distil" in tune
+    assert "--weight-decay" not in tune and "--devices" not in tune

@@ -135,7 +135,9 @@ def begin(space, digits, source):
     """A search in a folder, as a new process would set it up."""
     processes = iter(range(10_000))
 
-    def search(folder, *budgets, listener=None, settings=SETTINGS, of=source, within=space, metrics=()):
+    def search(
+        folder, *budgets, listener=None, settings=SETTINGS, of=source, within=space, metrics=(), judge=None
+    ):
         torch.manual_seed(next(processes))  # the global state is another in every process
         objectives = Objectives(
             CostModel(within, digits.classes, None),
@@ -144,7 +146,8 @@ def begin(space, digits, source):
             metrics or settings.objectives,
             settings.accuracy_only,
         )
-        held = SearchWeights(folder, [of] if isinstance(of, Path) else of, within, digits, settings)
+        adapter = None if judge is None else judge.adapter
+        held = SearchWeights(folder, [of] if isinstance(of, Path) else of, within, digits, settings, adapter)
         return Nat2Search(objectives, held, digits, settings, folder, listener)
 
     return search

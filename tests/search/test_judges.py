@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -224,13 +225,17 @@ def test_no_worker_outlives_its_search(digits, source, tmp_path, how):
         env={**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
-    workers = [int(word) for word in parent.stdout.readline().split()]
-    assert len(workers) == 2 and all(map(lives, workers))
-    if how == signal.SIGINT:
-        os.killpg(parent.pid, how)  # as a terminal does
-    else:
-        parent.kill()
-    parent.wait(60)
-    parent.stdout.close()
-    assert wait_until(lambda: not any(map(lives, workers)))
+    try:
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert len(workers) == 2 and all(map(lives, workers))
+        if how == signal.SIGINT:
+            os.killpg(parent.pid, how)  # as a terminal does
+        else:
+            parent.kill()
+        parent.wait(60)
+        parent.stdout.close()
+        assert wait_until(lambda: not any(map(lives, workers)))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
     assert (tmp_path / ".images.safetensors").exists() == (how == signal.SIGKILL)

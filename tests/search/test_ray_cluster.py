@@ -100,10 +100,8 @@ def test_adaptation_on_two_nodes_has_one_processs_weights_also_when_a_worker_is_
             killed.extend(at_work("_take_part", *cluster.list_all_nodes()))
             os.kill(killed[0], signal.SIGKILL)
 
-    search = begin(tmp_path, of=foreign_source, listener=kill)
     with open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path) as judge:
-        search.weights.adapt_with = judge.adapter
-        search.run()
+        begin(tmp_path, of=foreign_source, listener=kill, judge=judge).run()
     assert len(killed) == 1
     found, expected = result(tmp_path), result(undisturbed[0])
     assert found[:2] == expected[:2]
