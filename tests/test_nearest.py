@@ -45,7 +45,9 @@ def test_an_unknown_key_is_told_with_the_nearest(value, told):
     assert told in str(caught.value)
 
 
-@given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text(max_size=8), inner) | st.lists(inner)))
+@given(
+    st.recursive(st.integers(), lambda inner: st.dictionaries(st.text(max_size=8), inner) | st.lists(inner))
+)
 def test_whatever_does_not_fit_is_told_and_never_a_traceback(value):
     try:
         parse(Root, value, "config")
@@ -57,7 +59,9 @@ def models(model):
     """A model and all inside it, with the places that pydantic would name."""
     yield (), model
     for name, field in model.model_fields.items():
-        for inner in [t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]:
+        for inner in [
+            t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)
+        ]:
             yield from (((name, *place), deeper) for place, deeper in models(inner))
 
 
