@@ -249,7 +249,7 @@ def search(
         "allow_uncertified": allow_uncertified,
         "measure": measure,
         "settings": parse(SearchSettings, chosen, "search settings"),
-        "workers": workers or "1",
+        "workers": workers or "auto",
     }
     config = parse(SearchConfig, fields, "search")
     with progress() as report:
