@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nat2deploy.cli import (
+    checking,
     deploying,
     finetuning,
     kits,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way):
+for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way, checking):
     group.register(app)
 
 
