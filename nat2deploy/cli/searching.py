@@ -20,11 +20,12 @@ from nat2deploy.cli.options import (
     tables,
 )
 from nat2deploy.cli.progress import progress
+from nat2deploy.cli.verbosity import Commands
 from nat2deploy.launch import launched
 
 _SUPERNET = "A super-network's file, or a shipped one's name: nano-ee-d-fashion-mnist."
 
-supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks, or import one.")
+supernet_app = Commands(no_args_is_help=True, help="Look at super-networks, or import one.")
 
 
 def register(app: typer.Typer) -> None:
