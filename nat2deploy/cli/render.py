@@ -260,9 +260,10 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
         print_json([asdict(row) for row in rows])
         return
     name = Column("network", overflow="fold")
-    time_columns = ("p50 ms", "95 % interval", "p95", "p99", "images/s", "95 % interval")
+    interval = "95 % interval"
+    time_columns = ("p50 ms", interval, "p95", interval, "p99", interval, "images/s", interval)
     times = Table(name, *time_columns, box=None, header_style="bold")
-    rest_columns = ("peak MB", "of 3", "top-1", "95 % interval", "on", "MACs", "params")
+    rest_columns = ("peak MB", "of 3", "top-1", interval, "on", "MACs", "params")
     rest = Table(name.copy(), *rest_columns, box=None, header_style="bold")
     for row in rows:
         times.add_row(
@@ -270,7 +271,9 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
             f"{row.median_ms:.3f}",
             f"{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
             f"{row.p95_ms:.3f}",
+            f"{row.p95_low_ms:.3f}-{row.p95_high_ms:.3f}",
             f"{row.p99_ms:.3f}",
+            f"{row.p99_low_ms:.3f}-{row.p99_high_ms:.3f}",
             f"{row.throughput:.0f}",
             f"{row.throughput_low:.0f}-{row.throughput_high:.0f}",
         )
