@@ -44,14 +44,23 @@ def as_tuple(files: SuperNetworkFiles) -> tuple[str, ...]:
     return (files,) if isinstance(files, str) else files
 
 
+_WORDS = r"auto|[1-9]\d{0,3}|ray|ray://\S+"
+
+
 def _workers(value: object) -> str:
     text = str(value) if type(value) is int else value
-    if isinstance(text, str) and re.fullmatch(r"auto|[1-9]\d{0,3}|ray|ray://\S+", text):
+    if isinstance(text, str) and re.fullmatch(_WORDS, text):
         return text
     raise ValueError(f"'{str(value)[:60]}': write auto, a number of processes, ray, or ray://HOST:PORT")
 
 
-Workers = Annotated[str, BeforeValidator(_workers), Field(exclude=True)]
+Workers = Annotated[
+    str,
+    BeforeValidator(
+        _workers, json_schema_input_type=Positive | Annotated[str, Field(pattern=f"^({_WORDS})$")]
+    ),
+    Field(exclude=True),
+]
 """Who judges in a search: ``auto``, a number of processes here, ``ray``, or a cluster's ``ray://HOST:PORT``.
 
 It changes how long a search takes and nothing else, so a run neither stores it nor asks for the same again.
@@ -59,7 +68,7 @@ It changes how long a search takes and nothing else, so a run neither stores it 
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class SpaceConfig(_Config):
