@@ -72,7 +72,7 @@ def main() -> None:
     found = {"arguments": given, "refused": deployment.refused, "rows": rows, "verdicts": verdicts}
     write_json(arguments.out / "deploy.json", found)
     amount = f"{arguments.epochs:g} epochs" if arguments.epochs else f"{arguments.minutes:g} minutes"
-    draw(rows, arguments.out / "deploy.png", f"{arguments.data}, {amount} of training a network")
+    draw(rows, arguments.out / "deploy.png", f"{arguments.data}: each network trained for {amount}")
     console.print(f"{arguments.out / 'deploy.json'}, {arguments.out / 'deploy.png'}")
 
 

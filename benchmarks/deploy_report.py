@@ -160,7 +160,7 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path, title: str) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import PercentFormatter, ScalarFormatter
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
 
     figure, panels = pyplot.subplots(
         1, len(rows), figsize=(5.0 * len(rows), 4.2), sharey=True, squeeze=False, layout="constrained"
@@ -185,17 +185,25 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path, title: str) -> None:
                 if side != "ours":
                     at = (row["latency_ms"], row["top1"])
                     axes.annotate(
-                        row["network"], at, (4, -9), textcoords="offset points", fontsize=7, color=colour
+                        row["network"],
+                        at,
+                        (4, -9),
+                        textcoords="offset points",
+                        fontsize=6.5,
+                        color=colour,
+                        rotation=-20,
                     )
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(ScalarFormatter())
-        axes.tick_params(axis="x", which="minor", labelsize=7)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.margins(x=0.12)
+        axes.set_xlim(right=2.5 * max(row["latency_ms"] for row in held))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(title=engine, xlabel="latency, ms")
-        axes.grid(alpha=0.3, which="both")
+        axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("test top-1")
-    panels[0][0].legend(loc="lower right")
+    panels[0][0].legend(loc="best")
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)

@@ -13,6 +13,7 @@ from deploy_report import compare, draw
 from deploy_training import Budget, spaced, spent
 
 from nat2deploy.data.load import load_data
+from nat2deploy.errors import UserError
 from nat2deploy.files import read_json
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.search import search
@@ -107,6 +108,20 @@ def test_minutes_of_what_was_killed_are_not_known(tmp_path):
     with spent(path, "train"):
         pass
     assert deploy_training.minutes_of(path, "train") is None
+
+
+def trained(name, side, minutes):
+    return deploy_training.Trained(name, side, name, 28, 1.0, minutes)
+
+
+def test_a_second_round_gives_the_peers_what_all_of_ours_took_in_equal_parts():
+    held = [trained("a", "ours", 4.0), trained("b", "ours", 6.0), trained("p", "peers", 5.0)]
+    assert deploy._longer("total", 90.0, held, 5) == (20.0, "peers, equal time in all")
+    assert deploy._longer("30", None, held, 5) == (30.0, "peers, 30 minutes")
+    with pytest.raises(UserError, match="give a number of minutes"):
+        deploy._longer("total", None, held, 5)
+    with pytest.raises(UserError, match="give a number of minutes"):
+        deploy._longer("total", 90.0, [trained("a", "ours", None)], 5)
 
 
 @pytest.fixture(scope="module")
