@@ -105,7 +105,9 @@ def own_run(given: Path | None, out: Path, config: SearchConfig, report: Report)
         with spent(out / "minutes.json", "search"):
             search(config, run, report)
         return run, minutes_of(out / "minutes.json", "search")
-    load_front(RunDirectory(given).front_path)
+    front = load_front(RunDirectory(given).front_path)
+    if run.exists() and load_front(RunDirectory(run).front_path) != front:
+        raise UserError(f"{out} was begun with another run than {given}; choose another --out")
     if not run.exists():  # the given one is left as it is
         with tempfile.TemporaryDirectory(dir=out, prefix=".run-") as folder:
             copy = Path(folder) / "run"
@@ -117,7 +119,15 @@ def own_run(given: Path | None, out: Path, config: SearchConfig, report: Report)
 
 
 def spaced(networks: list[FrontNetwork], count: int) -> list[FrontNetwork]:
-    """So many networks of a front, evenly apart in the logarithm of their latency, its ends included."""
+    """So many networks of a front, evenly apart in the logarithm of their latency, its ends included.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not networks:
+        raise UserError(
+            "the run's front holds no network within the budgets; search longer or raise a budget"
+        )
     metric = next((name for name in networks[0].costs if name.startswith("latency_ms")), "macs")
     ordered = sorted(networks, key=lambda one: one.costs[metric])
     costs = np.log([one.costs[metric] for one in ordered])

@@ -14,7 +14,7 @@ from deploy_training import Budget, spaced, spent
 
 from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_json
+from nat2deploy.files import read_json, write_json
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.search import search
 from nat2deploy.search.settings import SearchSettings
@@ -108,6 +108,33 @@ def test_minutes_of_what_was_killed_are_not_known(tmp_path):
     with spent(path, "train"):
         pass
     assert deploy_training.minutes_of(path, "train") is None
+
+
+def test_a_front_without_networks_is_refused():
+    with pytest.raises(UserError, match="no network within the budgets"):
+        spaced([], 3)
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path):
+    front = {
+        "space": "nano",
+        "data": "digits",
+        "budgets": [],
+        "objectives": [],
+        "rounds": 1,
+        "evaluations": 4,
+    }
+    for name, evaluations in (("one", 4), ("two", 5)):
+        (tmp_path / name).mkdir()
+        held = {**front, "evaluations": evaluations, "complete": True, "hypervolume": None, "networks": []}
+        write_json(tmp_path / name / "front.json", held)
+    out = tmp_path / "out"
+    out.mkdir()
+    run, minutes = deploy_training.own_run(tmp_path / "one", out, None, None)
+    assert (run / "front.json").exists() and minutes is None
+    assert deploy_training.own_run(tmp_path / "one", out, None, None) == (run, None)
+    with pytest.raises(UserError, match="another run"):
+        deploy_training.own_run(tmp_path / "two", out, None, None)
 
 
 def trained(name, side, minutes):
