@@ -44,8 +44,9 @@ Workers = Annotated[
     str | None,
     typer.Option(
         "--workers",
-        metavar="N|ray|ray://HOST:PORT",
-        help="Judge in N processes of this machine, or on a Ray cluster; the result is the same.",
+        metavar="auto|N|ray|ray://HOST:PORT",
+        help="Judge in N processes of this machine (auto: once they pay), or on a Ray cluster; "
+        "the result is the same.",
     ),
 ]
 

@@ -21,6 +21,7 @@ from nat2deploy.cli.options import (
     tables,
 )
 from nat2deploy.cli.progress import progress
+from nat2deploy.cli.verbosity import Commands
 from nat2deploy.launch import launched
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _SUPERNET = "A super-network's file, or a shipped one's name: nano-ee-d-fashion-mnist."
 
-supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks, or import one.")
+supernet_app = Commands(no_args_is_help=True, help="Look at super-networks, or import one.")
 
 
 def register(app: typer.Typer) -> None:
@@ -265,7 +266,7 @@ def search(
         "allow_uncertified": allow_uncertified,
         "measure": measure,
         "settings": parse(SearchSettings, chosen, "search settings"),
-        "workers": workers or "1",
+        "workers": workers or "auto",
     }
     _search(parse(SearchConfig, fields, "search"), out, as_json=as_json)
 
