@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+KILLS ?= 30
+N ?= 1000000
 
-.PHONY: quickstart test lint types unit clean
+.PHONY: quickstart test lint types unit torture fuzz clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -19,6 +21,12 @@ types: $(VENV)/.installed-dev
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait: for programs, servers, clocks
+
+torture: $(VENV)/.installed-dev  # faults injected into a whole pipeline
+	$(BIN)/python -m torture --kills $(KILLS) --json torture.json
+
+fuzz: $(VENV)/.installed-dev  # damaged input to every parser
+	$(BIN)/python -m fuzz --count $(N) --json fuzz.json
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
