@@ -145,6 +145,8 @@ def parse(model: type[Model], value: Any, what: str) -> Model:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         text = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{what}: {place}: {text}{more}") from error
+    except UnicodeEncodeError as error:  # a lone surrogate: JSON can name it, and a file's name hold it
+        raise UserError(f"{what}: a text in it is no valid Unicode; write it anew") from error
 
 
 def sha256(path: Path) -> str:

@@ -1,12 +1,12 @@
 import errno
 import hashlib
 import stat
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import (
@@ -208,3 +208,14 @@ def test_the_names_of_temporaries_are_those_that_are_removed(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "file", killed)
     assert names(tmp_path) == []
+
+
+def test_a_lone_surrogate_is_refused_in_words():
+    def picky(value):
+        raise ValueError(f"'{value}' is odd")
+
+    class Picky(BaseModel):
+        word: Annotated[object, BeforeValidator(picky)]
+
+    with pytest.raises(UserError, match="options: a text in it is no valid Unicode"):
+        parse(Picky, {"word": "\ud800"}, "options")

@@ -30,7 +30,7 @@ def load_reference(path: Path) -> tuple[Tensor, Floats]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             images, logits = stored["images"], stored["logits"]
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"reference {path} cannot be read ({error}); export the bundle again") from error
     fits = images.dtype == np.uint8 and logits.dtype == np.float32 and images.ndim == 4 and logits.ndim == 2
     if not fits or not 0 < len(images) == len(logits):
