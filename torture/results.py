@@ -25,7 +25,7 @@ RESULT = (
     "bundle/runner/*",
 )
 """Files that follow from the configuration alone."""
-_OWN = (".lock", ".adaptation", ".supernet.safetensors.training", ".finetune")
+_OWN = (".lock", ".adaptation", ".supernet.safetensors.training", ".phase1", ".phase2")
 """Hidden files that an unfinished run may hold beside those of a writing that was killed."""
 
 
