@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
 
-.PHONY: quickstart test lint types unit torture fuzz clean
+.PHONY: quickstart test lint types unit coverage torture fuzz clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -21,6 +21,12 @@ types: $(VENV)/.installed-dev
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait: for programs, servers, clocks
+
+coverage: $(VENV)/.installed-dev  # lines and branches, those of started programs too
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 3 --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 torture: $(VENV)/.installed-dev  # faults injected into a whole pipeline
 	$(BIN)/python -m torture --kills $(KILLS) --json torture.json
