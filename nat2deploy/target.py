@@ -49,7 +49,7 @@ class Target(BaseModel):
     thread that hands over work.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     device: Annotated[str, AfterValidator(_device)] = "cpu"
     backend: Backend = "onnxruntime"
@@ -95,7 +95,7 @@ class Target(BaseModel):
 class Profile(BaseModel):
     """A file of ``profiles/``: a target with how to measure on it and a word for people."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     description: str = ""
@@ -110,7 +110,7 @@ class Gpu(BaseModel):
     ``clock_mhz`` is the current clock of the multiprocessors, ``clocks_locked`` whether the user has set it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     compute_capability: str

@@ -47,7 +47,7 @@ def test_a_profile_fills_in_what_it_leaves_out(tmp_path):
     [
         ("threads = 2", "threads = 0", "target.threads: "),
         ("threads = 2", "batch = 5000", "target.batch: "),
-        ("threads = 2", "cores = 2", "target.cores: Extra inputs"),
+        ("threads = 2", "cores = 2", "target.cores: unknown key"),
         (
             "threads = 2",
             'device = "toaster"',

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
 
 from nat2deploy.cli import (
+    checking,
     deploying,
     finetuning,
     kits,
@@ -18,6 +20,7 @@ from nat2deploy.cli import (
     tables,
     whole_way,
 )
+from nat2deploy.cli.verbosity import Commands, Verbosity, verbosity
 from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.launch import launched
 from nat2deploy.version import __version__
@@ -31,13 +34,13 @@ _INTERRUPTED = 130
 # What is wrong with disks and folders, not with this program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
-app = typer.Typer(
+app = Commands(
     name="nat2deploy",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way):
+for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way, checking):
     group.register(app)
 
 
@@ -90,6 +93,8 @@ def main() -> None:
 
 def _fail(message: str) -> None:
     launch = launched()
+    if verbosity() is Verbosity.VERBOSE:
+        traceback.print_exc()
     where = "" if launch.is_first else f" in process {launch.rank}"
     print(f"error{where}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)

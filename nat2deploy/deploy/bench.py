@@ -36,9 +36,10 @@ class Top1:
 class BenchRow:
     """One network's latency for a batch in ms, throughput in images/s, memory, accuracy and size.
 
-    ``ci_*`` and ``throughput_*`` are 95 % intervals of the median and what follows from it; ``settled`` says
-    whether that came within the precision asked for. Memory is the peak of a process that runs nothing else,
-    median, least and most of three, in MB. ``accuracy`` was measured in this run on the data asked for, else
+    ``ci_*`` and ``throughput_*`` are 95 % intervals of the median and what follows from it, ``p95_*`` and
+    ``p99_*`` those of the tail; ``settled`` says whether the median's came within the precision asked for.
+    Memory is the peak of a process that runs nothing else, median, least and most of three, in MB.
+    ``accuracy`` was measured in this run on the data asked for, else
     it is what the manifest says; None where there is neither. ``macs`` and ``params`` are None where nobody
     counted.
     """
@@ -50,6 +51,10 @@ class BenchRow:
     ci_low_ms: float
     ci_high_ms: float
     samples: int
+    p95_low_ms: float
+    p95_high_ms: float
+    p99_low_ms: float
+    p99_high_ms: float
     throughput: float
     throughput_low: float
     throughput_high: float
@@ -106,16 +111,23 @@ def bench(
         seed=seed,
         precision=precision,
         time_limit_s=time_limit_s,
+        tail_intervals=True,
         progress=lambda share, text: tell(0.2 + 0.8 * share, text),
     )
     rows = []
     for name, one in contenders.items():
         summary, images = measurement.summaries[name], one.engine.input_shape[0]
         memory, least, most = memories[name]
+        assert measurement.tail_intervals is not None
+        tail = measurement.tail_intervals[name]
         rows.append(
             BenchRow(
                 name=name,
                 **summary.latency,
+                p95_low_ms=tail.p95_ms[0],
+                p95_high_ms=tail.p95_ms[1],
+                p99_low_ms=tail.p99_ms[0],
+                p99_high_ms=tail.p99_ms[1],
                 throughput=1e3 * images / summary.median_ms,
                 throughput_low=1e3 * images / summary.ci_high_ms,
                 throughput_high=1e3 * images / summary.ci_low_ms,

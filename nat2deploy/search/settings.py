@@ -45,7 +45,7 @@ class SearchSettings(BaseModel):
     ``preset`` gives others to all that is not set: see ``presets``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     preset: Literal["ours", "nat", "nat2"] = "ours"
     seed: Annotated[int, Field(ge=0)] = 0
