@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ def test_a_manifest_with_an_endless_size_is_refused_by_the_runner(outcome, tmp_p
         ("timings.json", ("train",), [0.4]),
         ("search/history.json", (0,), 7),
         ("search/front.json", ("networks", 0, "architecture", "d", 0), float("inf")),
+        ("search/front.json", ("networks", 0, "architecture", "d"), 2.5),
+        ("search/front.json", ("networks", 0, "architecture", "exits"), 3),
     ],
 )
 def test_a_report_leaves_out_what_is_damaged(outcome, tmp_path, name, place, value):
@@ -105,3 +108,14 @@ def test_a_zip_that_is_packed_in_an_unknown_way_is_refused(tmp_path, load):
     path.write_bytes(data)
     with pytest.raises(UserError, match="cannot be read"):
         load(path)
+
+
+def test_an_array_whose_header_is_cut_off_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
+        for name in ("info", "images"):
+            archive.writestr(
+                f"{name}.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr': '|u1', 'fortran_order': (" + 85 * b" "
+            )
+    for load in (load_tabular, load_reference):
+        with pytest.raises(UserError, match="cannot be read"):
+            load(tmp_path / "file.npz")
