@@ -137,7 +137,7 @@ def receive(stream: IO[bytes], folder: Path) -> None:
                 write(folder / member.name, source.read())
         if not (folder / JOB_FILE).exists():
             raise UserError(f"the job ended without its {JOB_FILE}")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, TypeError, ValueError) as error:  # tarfile's own, too
         raise UserError(f"the job was cut off: {error}") from None
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; free some space or permit it") from None

@@ -1,5 +1,7 @@
 """A small part of ``make fuzz``, and what came out of it."""
 
+import gzip
+import io
 import json
 import shutil
 import zipfile
@@ -10,7 +12,7 @@ import pytest
 
 from fuzz.__main__ import all_targets
 from fuzz.target import fuzz
-from nat2deploy.agent.job import JOB_FILE, Job
+from nat2deploy.agent.job import JOB_FILE, Job, receive
 from nat2deploy.cli.options import tables
 from nat2deploy.cost.table import load_table
 from nat2deploy.deploy.reference import load_reference
@@ -94,6 +96,12 @@ def test_damaged_timings_are_refused_by_the_pipeline_that_goes_on(outcome, confi
 def test_a_batch_larger_than_any_is_refused():
     with pytest.raises(UserError, match="options: batch: Input should be less than or equal to 4096"):
         bundle_target(ExportConfig(batch="9999"), None)
+
+
+@pytest.mark.parametrize("size", [1, 3, 9, 12])
+def test_a_job_that_is_cut_off_at_its_very_beginning_is_refused(tmp_path, size):
+    with pytest.raises(UserError, match="the job was cut off"):
+        receive(io.BytesIO(gzip.compress(bytes(2000))[:size]), tmp_path)
 
 
 @pytest.mark.parametrize("load", [load_tabular, load_reference])
