@@ -9,6 +9,7 @@ once, with its traceback and the input.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from dataclasses import asdict
@@ -63,10 +64,10 @@ def main() -> int:
             targets = [t for t in targets if any(word in t.name for word in arguments.only)]
         shares = sum(target.share for target in targets)
         for target in targets:
-            one = fuzz(target, -(-round(arguments.count * target.share) // round(shares)), arguments.seed)
+            one = fuzz(target, math.ceil(arguments.count * target.share / shares), arguments.seed)
             found.append(one)
             _print(one)
-    inputs, faults = sum(one.inputs for one in found), sum(one.faults.total() for one in found)
+    inputs, faults = sum(one.inputs for one in found), sum(sum(one.faults.values()) for one in found)
     print(f"{inputs:,} inputs to {len(found)} parsers, {faults} faults")
     if arguments.json is not None:
         write_json(arguments.json, {"seed": arguments.seed, "targets": [asdict(one) for one in found]})
@@ -77,10 +78,10 @@ def _print(found: Found) -> None:
     rate = found.inputs / max(found.seconds, 1e-9)
     print(
         f"{found.name}: {found.inputs:,} inputs, {found.accepted:,} taken, {found.refused:,} refused, "
-        f"{found.faults.total()} faults ({rate:,.0f}/s)",
+        f"{sum(found.faults.values())} faults ({rate:,.0f}/s)",
         flush=True,
     )
-    for fault, count in found.faults.most_common():
+    for fault, count in found.faults.items():
         trace, given = found.firsts[fault]
         print(f"  {count} times {fault}\n{trace}  input: {given[:600]}", flush=True)
 

@@ -6,7 +6,6 @@ import random
 import signal
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ class Found:
     accepted: int = 0
     refused: int = 0
     seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
     firsts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -79,7 +78,7 @@ def fuzz(target: Target, count: int, seed: int) -> Found:
 
 
 def _note(found: Found, key: str, trace: str, given: object) -> None:
-    found.faults[key] += 1
+    found.faults[key] = found.faults.get(key, 0) + 1
     found.firsts.setdefault(key, (trace, repr(given)[:4000]))
 
 

@@ -25,7 +25,10 @@ RESULT = (
     "bundle/runner/*",
 )
 """Files that follow from the configuration alone."""
-_OWN = (".lock", ".adaptation", ".supernet.safetensors.training", ".phase1", ".phase2")
+_OWN = (
+    *(".lock", ".adaptation", ".supernet.safetensors.training", ".phase1", ".phase2"),
+    ".table.json.partial",
+)
 """Hidden files that an unfinished run may hold beside those of a writing that was killed."""
 
 
