@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+KILLS ?= 30
+N ?= 1000000
 
-.PHONY: quickstart test lint types unit docs clean
+.PHONY: quickstart test lint types unit docs coverage torture fuzz clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -22,6 +24,18 @@ unit: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+coverage: $(VENV)/.installed-dev  # lines and branches, those of started programs too
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 3 --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+torture: $(VENV)/.installed-dev  # faults injected into a whole pipeline
+	$(BIN)/python -m torture --kills $(KILLS) --json torture.json
+
+fuzz: $(VENV)/.installed-dev  # damaged input to every parser
+	$(BIN)/python -m fuzz --count $(N) --json fuzz.json
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

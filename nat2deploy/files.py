@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import tomllib
 from collections.abc import Callable
@@ -18,18 +20,24 @@ from nat2deploy.nearest import error_hint
 
 Model = TypeVar("Model", bound=BaseModel)
 
+TEMPORARY = ".tmp"
+"""How the names of hidden files end that nobody needs once the process has ended that wrote them."""
+
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step.
+
+    ``write`` raises OSError where the disk is full, as Python's own files do; what other libraries write
+    themselves may raise anything.
 
     Raises:
         UserError: the folder cannot be written to, the disk is full, or ``path`` is a folder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        raise cannot_write(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -40,15 +48,41 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        raise cannot_write(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to say of a file that cannot be written."""
+    room = "make room or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return UserError(f"cannot write {path}: {error.strerror or error}; {room}choose another place")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left of their atomic writing below ``folder``.
+
+    Nobody else may be writing there; folders with a ``.lock`` of their own are left alone.
+    """
+    for path in folder.iterdir():
+        if path.name.startswith(".") and path.suffix == TEMPORARY:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        elif path.is_dir() and not path.is_symlink() and not (path / ".lock").exists():
+            remove_temporaries(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path`` atomically."""
-    write_atomic(path, lambda temporary: _write(temporary, text))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    write_atomic(path, lambda temporary: _write(temporary, content))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -56,8 +90,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=False) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def read_text(path: Path, what: str) -> str:
@@ -70,7 +104,7 @@ def read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"no {what} at {path}; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no system takes
         raise UserError(f"cannot read {what} {path}: {error}") from error
 
 
@@ -118,6 +152,8 @@ def parse(model: type[Model], value: Any, what: str) -> Model:
             text = "unknown key"
         hint = error_hint(model, first)
         raise UserError(f"{what}: {place}: {text}{f'; {hint}' if hint else ''}{more}") from error
+    except UnicodeEncodeError as error:  # a lone surrogate: JSON can name it, and a file's name hold it
+        raise UserError(f"{what}: a text in it is no valid Unicode; write it anew") from error
 
 
 def sha256(path: Path) -> str:

@@ -18,10 +18,18 @@ def shipped_files(folder: Folder) -> list[Path]:
 
 def find_file(path: Path, folder: Folder) -> Path:
     """Return ``path``, or where there is none and it is a shipped file's bare name, that file."""
-    if path.name != str(path) or path.exists():
+    if path.name != str(path) or exists(path):
         return path
     shipped = _place(folder) / f"{path.name.removesuffix(_SUFFIX[folder])}{_SUFFIX[folder]}"
-    return shipped if shipped.is_file() else path
+    return shipped if exists(shipped) else path
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False for names that no system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _place(folder: Folder) -> Path:

@@ -17,7 +17,7 @@ from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
 from nat2deploy.machine import lasting_facts, machine_facts
 from nat2deploy.plugins import known, load_plugin, plugin_names
 from nat2deploy.precision import Precision
-from nat2deploy.shipped import find_file
+from nat2deploy.shipped import exists, find_file
 
 Backend = str
 """A name of ``PRECISIONS``, or of a plug-in."""
@@ -205,7 +205,7 @@ def load_profile(path: Path) -> Profile:
         UserError: missing, not TOML, or a field that does not fit.
     """
     path = find_file(path, "profiles")
-    if path.name == str(path) and not path.suffix and not path.exists():
+    if path.name == str(path) and not path.suffix and not exists(path):
         raise UserError(f"no profile '{path}'; `nat2deploy profiles` lists those that come with the package")
     return parse(Profile, read_toml(path, "profile"), f"profile {path}")
 

@@ -1,20 +1,24 @@
+import errno
 import hashlib
 import stat
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import (
+    cannot_write,
     parse,
     read_json,
     read_text,
     read_toml,
+    remove_temporaries,
     sha256,
     write_atomic,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -167,3 +171,51 @@ def test_what_fits_is_returned():
 def test_sha256_is_of_the_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"abc" * 100_000)
     assert sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, full_disk):
+    write_text(tmp_path / "file", "old")
+    with full_disk(10), pytest.raises(UserError, match=r"file: File too large; choose another place"):
+        write_bytes(tmp_path / "file", bytes(11))
+    assert read_text(tmp_path / "file", "file") == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_no_room_is_said_to_be_that(tmp_path):
+    error = cannot_write(tmp_path / "file", OSError(errno.ENOSPC, "No space left on device"))
+    assert "file: No space left on device; make room or choose another place" in str(error)
+
+
+def test_what_killed_writings_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "networks" / "a").mkdir(parents=True)
+    (tmp_path / ".bundle.x.tmp" / "runner").mkdir(parents=True)
+    (tmp_path / "of-another").mkdir()
+    left = (".front.json.x.tmp", "networks/a/.finetune.json.y.tmp")
+    kept = (".adaptation", "front.tmp", "of-another/.lock", "of-another/.front.json.z.tmp")
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path)
+    assert not any((tmp_path / name).exists() for name in (*left, ".bundle.x.tmp"))
+    assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_the_names_of_temporaries_are_those_that_are_removed(tmp_path):
+    def killed(temporary):
+        remove_temporaries(tmp_path)
+        assert not temporary.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "file", killed)
+    assert names(tmp_path) == []
+
+
+def test_a_lone_surrogate_is_refused_in_words():
+    def picky(value):
+        raise ValueError(f"'{value}' is odd")
+
+    class Picky(BaseModel):
+        word: Annotated[object, BeforeValidator(picky)]
+
+    with pytest.raises(UserError, match="options: a text in it is no valid Unicode"):
+        parse(Picky, {"word": "\ud800"}, "options")

@@ -49,7 +49,7 @@ class Job:
             form = self.fields["form"]
         except FileNotFoundError:
             raise UserError(f"no {JOB_FILE} in {folder}; unpack the whole kit") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{folder / JOB_FILE} cannot be read ({error}); copy it again") from None
         if form != FORM:
             raise UserError(f"{folder / JOB_FILE} has form {form}, not {FORM}; copy both files again")
@@ -77,7 +77,7 @@ class Job:
             same = lasting_facts(found["machine"]) == lasting_facts(machine)
             if found["job"] == self.identity and same:
                 return dict(found["groups"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # nothing yet, or nothing of use
         return {}
 
@@ -137,7 +137,7 @@ def receive(stream: IO[bytes], folder: Path) -> None:
                 write(folder / member.name, source.read())
         if not (folder / JOB_FILE).exists():
             raise UserError(f"the job ended without its {JOB_FILE}")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, TypeError, ValueError) as error:  # tarfile's own, too
         raise UserError(f"the job was cut off: {error}") from None
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; free some space or permit it") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from nat2deploy.cli import (
     whole_way,
 )
 from nat2deploy.cli.verbosity import Commands, Verbosity, verbosity
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.launch import launched
 from nat2deploy.version import __version__
 
@@ -29,6 +30,9 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 # The exit code after Ctrl-C, by the shells' convention; some versions of typer return it, others raise.
 _INTERRUPTED = 130
+
+# What is wrong with disks and folders, not with this program.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 app = Commands(
     name="nat2deploy",
@@ -74,6 +78,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}; make room, or choose another place")
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        _fail("memory ran out; use fewer workers or smaller batches, or close other programs, and try again")
     if code == _INTERRUPTED and launched().is_first:
         print("stopped; the same command goes on where it was", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)

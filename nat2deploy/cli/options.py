@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nat2deploy.search.budget import is_target_name
+from nat2deploy.shipped import exists
 
 if TYPE_CHECKING:
     from nat2deploy.remote.ssh import SshSettings
@@ -74,7 +75,7 @@ def tables(given: list[str] | None) -> tuple[Files | None, dict[str, Files]]:
     unnamed: list[str] = []
     for word in given or ():
         name, equals, path = word.partition("=")
-        if not equals or Path(word).exists():
+        if not equals or exists(Path(word)):
             unnamed.append(word)
         elif not is_target_name(name) or not path:
             raise typer.BadParameter(

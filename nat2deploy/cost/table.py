@@ -15,7 +15,7 @@ from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.tail import Tail
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
-from nat2deploy.shipped import find_file
+from nat2deploy.shipped import exists, find_file
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint, Target
@@ -125,7 +125,7 @@ def load_table(path: Path) -> LatencyTable:
         UserError: missing, not JSON, another schema version, or a field that does not fit.
     """
     path = find_file(path, "latency_tables")
-    if path.name == str(path) and not path.suffix and not path.exists():
+    if path.name == str(path) and not path.suffix and not exists(path):
         raise UserError(f"no latency table '{path}'; `nat2deploy profiles` lists those of the package")
     value = read_json(path, "latency table")
     if not isinstance(value, dict) or "schema_version" not in value:

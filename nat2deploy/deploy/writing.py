@@ -12,7 +12,7 @@ from nat2deploy.deploy.evidence import DeviceEvidence, write_evidence
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
-from nat2deploy.files import sha256, write_atomic, write_text
+from nat2deploy.files import TEMPORARY, sha256, write_atomic, write_text
 
 
 def write_bundle(
@@ -22,7 +22,7 @@ def write_bundle(
 
     It is built in a temporary folder beside ``out`` and moved into place when it is whole. A bundle that was
     there is replaced; when the process is killed between the two moves that this takes, the old one lies
-    beside as ``.NAME.old-*``.
+    beside as ``.NAME.old-*`` until the next one is written.
 
     Args:
         out: the place.
@@ -96,7 +96,7 @@ def _write_zip(out: Path, build: Callable[[Path], None]) -> None:
 
 def _write_folder(out: Path, build: Callable[[Path], None]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=TEMPORARY, dir=out.parent))
     try:
         build(temporary)
         temporary.chmod(0o755)
@@ -118,14 +118,17 @@ def _build(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Ma
 
 def _swap(temporary: Path, out: Path) -> None:
     """Move ``temporary`` to ``out``; a folder that is there moves away first and then goes."""
-    if not out.exists():
+    olds = f".{out.name}.old-"
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=olds, dir=out.parent))
+        out.replace(old)
+        try:
+            temporary.replace(out)
+        except BaseException:
+            old.replace(out)
+            raise
+    else:
         temporary.replace(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-    out.replace(old)
-    try:
-        temporary.replace(out)
-    except BaseException:
-        old.replace(out)
-        raise
-    shutil.rmtree(old)
+    for path in out.parent.iterdir():  # also one that a killed process left
+        if path.name.startswith(olds):
+            shutil.rmtree(path)

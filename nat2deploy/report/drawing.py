@@ -55,7 +55,7 @@ def draw(architecture: dict[str, Any], space: SearchSpace | None) -> Drawing | N
     """
     try:
         return _draw(architecture, space)
-    except (KeyError, TypeError, ValueError, IndexError, StopIteration):
+    except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError):
         return None
 
 

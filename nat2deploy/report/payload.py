@@ -88,9 +88,11 @@ def first_axis(payload: Payload) -> Payload:
 
 
 def exit_of(architecture: dict[str, Any]) -> str:
-    """The stages that an architecture has a classifier behind, such as ``3`` or ``2+4``."""
-    exits = architecture.get("exits") or ([len(architecture["d"])] if "d" in architecture else [])
-    return "+".join(str(stage) for stage in exits)
+    """The stages that an architecture has a classifier behind, such as ``3`` or ``2+4``; empty if unknown."""
+    exits, depths = architecture.get("exits"), architecture.get("d")
+    if not exits and isinstance(depths, list):
+        exits = [len(depths)]
+    return "+".join(str(stage) for stage in exits) if isinstance(exits, list) else ""
 
 
 def _network(row: Row, facts: Facts) -> Payload:

@@ -104,7 +104,7 @@ class _Reader:
             return missing
         try:
             return how(path)
-        except (UserError, ValueError, OSError, SafetensorError):
+        except (UserError, ArithmeticError, OSError, RecursionError, SafetensorError, TypeError, ValueError):
             self.problems.append(f"{path.parent.name}/{path.name} cannot be read")
             return missing
 

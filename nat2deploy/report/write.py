@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import write_atomic, write_text
+from nat2deploy.files import write_bytes, write_text
 from nat2deploy.report.facts import gather
 from nat2deploy.report.page import render
 from nat2deploy.report.payload import payload_of
@@ -49,11 +49,7 @@ def write_report(run: Path, out: Path | None = None, bundle: Path | None = None)
     places = []
     for name, picture in pictures.items():
         place = folder / f"{name}.png"
-        write_atomic(place, lambda temporary, held=picture: _write(temporary, held))  # type: ignore[misc]
+        write_bytes(place, picture)
         places.append(place)
     write_text(out, page)
     return Written(out, tuple(places), len(facts.rows), facts.finished, tuple(facts.files.problems))
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, read_toml, write_text
+from nat2deploy.files import cannot_write, parse, read_toml, remove_temporaries, write_text
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -77,20 +77,26 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; the system lets go of it when the process ends, however it ends.
 
-        Raises:
-            UserError: another process works on the run.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":
-            yield
-            return
-        import fcntl
+        What a killed process left of its writing is removed.
 
-        with (self.path / ".lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"run {self.path} is in use by another process; wait for it") from error
+        Raises:
+            UserError: another process works on the run, or its folder cannot be written to.
+        """
+        lock = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = lock.open("w")
+        except OSError as error:
+            raise cannot_write(lock, error) from error
+        with stream:
+            if sys.platform != "win32":
+                import fcntl
+
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise UserError(f"run {self.path} is in use by another process; wait for it") from error
+                remove_temporaries(self.path)
             yield
 
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from nat2deploy.cost.model import CostModel
+from nat2deploy.data.names import shown_name
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.export import EngineOptions, export_bundle
 from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.errors import UserError
+from nat2deploy.files import parse
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ExportConfig, Files, SearchConfig
 from nat2deploy.run.cost_source import load_tables, table_of
@@ -75,10 +77,10 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         space=chosen.info.space.name,
         budgets=[b for b in _budgets(search, name) if target.kind == kind or "latency" not in b.metric],
         costs=costs,
-        test=Labelled(search.data, data.test.images, data.test.targets),
+        test=Labelled(shown_name(search.data), data.test.images, data.test.targets),
         validation=None
         if promised
-        else Labelled(search.data, data.validation.images, data.validation.targets),
+        else Labelled(shown_name(search.data), data.validation.images, data.validation.targets),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         calibration_images=calibration,
         options=EngineOptions(
@@ -155,4 +157,5 @@ def bundle_target(config: ExportConfig, measured: Target | None) -> Target:
     sizes = config.batches
     batch = sizes[1] if sizes else 1 if measured is None else measured.batch
     threads = 1 if measured is None or kind == "cuda" else measured.threads
-    return Target(device=device, backend=config.engine, precision=precision, threads=threads, batch=batch)
+    fields = {"device": device, "backend": config.engine, "precision": precision}
+    return parse(Target, {**fields, "threads": threads, "batch": batch}, "options")

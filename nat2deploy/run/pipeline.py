@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
+from pydantic import RootModel
+
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_json, write_json
+from nat2deploy.files import parse, read_json, write_json
 from nat2deploy.progress import Report, silent
 from nat2deploy.report.write import write_report
 from nat2deploy.run.config import (
@@ -39,6 +41,10 @@ from nat2deploy.search.budget import budgets_on, parse_budgets
 from nat2deploy.space.search_space import load_space
 
 
+class _Timings(RootModel[dict[str, float]]):
+    """Seconds by stage."""
+
+
 @contextmanager
 def _timed(out: Path, stage: str) -> Iterator[None]:
     """Add the stage's seconds to ``timings.json``, also those of a stage that is interrupted."""
@@ -47,7 +53,7 @@ def _timed(out: Path, stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        timings = read_json(path, "timings") if path.exists() else {}
+        timings = parse(_Timings, read_json(path, "timings"), f"timings {path}").root if path.exists() else {}
         timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - began, 3)
         write_json(path, timings)
 

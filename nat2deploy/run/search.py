@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nat2deploy.data.names import shown_name
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import symmetric_int8
@@ -161,7 +162,7 @@ def _front(
     hypervolumes = [entry["hypervolume"] for entry in loop.history if "hypervolume" in entry]
     return Front(
         space=inputs.space.name,
-        data=config.data,
+        data=shown_name(config.data),
         budgets=config.budgets,
         objectives=("top1", *inputs.objectives.metrics),
         rounds=max((int(e["round"]) for e in loop.history if "hypervolume" in e), default=0),

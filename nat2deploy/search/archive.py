@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nat2deploy.errors import UserError
+from nat2deploy.files import cannot_write
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -81,7 +82,11 @@ class ArchiveFile:
         self._known = {(e.architecture, e.version): e for e in self.evaluations}
 
     def append(self, evaluation: Evaluation) -> None:
-        """Add one finished evaluation; it is on disk when this returns."""
+        """Add one finished evaluation; it is on disk when this returns.
+
+        Raises:
+            UserError: the file cannot be written; a part of a line is dropped when it is read again.
+        """
         line = _Line(
             id=evaluation.architecture.id,
             version=evaluation.version,
@@ -92,10 +97,13 @@ class ArchiveFile:
             images=evaluation.images,
         )
         text = line.model_dump_json(exclude={"images"} if line.images is None else None)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(text + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         self.evaluations.append(evaluation)
         self._known[evaluation.architecture, evaluation.version] = evaluation
 
@@ -105,8 +113,11 @@ class ArchiveFile:
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # killed while writing its last line
-            with self.path.open("r+b") as stream:
-                stream.truncate(whole)
+            try:
+                with self.path.open("r+b") as stream:
+                    stream.truncate(whole)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
         return read_archive(self.path, self.space)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_json, write_json
+from nat2deploy.files import write_json
 from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.evolve import evolve
 from nat2deploy.search.halving import Halving
+from nat2deploy.search.history import read_history
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
 from nat2deploy.search.judges.base import Job, Judge, evaluator_options, in_process
@@ -94,9 +95,7 @@ class Nat2Search:
             self.file.look_up(objectives.costs_of)
         self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
-        self.history: list[dict[str, Any]] = (
-            list(read_json(self.history_path, "search history")) if self.history_path.exists() else []
-        )
+        self.history = read_history(self.history_path)
         images = min(len(data.validation), settings.validation_images or len(data.validation))
         self.images = images
         self.halving = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +166,7 @@ def load_tabular(path: Path, table: LatencyTable | None = None, noise_seed: int 
         value = json.loads(text)
     except FileNotFoundError as error:
         raise UserError(f"no {what}; check the path") from error
-    except (OSError, EOFError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib raise a dozen classes
         raise UserError(f"{what} cannot be read; make it again with benchmarks/tabular_build.py") from error
     info = parse(TabularInfo, value, what)
     encoding = IntegerEncoding(info.space)
@@ -175,7 +174,11 @@ def load_tabular(path: Path, table: LatencyTable | None = None, noise_seed: int 
     shape_fits = genes.ndim == 2 and genes.shape == (len(right), len(encoding)) and len(genes) > 0
     if not shape_fits or not (encoding.repair(genes) == genes).all() or (right > images).any():
         raise UserError(f"{what}: genes or counts do not fit its space; make it again")
-    return TabularBenchmark(info, genes, right, CostModel(info.space, info.classes, table), noise_seed)
+    costs = CostModel(info.space, info.classes, table)
+    try:
+        return TabularBenchmark(info, genes, right, costs, noise_seed)
+    except np.linalg.LinAlgError as error:
+        raise UserError(f"{what}: residual_covariance is no covariance; make it again") from error
 
 
 def save_tabular(path: Path, info: TabularInfo, genes: Genes, right: Counts) -> None:

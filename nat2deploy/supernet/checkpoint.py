@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, write_atomic
+from nat2deploy.files import parse, write_bytes
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.supernet.several_widths import AnySuperNetwork, side_by_side
@@ -59,7 +59,7 @@ class SuperNetworkInfo(BaseModel):
 def save_tensors(path: Path, state: dict[str, Tensor], metadata: str) -> None:
     """Write tensors and one JSON text to a safetensors file, atomically."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, {_KEY: metadata}))
+    write_bytes(path, save(tensors, {_KEY: metadata}))  # its own writing of files raises what is no OSError
 
 
 def read_metadata(path: Path, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from nat2deploy.data.batches import batch_count, batches
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.errors import UserError
-from nat2deploy.files import write_atomic
+from nat2deploy.files import write_bytes
 from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.memory import keep_freed_memory
 
@@ -148,16 +149,27 @@ def run_loop(
             watch.epoch_done(done // per_epoch)
             due = True
         if checkpoint is not None and world.is_first and due and done < total:
+            _check_finite(module, done)
             _save(checkpoint, tag, done, module, optimiser, average, watch)
             saved = now
         if time_limit_s < math.inf and world.first_says(now - began > time_limit_s):
             break
     if average is not None:
         average.copy_to(module)
+    _check_finite(module, done)  # the last step's loss is of the weights before it
     if checkpoint is not None and world.is_first:
         checkpoint.unlink(missing_ok=True)
     world.barrier()
     return done
+
+
+def _check_finite(module: nn.Module, done: int) -> None:
+    """Gradients may become infinite or NaN while the loss is finite; such weights are never kept."""
+    for name, tensor in module.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"training diverged at step {done} ({name} is not finite); lower the learning rate"
+            )
 
 
 class WeightAverage:
@@ -250,7 +262,9 @@ def _save(
         "average": None if average is None else (average.steps, average.weights),
         "watch": None if watch is None else watch.state(),
     }
-    write_atomic(path, lambda temporary: torch.save(state, temporary))
+    content = io.BytesIO()  # on a full disk PyTorch's own writing of files raises what is no OSError
+    torch.save(state, content)
+    write_bytes(path, content.getvalue())
 
 
 def _restore(

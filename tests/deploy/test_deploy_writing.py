@@ -133,3 +133,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, manifest: Manif
     (tmp_path / "file").write_text("dear")
     with pytest.raises(UserError, match="choose another place"):
         write_bundle(tmp_path / "file" / "out", manifest, fill_with("one"))
+
+
+def test_an_old_bundle_that_a_killed_export_left_beside_goes_with_the_next(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    out = tmp_path / "out"
+    write_bundle(out, manifest, fill_with("one"))
+    out.rename(tmp_path / ".out.old-abc")
+    (tmp_path / ".outer.old-abc").mkdir()
+    write_bundle(out, manifest, fill_with("two"))
+    check(out, "two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".outer.old-abc", "out"]

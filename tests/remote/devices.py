@@ -51,6 +51,7 @@ class Sshd:
     process: subprocess.Popen[bytes]
     home: Path
     options: tuple[str, ...]
+    config: Path
 
     @property
     def address(self) -> str:
@@ -69,6 +70,16 @@ class Sshd:
         for process in serving:
             os.kill(process, 9)
         return len(serving)
+
+    def vanish(self) -> None:
+        """End it and its connections at once, as when a device loses its power."""
+        self.process.kill()
+        self.cut()
+        self.process.wait()
+
+    def come_back(self) -> None:
+        """Start it again, as it was."""
+        self.process = _launch(self.config, self.port)
 
 
 def start_sshd(folder: Path) -> Sshd:
@@ -92,21 +103,27 @@ def start_sshd(folder: Path) -> Sshd:
     )
     key = (folder / "host.pub").read_text().split()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(folder / "config")], stderr=log)
-    deadline = time.monotonic() + 20
-    while True:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.skip(f"sshd does not start: {(folder / 'log').read_text().strip()}")
-        time.sleep(0.05)
+    process = _launch(folder / "config", port)
     options = (
         f"IdentityFile={folder}/user",
         "IdentitiesOnly=yes",
         f"UserKnownHostsFile={folder}/known",
         "GlobalKnownHostsFile=none",
     )
-    return Sshd(port, process, home, options)
+    return Sshd(port, process, home, options, folder / "config")
+
+
+def _launch(config: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start an sshd and wait until it listens."""
+    log = config.with_name("log")
+    with log.open("wb") as stream:
+        process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=stream)
+    deadline = time.monotonic() + 20
+    while True:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.skip(f"sshd does not start: {log.read_text().strip()}")
+        time.sleep(0.05)

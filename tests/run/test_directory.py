@@ -16,3 +16,26 @@ def test_other_settings_are_named_to_the_last_key(tmp_path):
     now = old.model_copy(update={"settings": SearchSettings(), "budgets": ("params<=1M",)})
     with pytest.raises(UserError, match=r"other settings \(budgets, settings.searcher\)"):
         run.begin(now)
+
+
+def test_a_run_that_is_gone_on_with_is_rid_of_what_a_kill_left(tmp_path):
+    left, kept = tmp_path / "networks" / ".x.tmp", tmp_path / ".adaptation"
+    left.parent.mkdir()
+    left.touch()
+    kept.touch()
+    run = RunDirectory(tmp_path)
+    with run.locked():
+        assert not left.exists() and kept.exists()
+        left.touch()
+        with pytest.raises(UserError, match="in use by another process"), run.locked():
+            pass
+        assert left.exists(), "it may be what the other process writes"
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file/run/\.lock: Not a directory"),
+        RunDirectory(tmp_path / "file" / "run").locked(),
+    ):
+        pass

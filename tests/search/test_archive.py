@@ -119,3 +119,16 @@ def test_a_broken_line_in_the_middle_is_named(space, filled, broken):
 def test_an_architecture_of_another_space_is_refused(filled, wide_encoding):
     with pytest.raises(UserError, match="line 1"):
         ArchiveFile(filled[0], wide_encoding.space)
+
+
+def test_a_full_disk_is_said_and_loses_no_evaluation(space, filled, full_disk):
+    path, written = filled
+    size = path.stat().st_size
+    file = ArchiveFile(path, space)
+    with full_disk(size + 20), pytest.raises(UserError, match=r"cannot write .*archive\.jsonl"):
+        file.append(evaluation(space, 2))
+    assert size < path.stat().st_size < size + 100, "no part of the line was written"
+    again = ArchiveFile(path, space)
+    assert again.evaluations == written
+    again.append(evaluation(space, 2))
+    assert ArchiveFile(path, space).evaluations == [*written, evaluation(space, 2)]

@@ -262,4 +262,23 @@ def test_no_worker_outlives_its_search(digits, source, tmp_path, how):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
-    assert (tmp_path / ".images.safetensors").exists() == (how == signal.SIGKILL)
+    assert (tmp_path / ".images.tmp").exists() == (how == signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "short", [lambda: bytearray(1 << 60), lambda: torch.empty(1 << 60, dtype=torch.uint8)]
+)
+def test_memory_that_runs_out_is_said_of_the_architecture(digits, weights, jobs, alone, monkeypatch, short):
+    judge = in_process(digits, OPTIONS)
+    network = judge.evaluator.network
+
+    def built(supernet, architecture):
+        if architecture == jobs[1].architecture:
+            short()
+        return network(supernet, architecture)
+
+    monkeypatch.setattr(judge.evaluator, "network", built)
+    found = judge.judge(weights, jobs)
+    assert next(found) == alone[0]
+    with pytest.raises(UserError, match=f"memory ran out while judging {jobs[1].architecture.id}"):
+        next(found)

@@ -45,6 +45,13 @@ def benchmark(file):
     return load_tabular(file)
 
 
+def test_a_covariance_that_is_none_is_refused(judged, wide_encoding, tabular_info, tmp_path):
+    info = tabular_info(wide_encoding.space, covariance=((1e-6, 5e-3), (5e-3, 1e-6)), images=IMAGES)
+    save_tabular(tmp_path / "odd.npz", info, judged[1], judged[2])
+    with pytest.raises(UserError, match=r"odd\.npz: residual_covariance is no covariance"):
+        load_tabular(tmp_path / "odd.npz")
+
+
 def test_what_was_judged_is_answered_exactly(benchmark, judged, wide_encoding):
     architectures, genes, right = judged
     assert len(benchmark) == len(architectures)

@@ -195,3 +195,11 @@ def test_wrong_tensors_are_a_user_error(path, damage):
     with pytest.raises(UserError, match="the weights do not fit"):
         load_supernet(path)
     assert supernet_info(path).classes == 4
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_file(path, supernet, info, full_disk):
+    before = path.read_bytes()
+    with full_disk(len(before) // 2), pytest.raises(UserError, match=r"cannot write .*supernet\.safetensors"):
+        save_supernet(path, supernet, info)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -288,3 +289,48 @@ def test_a_short_training_is_one_step(digits):
 def test_fewer_images_than_a_batch_are_refused(digits):
     with pytest.raises(UserError, match="100 training images are fewer than one batch of 101"):
         train(network(), digits, LoopSettings(1.0, 0.1, 101))
+
+
+def test_a_full_disk_ends_training_with_the_checkpoint_before(digits, tmp_path, full_disk):
+    module, checkpoint = network(), tmp_path / "training"
+
+    def step(images, targets, index):
+        if index == 3:
+            limit.enter_context(full_disk(100))
+        return plain_step(module)(images, targets, index)
+
+    with ExitStack() as limit, pytest.raises(UserError, match=r"cannot write .*training"):
+        train(module, digits, step=step, checkpoint=checkpoint, save_every_s=-1.0)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+    seen = []
+    train(network(), digits, step=plain_step(module, seen), checkpoint=checkpoint)
+    assert seen[0][0] == 3
+
+
+def nan_gradients(module, at):
+    """A step whose loss is finite and whose gradients are not."""
+
+    def step(images, targets, index):
+        loss = plain_step(module)(images, targets, index)
+        if index == at:
+            module[0].weight.grad.fill_(math.nan)
+        return loss
+
+    return step
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_gradients_that_are_no_numbers_in_the_last_step_are_found(digits, clip):
+    module = network()
+    settings = LoopSettings(1.0, 0.1, 25, clip=clip)
+    with pytest.raises(UserError, match=r"diverged at step 4 \(.*weight is not finite\); lower the learning"):
+        train(module, digits, settings, step=nan_gradients(module, at=3))
+
+
+def test_weights_that_are_no_numbers_are_never_in_a_checkpoint(digits, tmp_path):
+    module, checkpoint = network(), tmp_path / "training"
+    with pytest.raises(UserError, match="diverged at step 3"):
+        train(module, digits, step=nan_gradients(module, at=2), checkpoint=checkpoint, save_every_s=-1.0)
+    held = torch.load(checkpoint, weights_only=True)
+    assert held["done"] == 2
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in held["module"].values())

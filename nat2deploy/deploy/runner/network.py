@@ -62,7 +62,10 @@ class Network:
             self._batches = (int(batches[0]), int(batches[-1]))
             if name not in self._files:
                 raise ValueError(name)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
+        except (
+            OSError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
+            TypeError, ValueError,
+        ):  # fmt: skip
             raise BadInput(f"{folder}: model or manifest missing or damaged; export it again") from None
         self.folder, self.manifest = folder, manifest
         self.read(name)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from nat2deploy.data.sets import ImageData, Split
+from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.several_widths import AnySuperNetwork
@@ -125,7 +126,16 @@ class InProcess(Judge):
         """Yield the jobs' accuracies in their order."""
         run = JobRunner(self.evaluator)
         for job in jobs:
-            yield run(weights.supernet, job)
+            try:
+                judged = run(weights.supernet, job)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise UserError(
+                    f"memory ran out while judging {job.architecture.id}; the same command goes on where it "
+                    "was, once there is more"
+                ) from error
+            yield judged
 
 
 def evaluator_options(settings: SearchSettings, symmetric_int8: Sequence[bool] = (False,)) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
+from nat2deploy.files import TEMPORARY
 from nat2deploy.search.judges.base import RETRIES, Job, Judge, Weights
 from nat2deploy.search.judges.images import save_images
 from nat2deploy.training.evaluation import Accuracy
@@ -37,7 +38,7 @@ class LocalProcesses(Judge):
         self.count = count
         self.data = data
         self.options = dict(options)
-        self.images = folder / ".images.safetensors"
+        self.images = folder / f".images{TEMPORARY}"
         self._workers: list[_Worker] = []
         self._answers: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._issued = 0

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.search.judges.base import Job, JobRunner
 from nat2deploy.search.judges.images import load_images
 from nat2deploy.space.parsing import parse_architecture
@@ -48,7 +48,8 @@ def main() -> None:
             found = run(supernet, Job(architecture, gates))
             answer = {"job": number, "top1": found.top1, "loss": found.loss, "images": found.images}
         except (UserError, RuntimeError, MemoryError) as error:
-            answer = {"job": number, "error": str(error) or type(error).__name__}
+            short = "memory ran out; use fewer workers" if out_of_memory(error) else ""
+            answer = {"job": number, "error": short or str(error) or type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -1,0 +1,146 @@
+"""Files of weights and of data sets: safetensors, Once-For-All's checkpoints, idx, CIFAR's, benchmarks."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fuzz.files import Place, json_text
+from fuzz.mutation import bytes_, tree
+from fuzz.target import Target
+from nat2deploy.data.idx import read_idx
+from nat2deploy.data.load import load_data
+from nat2deploy.search.tabular import Generation, ModelQuality, TabularInfo, load_tabular
+from nat2deploy.search.tabular_model import HeldOut
+from nat2deploy.space.encoding import IntegerEncoding
+from nat2deploy.space.search_space import SearchSpace, load_space
+from nat2deploy.supernet.checkpoint import load_supernet, read_metadata, supernet_info
+from nat2deploy.supernet.once_for_all import import_once_for_all
+from nat2deploy.supernet.saved_network import load_network
+
+
+def targets(folder: Path, run: Path) -> list[Target]:
+    """All of this file; ``run`` is a small finished pipeline."""
+    network = next((run / "search/networks").glob("*/network.safetensors"))
+    supernet = run / "supernet.safetensors"
+    return [
+        _described(folder, supernet, "super-networks' descriptions", 2, supernet_info),
+        _described(folder, network, "networks' descriptions", 0.2, load_network),
+        _damaged(folder, supernet, "super-networks' files", 0.7, load_supernet),
+        _checkpoints(folder),
+        _idx(folder),
+        _cifar(folder),
+        _benchmarks(folder),
+    ]
+
+
+def _described(folder: Path, path: Path, name: str, share: float, feed: Any) -> Target:
+    """A file whose description is damaged; its weights are those of the whole one."""
+    value = json.loads(read_metadata(path, "file"))
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header, tensors = json.loads(data[8 : 8 + length]), data[8 + length :]
+
+    def draw(rng: random.Random) -> bytes:
+        found = {**header, "__metadata__": {"nat2deploy": json_text(rng, value)}}
+        if rng.random() < 0.1:
+            found = tree(rng, found)
+        content = json.dumps(found).encode()
+        return struct.pack("<Q", len(content)) + content + tensors
+
+    return Target(name, share, draw, Place(folder, path.name).feeding(feed))
+
+
+def _damaged(folder: Path, path: Path, name: str, share: float, feed: Any) -> Target:
+    whole = path.read_bytes()
+
+    def draw(rng: random.Random) -> bytes:
+        # Mostly in the header, which is a small part.
+        if rng.random() < 0.7:
+            return bytes_(rng, whole[:6000]) + whole[6000:]
+        return bytes_(rng, whole)
+
+    return Target(name, share, draw, Place(folder, "damaged.safetensors").feeding(feed))
+
+
+def _checkpoints(folder: Path) -> Target:
+    held = io.BytesIO()
+    torch.save({"state_dict": {"first_conv.conv.weight": torch.zeros(4, 3, 3, 3)}}, held)
+    whole, space = held.getvalue(), load_space("ofa-mbv3")
+
+    def feed(path: Path) -> None:
+        import_once_for_all(path, space)
+
+    return Target(
+        "Once-For-All checkpoints", 1, lambda rng: bytes_(rng, whole), Place(folder, "ofa.pth").feeding(feed)
+    )
+
+
+def _idx(folder: Path) -> Target:
+    plain = b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24))
+    packed = gzip.compress(plain)
+    place = Place(folder, "images-idx3-ubyte")
+    return Target(
+        "idx files", 8, lambda rng: bytes_(rng, rng.choice((plain, packed))), place.feeding(read_idx)
+    )
+
+
+def _cifar(folder: Path) -> Target:
+    """A whole CIFAR-10 of one image a class and batch."""
+    rows = [bytes([label]) + bytes(3072) for label in range(10)]
+    place = Place(folder / "cifar", "test_batch.bin")
+    for number in range(1, 6):
+        (place.path.parent / f"data_batch_{number}.bin").write_bytes(b"".join(rows))
+
+    def feed(_: Path) -> None:
+        load_data(f"cifar10:{place.path.parent}", validation=10)
+
+    return Target("CIFAR's records", 0.3, lambda rng: bytes_(rng, b"".join(rows)), place.feeding(feed))
+
+
+def _benchmarks(folder: Path) -> Target:
+    space = load_space("nano")
+    genes = IntegerEncoding(space).encode_all([space.smallest(), space.largest()]).astype(np.uint8)
+    info = _benchmark_info(space)
+
+    def draw(rng: random.Random) -> bytes:
+        held = io.BytesIO()
+        text = json_text(rng, info) if rng.random() < 0.7 else json.dumps(info)
+        right = np.array([5, 7], np.uint16)
+        np.savez(held, info=np.array(text), genes=genes, validation_right=right, test_right=right)
+        return held.getvalue() if rng.random() < 0.7 else bytes_(rng, held.getvalue())
+
+    return Target("tabular benchmarks", 0.5, draw, Place(folder, "benchmark.npz").feeding(load_tabular))
+
+
+def _benchmark_info(space: SearchSpace) -> dict[str, Any]:
+    held_out = HeldOut(kendall_tau=0.9, r2=0.9, rmse=0.001, architectures=10)
+    splits = ("validation", "test")
+    info = TabularInfo(
+        space=space,
+        classes=10,
+        images=dict.fromkeys(splits, 10),
+        generation=Generation(
+            command="python benchmarks/tabular_evaluate.py",
+            supernet="some",
+            supernet_sha256="0" * 64,
+            data="digits",
+            data_sha256="1" * 64,
+            recalibration_images=10,
+            seed=0,
+            tool_version="0",
+        ),
+        model=ModelQuality(
+            held_out=dict.fromkeys(splits, held_out), residual_covariance=((1e-4, 0.0), (0.0, 1e-4))
+        ),
+    )
+    value: dict[str, Any] = info.model_dump(mode="json")
+    return value

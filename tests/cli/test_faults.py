@@ -1,0 +1,51 @@
+"""What the machine refuses is one line on standard error, and what is a fault of ours is not hidden."""
+
+import errno
+
+import pytest
+import torch
+
+from nat2deploy.cli import app as application
+from nat2deploy.cli import main
+
+
+@pytest.fixture
+def failing(monkeypatch, capsys):
+    """What runs a command that raises an error, and returns the exit code and what was said."""
+
+    def run(error):
+        def command(**_):
+            raise error
+
+        monkeypatch.setattr(application, "app", command)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+def test_disks_and_folders_that_refuse(failing, number):
+    code, said = failing(OSError(number, "the system's word", "/some/place"))
+    assert code == 2
+    assert said == "error: /some/place: the system's word; make room, or choose another place\n"
+
+
+def test_memory_that_runs_out(failing):
+    for short in (lambda: bytearray(1 << 60), lambda: torch.empty(1 << 60, dtype=torch.uint8)):
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            short()
+        code, said = failing(caught.value)
+        assert code == 2
+        assert said.startswith("error: memory ran out") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "bad"), RuntimeError("no reason"), ValueError("x")])
+def test_faults_of_ours_keep_their_traceback(monkeypatch, error):
+    def command(**_):
+        raise error
+
+    monkeypatch.setattr(application, "app", command)
+    with pytest.raises(type(error)):
+        main()

@@ -1,0 +1,89 @@
+"""A device that vanishes while it is profiled: a real sshd on loopback, killed and started again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+from nat2deploy.cost.table import load_table
+from nat2deploy.measure.plan import CLASS_LADDER
+from nat2deploy.space.lowering import every_signature
+from nat2deploy.space.search_space import load_space
+from torture.commands import REPOSITORY, Command, Ended
+from torture.results import half_written
+from torture.scenario import Bench, Found
+
+_RETURNS_AFTER_S = 3.0
+
+
+def vanishing_device(bench: Bench) -> Found:
+    """Profile through ssh to a device that goes for good, and, in the repeated command, comes back."""
+    sys.path.insert(0, str(REPOSITORY / "tests" / "remote"))
+    import pytest
+    from devices import make_python, start_sshd
+
+    found = Found("vanishing device")
+    folder = bench.folder / "device"
+    folder.mkdir()
+    try:
+        sshd = start_sshd(folder)
+    except pytest.skip.Exception as error:
+        found.skipped = str(error)
+        return found
+    try:
+        python = make_python(folder / "python", "numpy", "onnxruntime")
+        options = [word for option in sshd.options for word in ("--ssh-option", option)]
+        out = folder / "out" / "table.json"
+        words = (
+            *("profile", "--device", sshd.address, "--python", str(python), *options, "--out", str(out)),
+            *("--space", str(bench.config.with_name("space.toml")), "--interval", "0.001"),
+            *("--time-limit", "5", "--calibration", "8", "--held-out", "8"),
+        )
+
+        def vanish(come_back: bool) -> Ended:
+            command = Command.start(*words, said=bench.folder / "said")
+            _wait_until_it_measures(sshd)
+            sshd.vanish()
+            found.faults += 1
+            if come_back:
+                back = Thread(target=lambda: (time.sleep(_RETURNS_AFTER_S), sshd.come_back()))
+                back.start()
+                back.join()
+            return command.end()
+
+        ended = vanish(come_back=False)
+        bench.check_refusal(ended, folder / "out", found)
+        found.faults -= 1
+        sshd.come_back()
+        _check_table(vanish(come_back=True), bench, out, found)
+        left = list((sshd.home / ".cache/nat2deploy/jobs").glob("[!.]*"))
+        found.problems += [f"{path.name} is left on the device" for path in left]
+    finally:
+        sshd.vanish()
+    return found
+
+
+def _wait_until_it_measures(sshd: object) -> None:
+    """Until the device measures: its job has arrived there."""
+    jobs = sshd.home / ".cache/nat2deploy/jobs"  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 120
+    while not any(jobs.glob("*/*/job.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
+def _check_table(ended: Ended, bench: Bench, out: Path, found: Found) -> None:
+    found.runs += 1
+    if ended.code != 0:
+        found.problems.append(f"did not finish: exit code {ended.code}: {ended.error}")
+        return
+    space = load_space(str(bench.config.with_name("space.toml")))
+    table = load_table(out)
+    blocks = {signature.key for signature in every_signature(space, CLASS_LADDER)}
+    missing = blocks - table.entries.keys()
+    if missing:
+        found.problems.append(f"{len(missing)} blocks are missing, such as {min(missing)}")
+    found.problems += half_written(out.parent)
+    found.problems += [f"{path.name} is left" for path in out.parent.iterdir() if path != out]
