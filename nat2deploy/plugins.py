@@ -78,7 +78,8 @@ def known(kind: str, own: Iterable[str]) -> Callable[[str], str]:
         except UserError as error:
             raise ValueError(str(error)) from error
         if name not in added:
-            raise ValueError(f"no {kind} '{name[:80]}'; {choice(name, (*own, *added))}")
+            words = choice(name, (*own, *added))
+            raise ValueError(f"no {kind} '{name[:80]}'; {words} (or install the plug-in that brings it)")
         return name
 
     return check
