@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
 
-.PHONY: quickstart test lint types unit coverage torture fuzz clean
+.PHONY: quickstart test lint types unit docs coverage torture fuzz clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -34,6 +34,9 @@ torture: $(VENV)/.installed-dev  # faults injected into a whole pipeline
 fuzz: $(VENV)/.installed-dev  # damaged input to every parser
 	$(BIN)/python -m fuzz --count $(N) --json fuzz.json
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
@@ -44,4 +47,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -113,7 +113,7 @@ def train(
         "curve": None if curve is None else str(curve),
     }
     if config_file is not None:
-        only_with(context, "--config", "config_file", "out", "as_json")
+        only_with(context, "--config", "out")
         whole = load_pipeline(config_file)
         where, data, config, seed = whole.space, whole.data, whole.train, whole.seed
     elif data is not None:
@@ -233,8 +233,8 @@ def search(
     from nat2deploy.search.settings import SearchSettings
 
     if config_file is not None:
-        only_with(context, "--config", "config_file", "out", "workers", "as_json")
-        fields = {**read_toml(config_file, "config"), "workers": workers or "1"}
+        only_with(context, "--config", "out", "workers")
+        fields = {**read_toml(config_file, "config"), "workers": workers or "auto"}
         _search(parse(SearchConfig, fields, f"config {config_file}"), out, as_json=as_json)
         return
     if data is None:
