@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from threading import Thread
 
 from nat2deploy.cost.table import load_table
 from nat2deploy.measure.plan import CLASS_LADDER
@@ -19,7 +18,7 @@ _RETURNS_AFTER_S = 3.0
 
 
 def vanishing_device(bench: Bench) -> Found:
-    """Profile through ssh to a device that goes for good, and, in the repeated command, comes back."""
+    """Profile through ssh: the device goes and comes back, and goes until the next command."""
     sys.path.insert(0, str(REPOSITORY / "tests" / "remote"))
     import pytest
     from devices import make_python, start_sshd
@@ -35,29 +34,30 @@ def vanishing_device(bench: Bench) -> Found:
     try:
         python = make_python(folder / "python", "numpy", "onnxruntime")
         options = [word for option in sshd.options for word in ("--ssh-option", option)]
-        out = folder / "out" / "table.json"
         words = (
-            *("profile", "--device", sshd.address, "--python", str(python), *options, "--out", str(out)),
+            *("profile", "--device", sshd.address, "--python", str(python), *options),
             *("--space", str(bench.config.with_name("space.toml")), "--interval", "0.001"),
             *("--time-limit", "5", "--calibration", "8", "--held-out", "8"),
         )
+        said = bench.folder / "said"
 
-        def vanish(come_back: bool) -> Ended:
-            command = Command.start(*words, said=bench.folder / "said")
+        def vanish(out: Path) -> Command:
+            command = Command.start(*words, "--out", str(out), said=said)
             _wait_until_it_measures(sshd)
             sshd.vanish()
             found.faults += 1
-            if come_back:
-                back = Thread(target=lambda: (time.sleep(_RETURNS_AFTER_S), sshd.come_back()))
-                back.start()
-                back.join()
-            return command.end()
+            return command
 
-        ended = vanish(come_back=False)
-        bench.check_refusal(ended, folder / "out", found)
-        found.faults -= 1
+        first, second = (folder / name / "table.json" for name in ("first", "second"))
+        command = vanish(first)
+        time.sleep(_RETURNS_AFTER_S)
         sshd.come_back()
-        _check_table(vanish(come_back=True), bench, out, found)
+        _check_table(command.end(), bench, first, found)
+        ended = vanish(second).end()
+        found.faults -= 1  # counted once more now
+        bench.check_refusal(ended, second.parent, found)
+        sshd.come_back()
+        _check_table(Command.start(*words, "--out", str(second), said=said).end(), bench, second, found)
         left = list((sshd.home / ".cache/nat2deploy/jobs").glob("[!.]*"))
         found.problems += [f"{path.name} is left on the device" for path in left]
     finally:
