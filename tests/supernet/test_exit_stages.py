@@ -13,8 +13,8 @@ from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.exit_stages import exit_stages
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "space"))
-from supernet_shake import shake
 from space_strategies import architectures
+from supernet_shake import shake
 
 SPACE = load_space("nano-me-dp").restrict(resolutions=(28,), widths=(1.0,))
 SEVERAL = architectures(SPACE).filter(lambda architecture: len(architecture.exits) > 1)
