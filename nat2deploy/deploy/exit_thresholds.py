@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nat2deploy.deploy.runner.confidence import CONFIDENCES, confidence_of
+from nat2deploy.deploy.runner.confidence import CONFIDENCES
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ _SLACK = 1e-12
 
 
 @dataclass(frozen=True)
-class Target:
+class Goal:
     """What thresholds are fitted for: one of the two is given.
 
     With ``lowest_top1`` (a share) the expected cost is made as low as that accuracy allows, with
@@ -70,20 +70,19 @@ class Fitted:
     sweep: tuple[Point, ...]
 
 
-def expected_cost(shares: Sequence[float], costs: Sequence[float], batch: int = 1) -> float:
-    """Return the mean cost of a batch that goes on until its last image has left.
-
-    Args:
-        shares: of the images that leave at each exit.
-        costs: of all that is computed up to each exit.
-        batch: images that are drawn independently; of one this is the mean over the images.
-    """
-    left = np.minimum(np.cumsum(shares), 1.0) ** batch
-    return float(np.dot(np.diff(left, prepend=0.0), costs))
+def confidences_of(answers: NDArray[np.float32], confidence: str) -> Array:
+    """Return how sure exits are, by a measure's name: logits [exits, N, classes] to [exits, N]."""
+    measure = CONFIDENCES[confidence]
+    return np.array([[measure(logits) for logits in exit_.tolist()] for exit_ in answers])
 
 
 def leave(confidences: Array, thresholds: Sequence[float | None]) -> NDArray[np.int64]:
-    """Return at which exit each image leaves, from 0; confidences [exits, N], thresholds of all but the last."""
+    """Return at which exit each image leaves, from 0.
+
+    Args:
+        confidences: of each exit but the last, [exits - 1, N].
+        thresholds: of the same exits; None: nobody leaves there.
+    """
     exits = np.full(confidences.shape[1], len(thresholds))
     for index in reversed(range(len(thresholds))):
         threshold = thresholds[index]
@@ -96,7 +95,7 @@ def fit_thresholds(
     answers: NDArray[np.float32],
     targets: NDArray[np.int64],
     costs: Sequence[float],
-    target: Target,
+    target: Goal,
     *,
     confidence: str | None = None,
     batch: int = 1,
@@ -113,17 +112,17 @@ def fit_thresholds(
         costs: of all that is computed up to each exit, rising.
         target: to be reached.
         confidence: a measure's name; the one that reaches the target best when not given.
-        batch: as of ``expected_cost``.
+        batch: as of ``deploy.runner.expected``.
     """
     right = answers.argmax(axis=2) == targets
     tried = []
     for name in [confidence] if confidence else CONFIDENCES:
-        confidences = np.stack([confidence_of(name, logits) for logits in answers[:-1]])
+        confidences = confidences_of(answers[:-1], name)
         tried.append(_Fit(confidences, right, np.asarray(costs, np.float64), batch).fit(name, target))
     return min(tried, key=lambda fitted: _order(fitted.nearest, target))
 
 
-def _order(point: Point, target: Target) -> tuple[float, float, float]:
+def _order(point: Point, target: Goal) -> tuple[float, float, float]:
     """Lower is better: first how far the target is missed, then what is made small."""
     if target.highest_cost is not None:
         return max(point.cost - target.highest_cost - _SLACK, 0.0), -point.top1, point.cost
@@ -141,7 +140,7 @@ class _Fit:
         self.batch = batch
         self.exits, self.images = right.shape
 
-    def fit(self, name: str, target: Target) -> Fitted:
+    def fit(self, name: str, target: Goal) -> Fitted:
         free = self.exits - 2
         count = max(3, min(int(_COMBINATIONS ** (1 / free)), _MOST_QUANTILES)) if free else 0
         grid = [self._quantiles(index, count) for index in range(free)]
@@ -165,7 +164,7 @@ class _Fit:
         middles = {_between(ordered[place - 1], ordered[place]) for place in places}
         return [0.0, *sorted(middles - {0.0}), None]
 
-    def _refined(self, best: Point, target: Target) -> Point:
+    def _refined(self, best: Point, target: Goal) -> Point:
         better = True
         while better:
             better = False
@@ -201,7 +200,7 @@ class _Points:
         left = (np.cumsum(self._counts, axis=1) / fit.images) ** fit.batch
         self.costs = np.diff(left, prepend=0.0, axis=1) @ fit.costs
 
-    def best(self, target: Target) -> Point:
+    def best(self, target: Goal) -> Point:
         """The choice that reaches the target best; of equal ones that where the fewest leave."""
         top1 = self.correct / self._fit.images
         if target.highest_cost is not None:

@@ -45,7 +45,7 @@ class OnnxSession:
     def __init__(
         self, model: bytes, *, threads: int, batch: int, parts: bool, source: str, exact: bool = False
     ) -> None:
-        self.session = _session(model, threads, source, exact)
+        self.session = open_session(model, threads, source, exact=exact)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         described = [(value.name, type_name(value.type), sizes(value.shape)) for value in inputs]
         types = BYTE_TYPES if parts else WHOLE_TYPES
@@ -72,7 +72,12 @@ class OnnxSession:
         return partial(self.session.run_with_iobinding, binding)
 
 
-def _session(model: bytes, threads: int, source: str, exact: bool) -> ort.InferenceSession:
+def open_session(model: bytes, threads: int, source: str, *, exact: bool = False) -> ort.InferenceSession:
+    """Open a session as ``OnnxSession`` does.
+
+    Raises:
+        UserError: the model does not load.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
