@@ -72,8 +72,13 @@ class OnnxSession:
         return partial(self.session.run_with_iobinding, binding)
 
 
-def open_session(model: bytes, threads: int, source: str, *, exact: bool = False) -> ort.InferenceSession:
+def open_session(
+    model: bytes, threads: int, source: str, *, exact: bool = False, one_of_several: bool = False
+) -> ort.InferenceSession:
     """Open a session as ``OnnxSession`` does.
+
+    The workers of ``one_of_several``, which are run one after another, stop spinning when its run is over:
+    they would take the cores of the next one's.
 
     Raises:
         UserError: the model does not load.
@@ -85,6 +90,8 @@ def open_session(model: bytes, threads: int, source: str, *, exact: bool = False
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if exact else levels.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    if threads > 1 and one_of_several:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads > 1:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         # A core for each worker; the first is the calling thread's. ONNX Runtime counts cores from one.

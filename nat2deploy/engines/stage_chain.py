@@ -55,7 +55,7 @@ class StageChain:
         ends = []
         for index, model in enumerate(models):
             name = f"stage {index + 1} of {source}"
-            session = open_session(model, threads, name)
+            session = open_session(model, threads, name, one_of_several=True)
             inputs, outputs = session.get_inputs(), session.get_outputs()
             described = [(value.name, type_name(value.type), sizes(value.shape)) for value in inputs]
             wanted = 1 if index + 1 == len(models) else 2

@@ -98,7 +98,7 @@ def open_models(
     backend = str(manifest["target"]["backend"])
     if backend != "onnxruntime":
         raise BadInput(f"has stages for backend {backend}, this runner runs those of onnxruntime")
-    opened = [_onnxruntime_session(file, read, threads, provider or "cpu") for file in files]
+    opened = [_onnxruntime_session(file, read, threads, provider or "cpu", alone=False) for file in files]
 
     def runner(session: Any, wanted: list[str]) -> Callable[[Floats], list[Floats]]:
         return lambda values: session.run(wanted, {name: values})
@@ -112,7 +112,7 @@ def _open_onnxruntime(manifest: dict[str, Any], read: Read, threads: int, provid
     return lambda images: run(outputs, {name: images})[0]
 
 
-def _onnxruntime_session(model: str, read: Read, threads: int, provider: str) -> Any:
+def _onnxruntime_session(model: str, read: Read, threads: int, provider: str, *, alone: bool = True) -> Any:
     ort = load_package("onnxruntime", "onnxruntime" if provider == "cpu" else "onnxruntime-gpu")
     wanted = PROVIDERS[provider]
     if wanted not in ort.get_available_providers():
@@ -125,6 +125,9 @@ def _onnxruntime_session(model: str, read: Read, threads: int, provider: str) ->
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not alone:
+        # Its workers would spin on behind its run, on the cores that the next one wants.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     # What TensorRT does not run, CUDA does; the rest is the CPU's.
     providers = {"tensorrt": [wanted, PROVIDERS["cuda"]]}.get(provider, [wanted])
     try:

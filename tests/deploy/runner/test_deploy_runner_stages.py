@@ -136,6 +136,12 @@ def test_in_a_batch_each_image_has_its_own_exit(tmp_path: Path) -> None:
     assert stages.decide(full, 1)[1] == exits[:1]
 
 
+def test_more_threads_say_the_same(made: Path) -> None:
+    image = np.ascontiguousarray(np.repeat(digits().test.images[0].numpy().transpose(1, 2, 0), 3, axis=2))
+    one, two = (Network(made, threads).answer(image, 1) for threads in (1, 2))
+    assert (one["exit"], one["top"][0]["label"]) == (two["exit"], two["top"][0]["label"])
+
+
 def test_the_bench_times_each_exit(made: Path) -> None:
     found = bench(Network(made, None), 0.3)
     assert len(found["exits"]) == 3
