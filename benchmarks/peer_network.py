@@ -13,8 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
-import torchvision
+from peers import new_peer, parameters, peer_settings, step_seconds
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -29,7 +28,6 @@ from nat2deploy.run.config import load_pipeline
 from nat2deploy.run.networks import open_network
 from nat2deploy.training.evaluation import judge
 from nat2deploy.training.finetune import train_network
-from nat2deploy.training.loop import LoopSettings
 
 
 def main() -> None:
@@ -52,17 +50,11 @@ def main() -> None:
     rows, engines = [], {}
     for resolution in map(int, arguments.resolutions.split(",")):
         name = f"{arguments.network} {resolution} px"
-        torch.manual_seed(config.seed)
-        peer = torchvision.models.get_model(arguments.network, num_classes=data.classes)
-        epochs = _epochs_in(seconds, peer, data, resolution, arguments.learning_rate)
-        settings = LoopSettings(
-            epochs=epochs,
-            learning_rate=arguments.learning_rate,
-            warmup_epochs=min(1.0, epochs / 10),
-            weight_decay=5e-4,
-            clip=5.0,
-            seed=config.seed,
-        )
+        peer = new_peer(arguments.network, data.classes, config.seed)
+        # From a few steps on the spot, so that the cosine ends in time.
+        per_epoch = len(data.train) // 128 * step_seconds(peer, data, resolution)
+        epochs = max(0.1, seconds / per_epoch)
+        settings = peer_settings(epochs, arguments.learning_rate, seed=config.seed)
         began = time.monotonic()
         with Progress() as bars:
             task = bars.add_task(name)
@@ -76,7 +68,7 @@ def main() -> None:
             )
         took = time.monotonic() - began
         peer.eval()
-        rows.append(_row(name, judge(peer, data, data.test, resolution), _params(peer), took / 60, epochs))
+        rows.append(_row(name, judge(peer, data, data.test, resolution), parameters(peer), took / 60, epochs))
         shape = (config.target.batch, 3, resolution, resolution)
         noise = random_calibration(config.target, shape, config.seed)
         engines[name] = compile_model(peer, config.target, shape, calibration=noise)
@@ -85,7 +77,7 @@ def main() -> None:
         resolution = chosen.info.choice.resolution
         name = f"nat2deploy {network['id']} {resolution} px"
         test = judge(chosen.network, data, data.test, resolution)
-        rows.append(_row(name, test, _params(chosen.network), spent_s / 60, None))
+        rows.append(_row(name, test, parameters(chosen.network), spent_s / 60, None))
         shape = (config.target.batch, 3, resolution, resolution)
         noise = random_calibration(config.target, shape, config.seed)
         engines[name] = compile_model(chosen.network, config.target, shape, calibration=noise)
@@ -97,23 +89,6 @@ def main() -> None:
     _print(rows)
     if arguments.json is not None:
         write_json(arguments.json, {"data": config.data, "target": config.target.model_dump(), "rows": rows})
-
-
-def _epochs_in(seconds, network, data, resolution, rate) -> float:
-    """How many epochs fit, from a few steps on the spot, so that the cosine ends in time."""
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    per_epoch = len(data.train) // 128
-    steps = 20
-    for count in (3, steps):  # the first call warms up
-        began = time.monotonic()
-        trial = LoopSettings(epochs=count / per_epoch, learning_rate=rate * 1e-3)
-        train_network(network, data, trial, resolution)
-    network.load_state_dict(state)
-    return max(0.1, seconds / ((time.monotonic() - began) / steps) / per_epoch)
-
-
-def _params(network) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _row(name, test, params, minutes, epochs) -> dict:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nat2deploy.errors import UserError
+from nat2deploy.nearest import error_hint
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -101,16 +102,22 @@ def parse(model: type[Model], value: Any, what: str) -> Model:
     """Validate ``value`` against a pydantic ``model``; ``what`` says where the value came from.
 
     Raises:
-        UserError: the first thing that does not fit, with its place.
+        UserError: the first thing that does not fit, with its place; of an unknown key or word the nearest
+            that there is.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        # An unknown key first: where it stands for one that is missing, it says more.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         place = ".".join(str(part) for part in first["loc"]) or "top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         text = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{what}: {place}: {text}{more}") from error
+        if first["type"] == "extra_forbidden":
+            text = "unknown key"
+        hint = error_hint(model, first)
+        raise UserError(f"{what}: {place}: {text}{f'; {hint}' if hint else ''}{more}") from error
 
 
 def sha256(path: Path) -> str:

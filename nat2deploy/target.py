@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -14,10 +15,12 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
 from nat2deploy.machine import lasting_facts, machine_facts
+from nat2deploy.plugins import known, load_plugin, plugin_names
 from nat2deploy.precision import Precision
 from nat2deploy.shipped import find_file
 
-Backend = Literal["onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx"]
+Backend = str
+"""A name of ``PRECISIONS``, or of a plug-in."""
 DeviceKind = Literal["cpu", "cuda"]
 
 PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {
@@ -33,7 +36,37 @@ PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {
         "tensorrt-rtx": ("fp32", "fp16", "int8"),
     },
 }
-"""The number formats that each backend runs networks in, by kind of device."""
+"""The number formats that each backend of nat2deploy runs networks in, by kind of device."""
+_OWN = tuple(dict.fromkeys(name for backends in PRECISIONS.values() for name in backends))
+
+
+class Runs(Protocol):
+    """What a plug-in's backend says of itself: the number formats that it runs, by kind of device."""
+
+    precisions: Mapping[str, tuple[Precision, ...]]
+
+
+def runs_on(kind: DeviceKind) -> dict[Backend, tuple[Precision, ...]]:
+    """The number formats that each backend runs networks in on a kind of device, plug-ins' included.
+
+    Raises:
+        UserError: a plug-in that cannot be loaded.
+    """
+    found = dict(PRECISIONS[kind])
+    for name in plugin_names("backend", _OWN):
+        formats = tuple(_plugin(name).precisions.get(kind, ()))
+        if formats:
+            found[name] = formats
+    return found
+
+
+def _plugin(name: str) -> Runs:
+    backend: Runs = load_plugin("backend", name, object)
+    if not getattr(backend, "precisions", None):
+        raise UserError(
+            f"backend '{name}' says of no number format that it runs it; see docs/how-to/extend.md"
+        )
+    return backend
 
 
 def _device(words: str) -> str:
@@ -49,10 +82,12 @@ class Target(BaseModel):
     thread that hands over work.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     device: Annotated[str, AfterValidator(_device)] = "cpu"
-    backend: Backend = "onnxruntime"
+    backend: Annotated[
+        str, AfterValidator(known("backend", _OWN)), Field(json_schema_extra={"examples": [*_OWN]})
+    ] = "onnxruntime"
     precision: Precision = "fp32"
     threads: int = Field(default=1, ge=1, le=1024)
     batch: int = Field(default=1, ge=1, le=4096)
@@ -61,6 +96,8 @@ class Target(BaseModel):
     def _runs(self) -> Self:
         where = "" if self.kind == "cpu" else f" on {self.device}"
         runs = PRECISIONS[self.kind].get(self.backend)
+        if self.is_plugin:
+            runs = tuple(_plugin(self.backend).precisions.get(self.kind, ())) or None
         if runs is None:
             have = ", ".join(PRECISIONS[self.kind])
             raise ValueError(f"backend {self.backend} does not run on {self.device}; choose from {have}")
@@ -74,6 +111,11 @@ class Target(BaseModel):
     def kind(self) -> DeviceKind:
         """``cpu`` or ``cuda``."""
         return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether the backend is a plug-in's, which measures and makes no bundles."""
+        return self.backend not in _OWN
 
     @property
     def gpu_index(self) -> int:
@@ -95,7 +137,7 @@ class Target(BaseModel):
 class Profile(BaseModel):
     """A file of ``profiles/``: a target with how to measure on it and a word for people."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     description: str = ""
@@ -110,7 +152,7 @@ class Gpu(BaseModel):
     ``clock_mhz`` is the current clock of the multiprocessors, ``clocks_locked`` whether the user has set it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     compute_capability: str
@@ -210,7 +252,7 @@ def make_targets(device: str, precision: str, threads: int, batch: int) -> list[
     Raises:
         UserError: as ``make_target``, or a precision that no backend runs.
     """
-    backends = PRECISIONS[_kind(device)]
+    backends = runs_on(_kind(device))
     found = [
         make_target(device, backend, precision, threads, batch)
         for backend, precisions in backends.items()

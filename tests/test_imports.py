@@ -20,11 +20,13 @@ LEAVES = (
     "clock_state",
     "shipped",
     "precision",
+    "nearest",
+    "plugins",
 )
 EVERYTHING_BUT_CLI = (
     *LEAVES,
     *("target", "space", "blocks", "supernet", "engines", "cost", "measure", "data", "training", "search"),
-    *("remote", "deploy", "run", "report", "search.budget"),
+    *("remote", "deploy", "run", "report", "doctor", "search.budget"),
 )
 
 # Part of the package: what it may import, itself apart. The longest name that fits a module counts.
@@ -35,17 +37,19 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "intervals": (),
     "launch": (),  # which process this is: asked by training, and by the command line before torch is loaded
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
-    "files": ("errors",),
+    "nearest": (),  # of names: asked by what reads files, and where names are looked up
+    "files": ("errors", "nearest"),
+    "plugins": ("errors", "nearest"),  # registers that engines and search, and the target's names, are in
     "machine": (),  # asked by the target here, and by the agent on a device
     "gpu": ("errors",),
     "clock_state": (),  # part of the fingerprint, and of what a device says
     "shipped": (),  # names of files: asked by who reads them
     "precision": (),  # a word for number formats: asked by space and target alike
-    "target": ("errors", "files", "machine", "gpu", "clock_state", "shipped", "precision"),
+    "target": ("errors", "files", "machine", "gpu", "clock_state", "shipped", "precision", "plugins"),
     "space": ("errors", "files", "precision"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
-    "engines": ("target", "precision", "gpu", "errors", "files", "deploy.runner.confidence"),
+    "engines": ("target", "precision", "gpu", "plugins", "errors", "files", "deploy.runner.confidence"),
     "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped", "precision"),
     "measure": (
         *("engines", "space", "target", "machine", "clock_state", "gpu", "blocks", "cost"),
@@ -57,14 +61,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks", "clock_state"),
         *("errors", "files", "version", "__init__"),
     ),
-    "data": ("errors", "files"),
+    "data": ("errors", "files", "nearest"),
     "training": (
         *("supernet", "space", "data", "blocks", "intervals"),
         *("errors", "files", "batch_norm", "launch", "precision"),
     ),
     "search": (
         *("space", "cost", "training", "supernet", "data", "search.budget"),
-        *("errors", "files", "target", "precision", "version"),
+        *("errors", "files", "target", "precision", "version", "plugins"),
     ),
     "search.budget": ("cost", "errors"),  # what a limit means: asked by who reads a front, too
     # Reads a run's files: knows their formats and none of what made them.
@@ -89,6 +93,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "deploy.runner.expected": (),
     # Travels in the bundle, where nat2deploy is not installed.
     "deploy.runner": ("deploy.runner.confidence", "deploy.runner.expected"),
+    "doctor": ("engines", "measure", "data", "cost", "target", "clock_state", "errors"),
     "run": EVERYTHING_BUT_CLI,
     "cli": (*EVERYTHING_BUT_CLI, "cli"),
     "__main__": ("cli",),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
 
 from nat2deploy.cli import (
+    checking,
     deploying,
     finetuning,
     kits,
@@ -17,6 +19,7 @@ from nat2deploy.cli import (
     tables,
     whole_way,
 )
+from nat2deploy.cli.verbosity import Commands, Verbosity, verbosity
 from nat2deploy.errors import UserError
 from nat2deploy.launch import launched
 from nat2deploy.version import __version__
@@ -27,13 +30,13 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 # The exit code after Ctrl-C, by the shells' convention; some versions of typer return it, others raise.
 _INTERRUPTED = 130
 
-app = typer.Typer(
+app = Commands(
     name="nat2deploy",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way):
+for group in (measuring, tables, kits, searching, finetuning, deploying, reporting, whole_way, checking):
     group.register(app)
 
 
@@ -78,6 +81,8 @@ def main() -> None:
 
 def _fail(message: str) -> None:
     launch = launched()
+    if verbosity() is Verbosity.VERBOSE:
+        traceback.print_exc()
     where = "" if launch.is_first else f" in process {launch.rank}"
     print(f"error{where}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)

@@ -26,6 +26,7 @@ from nat2deploy.cli.options import (
     tables,
 )
 from nat2deploy.cli.progress import progress
+from nat2deploy.cli.verbosity import remark
 from nat2deploy.errors import UserError
 
 
@@ -118,9 +119,9 @@ def profile(
             threads, batch = target.threads, target.batch
         target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
         if chosen is not None and chosen.power_mode:
-            typer.echo(f"profile {chosen.name}: power mode: {chosen.power_mode}", err=True)
+            remark(f"profile {chosen.name}: power mode: {chosen.power_mode}")
         if chosen is not None and not shipped_tables(chosen):
-            typer.echo(f"profile {chosen.name}: no table of ours was measured on this target", err=True)
+            remark(f"profile {chosen.name}: no table of ours was measured on this target")
     with progress() as report:
         table = run_profile(
             space_config,

@@ -44,8 +44,9 @@ Workers = Annotated[
     str | None,
     typer.Option(
         "--workers",
-        metavar="N|ray|ray://HOST:PORT",
-        help="Judge in N processes of this machine, or on a Ray cluster; the result is the same.",
+        metavar="auto|N|ray|ray://HOST:PORT",
+        help="Judge in N processes of this machine (auto: once they pay), or on a Ray cluster; "
+        "the result is the same.",
     ),
 ]
 
@@ -103,6 +104,30 @@ def ssh_settings(device: str, python: str, options: list[str] | None) -> SshSett
     if not device.startswith("ssh:"):
         return None
     return SshSettings(SshAddress.parse(device), python, tuple(options or ()))
+
+
+_ANYWAY = ("config_file", "as_json", "verbose", "quiet")  # the option itself, and what all commands have
+
+
+def only_with(context: typer.Context, option: str, *allowed: str) -> None:
+    """Refuse what is given beside an option that says everything.
+
+    Args:
+        context: of the command that is run.
+        option: such as ``--config``.
+        allowed: names of the parameters that may stand beside it, and beside what every command has.
+
+    Raises:
+        typer.BadParameter: names the others.
+    """
+    may_stand = {*allowed, *_ANYWAY}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in may_stand and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(f"{option} says everything; leave out {', '.join(given)}")
 
 
 def resolutions(text: str | None) -> tuple[int, ...] | None:

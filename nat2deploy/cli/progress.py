@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nat2deploy.cli.verbosity import Verbosity, verbosity
 from nat2deploy.launch import launched
 from nat2deploy.progress import Report, silent
 
@@ -17,12 +19,13 @@ from nat2deploy.progress import Report, silent
 @contextmanager
 def progress() -> Iterator[Report]:
     """Yield a report that draws itself; of several processes that of the first alone does."""
-    if not launched().is_first:
+    if not launched().is_first or verbosity() is Verbosity.QUIET:
         yield silent
         return
     console = Console(file=sys.stderr)
-    if not console.is_terminal:
-        lines = _Lines(console)
+    each_step = verbosity() is Verbosity.VERBOSE
+    if each_step or not console.is_terminal:
+        lines = _Steps(console) if each_step else _Lines(console)
         yield lines
         lines.close()
         return
@@ -54,6 +57,29 @@ class _Bars:
             self.task = self.bars.add_task(escape(stage), total=total, detail=escape(detail))
         assert self.task is not None
         self.bars.update(self.task, completed=done, total=total, detail=escape(detail))
+
+
+class _Steps:
+    """Prints each step with the seconds since the start; steps of one second come as one line."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.begun = self.printed = time.monotonic()
+        self.waiting = ""
+
+    def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        now = time.monotonic()
+        share = f"{done / total:4.0%} " if total else ""
+        self.waiting = f"{now - self.begun:8.1f} s {share}{stage}{f': {detail}' if detail else ''}"
+        if now - self.printed >= 1:
+            self.printed = now
+            self.close()
+
+    def close(self) -> None:
+        """Print the step that is left."""
+        if self.waiting:
+            self.console.print(self.waiting, highlight=False, markup=False, soft_wrap=True)
+        self.waiting = ""
 
 
 class _Lines:

@@ -264,8 +264,9 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
         print_json([asdict(row) for row in rows])
         return
     name = Column("network", overflow="fold")
-    time_columns = ("p50 ms", "95 % interval", "p95", "p99", "images/s", "95 % interval")
-    times = Table(name, *time_columns, box=None, header_style="bold")
+    times_of = (Column(title, no_wrap=True) for title in ("p50 ms", "p95 ms", "p99 ms", "images/s"))
+    times = Table(name, *times_of, box=None, header_style="bold", title="latency, with 95 % intervals below")
+    times.title_justify = "left"
     rest_columns = ("peak MB", "of 3", "top-1", "95 % interval", "on", "MACs", "params")
     rest = Table(name.copy(), *rest_columns, box=None, header_style="bold")
     for row in rows:
@@ -275,12 +276,10 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
             row.name
             + ("" if row.early_exits is None else ", all stages")
             + ("" if row.settled else " (not settled)"),
-            f"{row.median_ms:.3f}",
-            f"{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
-            f"{row.p95_ms:.3f}",
-            f"{row.p99_ms:.3f}",
-            f"{row.throughput:.0f}",
-            f"{row.throughput_low:.0f}-{row.throughput_high:.0f}",
+            f"{row.median_ms:.3f}\n{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
+            f"{row.p95_ms:.3f}\n{row.p95_low_ms:.3f}-{row.p95_high_ms:.3f}",
+            f"{row.p99_ms:.3f}\n{row.p99_low_ms:.3f}-{row.p99_high_ms:.3f}",
+            f"{row.throughput:.0f}\n{row.throughput_low:.0f}-{row.throughput_high:.0f}",
         )
         memory, accuracy = row.peak_memory_mb, row.accuracy
         rest.add_row(

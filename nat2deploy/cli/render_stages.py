@@ -51,11 +51,10 @@ def expected_row(row: BenchRow) -> tuple[str, ...]:
     images = row.throughput * row.median_ms
     return (
         f"{row.name}, expected",
-        f"{early.expected_ms:.3f}",
-        f"{early.expected_low_ms:.3f}-{early.expected_high_ms:.3f}",
+        f"{early.expected_ms:.3f}\n{early.expected_low_ms:.3f}-{early.expected_high_ms:.3f}",
         "-",
         "-",
-        f"{images / early.expected_ms:.0f}",
+        f"{images / early.expected_ms:.0f}\n"
         f"{images / early.expected_high_ms:.0f}-{images / early.expected_low_ms:.0f}",
     )
 

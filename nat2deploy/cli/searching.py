@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,15 +16,20 @@ from nat2deploy.cli.options import (
     Space,
     Tables,
     Workers,
+    only_with,
     resolutions,
     tables,
 )
 from nat2deploy.cli.progress import progress
+from nat2deploy.cli.verbosity import Commands
 from nat2deploy.launch import launched
+
+if TYPE_CHECKING:
+    from nat2deploy.run.config import SearchConfig
 
 _SUPERNET = "A super-network's file, or a shipped one's name: nano-ee-d-fashion-mnist."
 
-supernet_app = typer.Typer(no_args_is_help=True, help="Look at super-networks, or import one.")
+supernet_app = Commands(no_args_is_help=True, help="Look at super-networks, or import one.")
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="The super-network to write, a .safetensors file.")],
     data: Annotated[str | None, DATA] = None,
     config_file: Annotated[
@@ -107,6 +113,7 @@ def train(
         "curve": None if curve is None else str(curve),
     }
     if config_file is not None:
+        only_with(context, "--config", "out")
         whole = load_pipeline(config_file)
         where, data, config, seed = whole.space, whole.data, whole.train, whole.seed
     elif data is not None:
@@ -161,8 +168,13 @@ def supernet_evaluate(
 
 
 def search(
-    data: Data,
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")],
+    data: Annotated[str | None, DATA] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", help="The config.toml of an earlier search, to repeat it; no options."),
+    ] = None,
     supernet: Annotated[
         list[str] | None,
         typer.Option("--supernet", help=f"{_SUPERNET} Given once a width, they are searched side by side."),
@@ -215,13 +227,18 @@ def search(
     Example: nat2deploy search --supernet w.safetensors --data digits --table t.json --budget 'latency<=1ms'
     --out run
     """
-    from nat2deploy.cli.render import print_front
     from nat2deploy.files import parse, read_toml
     from nat2deploy.run.config import SearchConfig, SearchedSpace
     from nat2deploy.run.directory import RunDirectory
-    from nat2deploy.run.search import search as run_search
     from nat2deploy.search.settings import SearchSettings
 
+    if config_file is not None:
+        only_with(context, "--config", "out", "workers")
+        fields = {**read_toml(config_file, "config"), "workers": workers or "auto"}
+        _search(parse(SearchConfig, fields, f"config {config_file}"), out, as_json=as_json)
+        return
+    if data is None:
+        raise typer.BadParameter("give --data, or --config with an earlier search's config.toml")
     if not supernet:
         if start is None:
             raise typer.BadParameter("give --supernet, or --from with an earlier run")
@@ -249,9 +266,15 @@ def search(
         "allow_uncertified": allow_uncertified,
         "measure": measure,
         "settings": parse(SearchSettings, chosen, "search settings"),
-        "workers": workers or "1",
+        "workers": workers or "auto",
     }
-    config = parse(SearchConfig, fields, "search")
+    _search(parse(SearchConfig, fields, "search"), out, as_json=as_json)
+
+
+def _search(config: SearchConfig, out: Path, *, as_json: bool) -> None:
+    from nat2deploy.cli.render import print_front
+    from nat2deploy.run.search import search as run_search
+
     with progress() as report:
         front = run_search(config, out, report)
     print_front(front, out, as_json=as_json)

@@ -9,11 +9,10 @@ import typer
 
 from nat2deploy.cli.options import Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
+from nat2deploy.cli.verbosity import Commands
 from nat2deploy.errors import UserError
 
-table_app = typer.Typer(
-    no_args_is_help=True, help="Look at latency tables, validate, compare and merge them."
-)
+table_app = Commands(no_args_is_help=True, help="Look at latency tables, validate, compare and merge them.")
 
 Table = Annotated[Path, typer.Argument(metavar="TABLE")]
 OwnSpace = Annotated[

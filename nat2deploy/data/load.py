@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from nat2deploy.data.augment import Augmentation
 from nat2deploy.data.folder import read_image_folder
 from nat2deploy.data.places import expand
 from nat2deploy.data.sets import ImageData, Split, channel_statistics, stratified
 from nat2deploy.data.standard import cifar10, cifar100, digits, fashion_mnist
 from nat2deploy.errors import UserError
+from nat2deploy.nearest import nearest
 
 # Spec -> (reader, validation images by default: a number, or a share of the training images).
 _STANDARD = {
@@ -72,8 +71,8 @@ def load_data(
         held_out = None
     else:
         names = [*_STANDARD, "imagefolder"]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}:PATH"
+        near = nearest(name, names)
+        hint = f"did you mean {near}?" if near else f"use one of {', '.join(names)}:PATH"
         raise UserError(f"no data set '{spec[:80]}'; {hint}")
     if held_out is None:
         train, held_out = _hold_out(train, share if validation is None else validation, seed, spec)

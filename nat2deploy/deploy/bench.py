@@ -53,9 +53,10 @@ class EarlyExits:
 class BenchRow:
     """One network's latency for a batch in ms, throughput in images/s, memory, accuracy and size.
 
-    ``ci_*`` and ``throughput_*`` are 95 % intervals of the median and what follows from it; ``settled`` says
-    whether that came within the precision asked for. Memory is the peak of a process that runs nothing else,
-    median, least and most of three, in MB. ``accuracy`` was measured in this run on the data asked for, else
+    ``ci_*`` and ``throughput_*`` are 95 % intervals of the median and what follows from it, ``p95_*`` and
+    ``p99_*`` those of the tail; ``settled`` says whether the median's came within the precision asked for.
+    Memory is the peak of a process that runs nothing else, median, least and most of three, in MB.
+    ``accuracy`` was measured in this run on the data asked for, else
     it is what the manifest says; None where there is neither. ``macs`` and ``params`` are None where nobody
     counted. Of a network with early exits latency and throughput are those of all stages, the worst case;
     ``early_exits`` has the others, ``accuracy`` is that with them.
@@ -68,6 +69,10 @@ class BenchRow:
     ci_low_ms: float
     ci_high_ms: float
     samples: int
+    p95_low_ms: float
+    p95_high_ms: float
+    p99_low_ms: float
+    p99_high_ms: float
     throughput: float
     throughput_low: float
     throughput_high: float
@@ -129,6 +134,7 @@ def bench(
         seed=seed,
         precision=precision,
         time_limit_s=time_limit_s,
+        tail_intervals=True,
         progress=lambda share, text: tell(0.2 + 0.8 * share, text),
     )
     rows = []
@@ -136,10 +142,16 @@ def bench(
         seen = [measurement.summaries[f"{name} {part}"] for part in parts[name]]
         summary, images = seen[-1], one.engine.input_shape[0]
         memory, least, most = memories[name]
+        assert measurement.tail_intervals is not None
+        tail = measurement.tail_intervals[f"{name} {list(parts[name])[-1]}"]
         rows.append(
             BenchRow(
                 name=name,
                 **summary.latency,
+                p95_low_ms=tail.p95_ms[0],
+                p95_high_ms=tail.p95_ms[1],
+                p99_low_ms=tail.p99_ms[0],
+                p99_high_ms=tail.p99_ms[1],
                 throughput=1e3 * images / summary.median_ms,
                 throughput_low=1e3 * images / summary.ci_high_ms,
                 throughput_high=1e3 * images / summary.ci_low_ms,

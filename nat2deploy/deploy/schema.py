@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from nat2deploy.deploy.evidence import EvidenceFile
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.files import write_text
@@ -15,9 +17,14 @@ def schemas() -> dict[str, str]:
     """Return the text of each schema by its file name."""
     found = {}
     for name, model in (("manifest", Manifest), ("evidence", EvidenceFile)):
-        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
-        found[f"{name}.schema.json"] = json.dumps(schema, indent=1) + "\n"
+        found[f"{name}.schema.json"] = schema_text(model)
     return found
+
+
+def schema_text(model: type[BaseModel]) -> str:
+    """Return the text of the JSON Schema of what a model accepts."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    return json.dumps(schema, indent=1) + "\n"
 
 
 if __name__ == "__main__":

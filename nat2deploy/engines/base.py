@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from nat2deploy.engines.ends import InputType
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
+from nat2deploy.precision import Precision
 from nat2deploy.target import Target
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Images = NDArray[np.float32]
 Array = NDArray[Any]
@@ -36,6 +40,7 @@ class Engine(ABC):
     """A network, compiled for one target and one input shape.
 
     The public methods check; a backend writes ``_run``, ``_prepare`` and, where it can be kept, ``_save``.
+    One of a plug-in says in ``precisions`` what it runs, and writes ``from_module``.
 
     Args:
         target: what the engine was compiled for.
@@ -46,6 +51,26 @@ class Engine(ABC):
     Raises:
         UserError: ``input_shape`` holds something else than positive sizes, or another batch than the target.
     """
+
+    precisions: ClassVar[Mapping[str, tuple[Precision, ...]]] = {}
+    """Of a plug-in: the number formats that it runs, by kind of device, such as ``{"cpu": ("fp32",)}``."""
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        target: Target,
+        input_shape: tuple[int, ...],
+        *,
+        calibration: Images | None = None,
+        borders: Borders = WHOLE,
+    ) -> Engine:
+        """Compile a plain module; the arguments are those of ``registry.compile_model``.
+
+        Raises:
+            UserError: the module cannot be compiled, or the batch is not the target's.
+        """
+        raise UserError(f"backend {target.backend} compiles no modules; choose another")
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nat2deploy.engines.status import missing, version
 from nat2deploy.errors import UserError
 from nat2deploy.gpu import visible_gpus
+from nat2deploy.plugins import load_plugin
 from nat2deploy.target import Target
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def compile_model(
         UserError: the module does not export, the batch is not the target's, int8 without calibration, or a
             backend or GPU that is not here.
     """
+    from nat2deploy.engines.base import WHOLE
+
+    if target.is_plugin:
+        return _plugin(target).from_module(
+            module, target, input_shape, calibration=calibration, borders=borders or WHOLE
+        )
     if target.backend == "torch" and target.kind == "cuda":
         from nat2deploy.engines.torch_cuda import TorchCudaEngine
 
@@ -51,8 +58,6 @@ def compile_model(
         from nat2deploy.engines.torch_eager import TorchEngine
 
         return TorchEngine(module, target, input_shape)
-    from nat2deploy.engines.base import WHOLE
-
     return _onnx_engine(target).from_module(
         module, target, input_shape, calibration=calibration, borders=borders or WHOLE
     )
@@ -100,8 +105,8 @@ def engine_of_onnx(model: bytes, target: Target) -> Engine:
     Raises:
         UserError: as ``load_engine``.
     """
-    if target.backend == "torch":
-        raise UserError("backend torch runs no ONNX models; choose onnxruntime")
+    if target.backend == "torch" or target.is_plugin:
+        raise UserError(f"backend {target.backend} runs no ONNX models; choose onnxruntime")
     return _onnx_engine(target)(model, target, source="the exported network")
 
 
@@ -121,9 +126,16 @@ def load_engine(path: Path, target: Target) -> Engine:
     Raises:
         UserError: missing, not ONNX, not made for this target, or a backend that keeps nothing on disk.
     """
-    if target.backend == "torch":
-        raise UserError(f"cannot load {path} with backend torch; load it with backend onnxruntime")
+    if target.backend == "torch" or target.is_plugin:
+        raise UserError(f"cannot load {path} with backend {target.backend}; load it with backend onnxruntime")
     return _onnx_engine(target).from_file(path, target)
+
+
+def _plugin(target: Target) -> type[Engine]:
+    from nat2deploy.engines.base import Engine
+
+    engine: type[Engine] = load_plugin("backend", target.backend, Engine)
+    return engine
 
 
 def _onnx_engine(target: Target) -> type[OnnxEngine]:

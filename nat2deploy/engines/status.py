@@ -9,6 +9,7 @@ from importlib import metadata
 
 from nat2deploy.errors import UserError
 from nat2deploy.gpu import visible_gpus
+from nat2deploy.plugins import load_plugin, plugin_names, plugin_version
 from nat2deploy.target import PRECISIONS, Backend
 
 # Everything heavy is imported inside the functions: what is missing must be listed, too.
@@ -42,6 +43,7 @@ def available_backends() -> list[BackendStatus]:
         _onnxruntime_cuda(gpus, blind),
         _tensorrt("tensorrt", "TensorRT", gpus, blind),
         _tensorrt("tensorrt-rtx", "TensorRT for RTX", gpus, blind),
+        *_plugins(),
         _ssh(),
     ]
 
@@ -107,6 +109,25 @@ def _tensorrt(name: Backend, title: str, gpus: list[str], blind: str) -> Backend
 
 def _formats(backend: Backend) -> str:
     return ", ".join(PRECISIONS["cuda"][backend])
+
+
+def _plugins() -> list[BackendStatus]:
+    from nat2deploy.engines.base import Engine
+
+    found = []
+    for name in plugin_names("backend"):
+        version = plugin_version("backend", name)
+        try:
+            engine = load_plugin("backend", name, Engine)
+        except UserError as error:
+            found.append(BackendStatus(name, False, version, str(error)))
+            continue
+        formats = "; ".join(f"{kind}: {', '.join(runs)}" for kind, runs in engine.precisions.items())
+        words = (engine.__doc__ or "").strip().splitlines()
+        found.append(
+            BackendStatus(name, True, version, f"a plug-in ({formats}): {words[0] if words else name}")
+        )
+    return found
 
 
 def _ssh() -> BackendStatus:

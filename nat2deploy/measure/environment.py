@@ -17,10 +17,12 @@ def pinned_threads(target: Target) -> Iterator[None]:
     ONNX Runtime computes on the calling thread, which gets the first core to itself, and on workers that each
     engine bound to the other cores when it was compiled. OpenVINO computes on the calling thread too; its
     workers, one pool a process, run where the system puts them. PyTorch's workers inherit the calling
-    thread's cores, so there it may use all of the target's. A GPU gets its work from the calling thread.
+    thread's cores, so there it may use all of the target's; so it may with a plug-in's backend. A GPU gets
+    its work from the calling thread.
 
     Raises:
         UserError: the target has more threads than this process may use cores.
     """
-    with pinned_cores(target.threads, all_cores=target.backend == "torch"), torch_threads(target.threads):
+    inherits = target.backend == "torch" or target.is_plugin
+    with pinned_cores(target.threads, all_cores=inherits), torch_threads(target.threads):
         yield

@@ -26,7 +26,9 @@ from nat2deploy.measure.clock import (
 from nat2deploy.measure.reference import ReferenceLog, keep_quiet
 from nat2deploy.measure.statistics import (
     FEWEST_ROUNDS,
+    Samples,
     Summary,
+    percentile_intervals,
     relative_spread,
     summarise_rounds,
 )
@@ -36,6 +38,14 @@ Progress = Callable[[float, str], None]
 # Between two looks at the reference workload: short against the seconds that a disturbance lasts.
 _CHECK_EVERY_MS = 50.0
 _WARM_UP_LIMIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class TailIntervals:
+    """95 % intervals of the 95th and of the 99th percentile of latency, in ms."""
+
+    p95_ms: tuple[float, float]
+    p99_ms: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Measurement:
         energy_mj: energy of one call of each candidate in mJ, None where it was not measured.
         energy_word: how the energy was measured, or why not; empty where nobody asked.
         clocks: ``machine.clock_facts`` before and after, both while the processor was at work.
+        tail_intervals: of each candidate, where somebody asked for them.
     """
 
     summaries: dict[str, Summary]
@@ -73,6 +84,7 @@ class Measurement:
     energy_mj: dict[str, float] | None = None
     energy_word: str = ""
     clocks: tuple[dict[str, Any], ...] = ()
+    tail_intervals: dict[str, TailIntervals] | None = None
 
 
 def measure_interleaved(
@@ -87,6 +99,7 @@ def measure_interleaved(
     min_rounds: int = FEWEST_ROUNDS,
     reference: Run | None = None,
     tolerance: float = 0.05,
+    tail_intervals: bool = False,
     progress: Progress | None = None,
     clock: Clock = perf_counter_ns,
     switches: Switches = involuntary_switches,
@@ -111,6 +124,7 @@ def measure_interleaved(
         min_rounds: visits that a candidate gets at least.
         reference: a fixed workload; without it no visit is thrown away.
         tolerance: a look at the reference this much slower than its quiet level counts as disturbed.
+        tail_intervals: find 95 % intervals of the 95th and 99th percentile, too.
         progress: told the share done and a line of text after each round.
         clock: counts nanoseconds.
         switches: counts how often the processor was taken away.
@@ -149,6 +163,7 @@ def measure_interleaved(
         rounds=rounds,
         discarded_rounds=session.discarded_rounds(tolerance),
         elapsed_s=session.elapsed_s(),
+        tail_intervals=session.tail_intervals(list(candidates), tolerance) if tail_intervals else None,
     )
 
 
@@ -225,15 +240,22 @@ class _Session:
 
     def summaries(self, names: list[str], tolerance: float) -> dict[str, Summary]:
         """Summarise each named candidate from its undisturbed visits, all at the reference's median speed."""
+        return {name: summarise_rounds(calls) for name, calls in self._calls(names, tolerance)}
+
+    def tail_intervals(self, names: list[str], tolerance: float) -> dict[str, TailIntervals]:
+        """Find the intervals of each named candidate's tail, from the same calls."""
+        return {
+            name: TailIntervals(*percentile_intervals(calls, (95, 99)))
+            for name, calls in self._calls(names, tolerance)
+        }
+
+    def _calls(self, names: list[str], tolerance: float) -> Iterator[tuple[str, list[Samples]]]:
+        """Each candidate's latencies, one array an undisturbed visit."""
         slowness = self.log.slowness()
-        found = {}
         for name in names:
             one = self._visits[name]
             kept = np.flatnonzero(self._keep(one, tolerance))
-            found[name] = summarise_rounds(
-                [one.batches[index].samples_ms / slowness[one.looks[index]] for index in kept]
-            )
-        return found
+            yield name, [one.batches[index].samples_ms / slowness[one.looks[index]] for index in kept]
 
     def discarded_rounds(self, tolerance: float) -> int:
         """Count the rounds of which a visit was thrown away."""

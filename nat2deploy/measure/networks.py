@@ -20,6 +20,7 @@ def measure_engines(
     seed: int,
     time_limit_s: float,
     precision: float = 0.01,
+    tail_intervals: bool = False,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure engines on random input, interleaved, on pinned threads, beside a reference workload.
@@ -29,6 +30,7 @@ def measure_engines(
         seed: of the input images and of the visiting orders.
         time_limit_s: stop after this long; each engine is visited at least once.
         precision: an engine is done when its 95 % interval lies within this share of its median.
+        tail_intervals: find 95 % intervals of the 95th and 99th percentile, too.
         progress: told the share done and a line of text after each round.
 
     Raises:
@@ -58,5 +60,6 @@ def measure_engines(
             time_limit_s=time_limit_s,
             precision=precision,
             reference=reference_workload(target),
+            tail_intervals=tail_intervals,
             progress=progress,
         )

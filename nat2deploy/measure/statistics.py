@@ -16,6 +16,7 @@ _TAILS = 40  # 95 % confidence leaves one part in 40 on each side
 # The fewest rounds for which the order statistics of a sample can hold the median with 95 % confidence:
 # all five on one side of it has a chance of 2 × 0.5⁵ = 6 %, all six 3 %.
 FEWEST_ROUNDS = 6
+_REPLICATES = 400
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,32 @@ def summarise_rounds(rounds: Sequence[ArrayLike]) -> Summary:
     if not checked:
         raise ValueError("no rounds to summarise")
     return _summary(np.array([np.median(samples) for samples in checked]), np.concatenate(checked))
+
+
+def percentile_intervals(
+    rounds: Sequence[Samples], percentages: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Return 95 % intervals of percentiles of all calls, by drawing whole rounds with replacement.
+
+    Calls of one round are not independent, so the bootstrap draws rounds (the cluster bootstrap: Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 3.8); the same rounds give the same
+    intervals. Each holds the percentile of all calls as ``Summary`` has it.
+    """
+    calls = np.concatenate(rounds)
+    order = np.argsort(calls, kind="stable")
+    round_of = np.repeat(np.arange(len(rounds)), [len(samples) for samples in rounds])[order]
+    ordered = calls[order]
+    shares = np.array(percentages) / 100
+    drawn = np.random.default_rng(0).multinomial(len(rounds), [1 / len(rounds)] * len(rounds), _REPLICATES)
+    found = np.empty((_REPLICATES, len(shares)))
+    for index, times in enumerate(drawn):
+        counted = np.cumsum(times[round_of])
+        found[index] = ordered[np.searchsorted(counted, shares * counted[-1])]
+    low, high = np.percentile(found, (2.5, 97.5), axis=0)
+    points = np.percentile(calls, percentages)
+    return [
+        (float(min(low[index], point)), float(max(high[index], point))) for index, point in enumerate(points)
+    ]
 
 
 def median_interval(values: Samples) -> tuple[float, float]:

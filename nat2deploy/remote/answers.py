@@ -48,6 +48,8 @@ class MeasurementAnswer(_Answer):
     energy_mj: dict[str, Energy] | None = None
     energy_word: Text = ""
     clocks: tuple[ClockState, ...] = ()
+    tail_intervals: None = None
+    """No device is asked for them."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -45,22 +45,31 @@ def as_tuple(files: SuperNetworkFiles) -> tuple[str, ...]:
     return (files,) if isinstance(files, str) else files
 
 
+_WORDS = r"auto|[1-9]\d{0,3}|ray|ray://\S+"
+
+
 def _workers(value: object) -> str:
     text = str(value) if type(value) is int else value
-    if isinstance(text, str) and re.fullmatch(r"[1-9]\d{0,3}|ray|ray://\S+", text):
+    if isinstance(text, str) and re.fullmatch(_WORDS, text):
         return text
-    raise ValueError(f"'{str(value)[:60]}': write a number of processes, ray, or ray://HOST:PORT")
+    raise ValueError(f"'{str(value)[:60]}': write auto, a number of processes, ray, or ray://HOST:PORT")
 
 
-Workers = Annotated[str, BeforeValidator(_workers), Field(exclude=True)]
-"""Who judges in a search: a number of processes of this machine, ``ray``, or a cluster's ``ray://HOST:PORT``.
+Workers = Annotated[
+    str,
+    BeforeValidator(
+        _workers, json_schema_input_type=Positive | Annotated[str, Field(pattern=f"^({_WORDS})$")]
+    ),
+    Field(exclude=True),
+]
+"""Who judges in a search: ``auto``, a number of processes here, ``ray``, or a cluster's ``ray://HOST:PORT``.
 
 It changes how long a search takes and nothing else, so a run neither stores it nor asks for the same again.
 """
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class SpaceConfig(_Config):
@@ -159,7 +168,7 @@ class SearchConfig(_Config):
     measure: bool = True
     """Measure the front on this machine when it is a table's."""
     settings: SearchSettings = SearchSettings()
-    workers: Workers = "1"
+    workers: Workers = "auto"
 
     @property
     def supernets(self) -> tuple[str, ...]:
@@ -265,7 +274,7 @@ class PipelineConfig(_Config):
     budgets: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     allow_uncertified: bool = False
-    workers: Workers = "1"
+    workers: Workers = "auto"
     space: SpaceConfig = SpaceConfig()
     target: Target = Target()
     profile: ProfileConfig = ProfileConfig()

@@ -53,7 +53,7 @@ class FinetuneConfig(BaseModel):
     ``preset`` gives others to all that is not set: ``nat2`` is that paper's post-processing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     preset: Literal["ours", "nat2"] = "ours"
     method: Literal["plain", "aep"] = "plain"

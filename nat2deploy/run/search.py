@@ -38,7 +38,10 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     fresh = not run.config_path.exists()
     if fresh and config.start is not None:
         open_earlier(config.start)
-    inputs = read_inputs(config)
+    # What it has of its own is enough to go on: those that it began with may be gone.
+    own = not fresh and run.supernet_path.exists()
+    supernets = (str(run.supernet_path),) if own else config.supernets
+    inputs = read_inputs(config, supernets)
     inputs.objectives.check_reachable()
     if fresh:
         check_start(config, inputs)
@@ -47,7 +50,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     with run.locked(), open_judge(config.workers, inputs.data, options, out) as judge:
         weights = SearchWeights(
             out,
-            [find_supernet(name) for name in config.supernets],
+            [find_supernet(name) for name in supernets],
             inputs.space,
             inputs.data,
             config.settings,

@@ -30,8 +30,12 @@ class SearchInputs:
     objectives: Objectives
 
 
-def read_inputs(config: SearchConfig) -> SearchInputs:
+def read_inputs(config: SearchConfig, supernets: Sequence[str]) -> SearchInputs:
     """Read and check every input of a search.
+
+    Args:
+        config: of the search.
+        supernets: those that hold its weights now: the config's own, or what it made of them.
 
     Raises:
         UserError: one that cannot be used.
@@ -39,7 +43,7 @@ def read_inputs(config: SearchConfig) -> SearchInputs:
     budgets = parse_budgets(list(config.budgets))
     check_installed(config.settings.surrogates)
     check_searcher(config.settings.searcher)
-    space = searched_space(config.supernets, config.space)
+    space = searched_space(supernets, config.space)
     tables = load_tables(config.table, config.tables)
     check_tables(tables, space, allow_uncertified=config.allow_uncertified)
     data = load_data(config.data, base_resolution=max(space.resolutions))

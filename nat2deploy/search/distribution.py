@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.plugins import Registry
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding, Repair
 
@@ -123,7 +124,11 @@ def _rounded_mass(name: str, values: Floats, size: int) -> Floats | None:
     return mass if np.isfinite(mass).all() and (mass >= 0).all() and np.isclose(mass.sum(), 1.0) else None
 
 
-DISTRIBUTIONS: dict[str, type[PerGene]] = {
-    "categorical": GeneDistribution,
-    "continuous": FittedDistribution,
-}
+DISTRIBUTIONS: Registry[type[PerGene]] = Registry(
+    "distribution",
+    PerGene,
+    {
+        "categorical": GeneDistribution,
+        "continuous": FittedDistribution,
+    },
+)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.plugins import Registry
 from nat2deploy.search.costs import Floats, Objectives
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding, Repair
@@ -121,9 +122,13 @@ def _first_of_each_step(costs: Floats, count: int) -> NDArray[np.int64]:
     return np.asarray(first, dtype=np.int64)
 
 
-INITIALISATIONS: dict[str, type[Initialisation]] = {
-    "uniform-genes": UniformGenes,
-    "uniform-depth": UniformDepth,
-    "within-budgets": WithinBudgets,
-    "stratified": Stratified,
-}
+INITIALISATIONS: Registry[type[Initialisation]] = Registry(
+    "initialisation",
+    Initialisation,
+    {
+        "uniform-genes": UniformGenes,
+        "uniform-depth": UniformDepth,
+        "within-budgets": WithinBudgets,
+        "stratified": Stratified,
+    },
+)

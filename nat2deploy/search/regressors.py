@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeRegressor
 
 from nat2deploy.errors import UserError
+from nat2deploy.plugins import Registry
 
 Floats = NDArray[np.float64]
 Features = Literal["integer", "one-hot"]
@@ -205,21 +206,35 @@ def _catboost(seed: int) -> Any:
     )
 
 
-# Name -> (regressor for a seed, what it sees unless a setting says otherwise). Integers did better than
-# one-hots for nearly all kinds in NAT2's comparison.
-SURROGATES: dict[str, tuple[Callable[[int], Any], Features]] = {
-    "gradient-boosting": (_boosting, "integer"),
-    "extra-trees": (_trees, "integer"),
-    "gaussian-process": (_process, "one-hot"),
-    "bayesian-ridge": (_bayesian_ridge, "one-hot"),
-    "rbf": (_rbf, "integer"),
-    "rbf-ensemble": (_rbf_ensemble, "integer"),
-    "mlp": (_mlp, "integer"),
-    "cart-forest": (_cart_forest, "integer"),
-    "decision-tree": (_tree, "integer"),
-    "svr": (_svr, "integer"),
-    "ridge": (_ridge, "integer"),
-    "k-nn": (_nearest, "integer"),
-    "lightgbm": (_lightgbm, "integer"),
-    "catboost": (_catboost, "integer"),
-}
+class SurrogateKind(NamedTuple):
+    """A kind of surrogate.
+
+    ``make`` returns an unfitted scikit-learn regressor for a seed; ``features`` is what it sees of the genes
+    unless a setting says otherwise.
+    """
+
+    make: Callable[[int], Any]
+    features: Features = "integer"
+
+
+# Integers did better than one-hots for nearly all kinds in NAT2's comparison.
+SURROGATES: Registry[SurrogateKind] = Registry(
+    "surrogate",
+    SurrogateKind,
+    {
+        "gradient-boosting": SurrogateKind(_boosting),
+        "extra-trees": SurrogateKind(_trees),
+        "gaussian-process": SurrogateKind(_process, "one-hot"),
+        "bayesian-ridge": SurrogateKind(_bayesian_ridge, "one-hot"),
+        "rbf": SurrogateKind(_rbf),
+        "rbf-ensemble": SurrogateKind(_rbf_ensemble),
+        "mlp": SurrogateKind(_mlp),
+        "cart-forest": SurrogateKind(_cart_forest),
+        "decision-tree": SurrogateKind(_tree),
+        "svr": SurrogateKind(_svr),
+        "ridge": SurrogateKind(_ridge),
+        "k-nn": SurrogateKind(_nearest),
+        "lightgbm": SurrogateKind(_lightgbm),
+        "catboost": SurrogateKind(_catboost),
+    },
+)

@@ -11,6 +11,7 @@ from pymoo.algorithms.moo.nsga3 import NSGA3
 from pymoo.algorithms.soo.nonconvex.ga import GA
 
 from nat2deploy.errors import UserError
+from nat2deploy.plugins import Registry
 from nat2deploy.search.survival import Floats
 
 Make = Callable[..., Any]
@@ -52,12 +53,11 @@ def _age_moea_2(directions: Floats, **common: Any) -> Any:
     return AGEMOEA2(**common)
 
 
-SEARCHERS: dict[str, Make] = {
-    "by-objectives": _by_objectives,
-    "nsga2": _nsga2,
-    "nsga3": _nsga3,
-    "age-moea-2": _age_moea_2,
-}
+SEARCHERS: Registry[Make] = Registry(
+    "searcher",
+    Callable,  # type: ignore[arg-type]  # whatever can be called with directions and pymoo's arguments
+    {"by-objectives": _by_objectives, "nsga2": _nsga2, "nsga3": _nsga3, "age-moea-2": _age_moea_2},
+)
 
 
 def make_searcher(name: str, directions: Floats, **common: Any) -> Any:

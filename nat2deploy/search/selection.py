@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from nat2deploy.plugins import Registry
 from nat2deploy.search.gap_variance import select_even
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.subset import select_diverse
@@ -98,7 +99,12 @@ class Even(SubsetSelection):
         )
 
 
-SUBSETS: dict[str, Callable[[SearchSettings], SubsetSelection]] = {
-    "greedy": lambda settings: Greedy(settings.exploration, settings.exploitation),
-    "gap-variance": lambda settings: Even(settings.subset_population, settings.subset_generations),
-}
+# Each is made with the settings; a plug-in's is a subclass that takes them.
+SUBSETS: Registry[Callable[[SearchSettings], SubsetSelection]] = Registry(
+    "subset",
+    SubsetSelection,
+    {
+        "greedy": lambda settings: Greedy(settings.exploration, settings.exploitation),
+        "gap-variance": lambda settings: Even(settings.subset_population, settings.subset_generations),
+    },
+)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.errors import UserError
+from nat2deploy.plugins import known
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import PRESETS, under_given
 
@@ -21,7 +22,7 @@ def _metric(text: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_metric)]
-SurrogateName = Literal[
+SURROGATES = (
     "gradient-boosting",
     "extra-trees",
     "gaussian-process",
@@ -36,7 +37,27 @@ SurrogateName = Literal[
     "k-nn",
     "lightgbm",
     "catboost",
+)
+INITIALISATIONS = ("within-budgets", "stratified", "uniform-depth", "uniform-genes")
+UPDATES = ("constant-size", "grow")
+SEARCHERS = ("by-objectives", "nsga2", "nsga3", "age-moea-2")
+SUBSETS = ("greedy", "gap-variance")
+DISTRIBUTIONS = ("categorical", "continuous")
+
+
+def _own(names: tuple[str, ...]) -> Any:
+    """What a schema says of names that plug-ins may add to."""
+    return Field(json_schema_extra={"examples": [*names]})
+
+
+SurrogateName = Annotated[str, AfterValidator(known("surrogate", SURROGATES)), _own(SURROGATES)]
+InitialisationName = Annotated[
+    str, AfterValidator(known("initialisation", INITIALISATIONS)), _own(INITIALISATIONS)
 ]
+UpdateName = Annotated[str, AfterValidator(known("update", UPDATES)), _own(UPDATES)]
+SearcherName = Annotated[str, AfterValidator(known("searcher", SEARCHERS)), _own(SEARCHERS)]
+SubsetName = Annotated[str, AfterValidator(known("subset", SUBSETS)), _own(SUBSETS)]
+DistributionName = Annotated[str, AfterValidator(known("distribution", DISTRIBUTIONS)), _own(DISTRIBUTIONS)]
 
 
 class SearchSettings(BaseModel):
@@ -45,7 +66,7 @@ class SearchSettings(BaseModel):
     ``preset`` gives others to all that is not set: see ``presets``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     preset: Literal["ours", "nat", "nat2"] = "ours"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -58,14 +79,12 @@ class SearchSettings(BaseModel):
     candidates: Positive = 16
     """Architectures evaluated a round."""
     rounds: Positive = 8
-    initialisation: Literal["uniform-genes", "uniform-depth", "within-budgets", "stratified"] = (
-        "within-budgets"
-    )
+    initialisation: InitialisationName = "within-budgets"
     repair: Literal["push", "fill"] = "fill"
     """How holes inside a stage are closed: what follows moves up, or is cleared."""
     preprocessing_factor: Positive = 1
     """How many times the archive's size is drawn and evaluated first; the best by survival are kept."""
-    update: Literal["grow", "constant-size"] = "constant-size"
+    update: UpdateName = "constant-size"
     reevaluate: bool = True
     """Judge the whole archive again after each adaptation; else members keep their first evaluation."""
     surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
@@ -79,7 +98,7 @@ class SearchSettings(BaseModel):
     surrogate_folds: Annotated[int, Field(ge=2)] = 10
     surrogate_ensemble: bool = True
     """The folds' models vote together; else one model fitted on everything predicts."""
-    searcher: Literal["nsga3", "nsga2", "by-objectives", "age-moea-2"] = "by-objectives"
+    searcher: SearcherName = "by-objectives"
     """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
     sampling: Literal["archive", "lhs"] = "archive"
     """The first population: the archive's best and random draws, or an integer Latin hypercube."""
@@ -89,7 +108,7 @@ class SearchSettings(BaseModel):
     """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
-    subset: Literal["greedy", "gap-variance"] = "greedy"
+    subset: SubsetName = "greedy"
     """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
@@ -101,7 +120,7 @@ class SearchSettings(BaseModel):
     subset_generations: Positive = 200
     top: Positive = 50
     """The best of the archive that the adaptation's distribution is taken from."""
-    distribution: Literal["categorical", "continuous"] = "categorical"
+    distribution: DistributionName = "categorical"
     """Of each gene among those: smoothed counts, or the best fitting continuous distribution of scipy."""
     tradeoff_points: Annotated[int, Field(ge=0)] = 4
     """How many networks of the front are marked for their high trade-off."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from nat2deploy.plugins import Registry
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.survival import Floats, survivors
@@ -98,4 +99,6 @@ def best(
     return [evaluations[i] for i in kept]
 
 
-UPDATES: dict[str, type[ArchiveUpdate]] = {"grow": Grow, "constant-size": ConstantSize}
+UPDATES: Registry[type[ArchiveUpdate]] = Registry(
+    "update", ArchiveUpdate, {"grow": Grow, "constant-size": ConstantSize}
+)

@@ -27,7 +27,7 @@ Act = Literal["relu", "hswish"]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class StemSpec(_Spec):

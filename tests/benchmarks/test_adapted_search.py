@@ -1,8 +1,11 @@
-"""Whole searches at equal wall time: run for real, scored on test images, and kept."""
+"""Whole searches at equal time: run for real, scored on test images, and kept."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import adapted_search
 import numpy as np
@@ -33,6 +36,27 @@ def test_hypervolume_is_a_share_of_the_box_of_all_fronts():
     assert found["b"]["hypervolume"] == [pytest.approx(0.5)]
     assert found["c"]["hypervolume"] == [pytest.approx(0.0)]
     assert found["b"]["best_test"] == [pytest.approx(0.9)]
+
+
+def test_time_is_what_the_process_computed():
+    waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        deadline = time.monotonic() + 60
+        while adapted_search.spent_s(busy.pid, 0.0) < 0.5:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert adapted_search.spent_s(waiting.pid, 0.0) < 0.5
+    finally:
+        waiting.kill()
+        busy.kill()
+        waiting.wait()
+        busy.wait()
+
+
+def test_without_the_systems_word_it_is_wall_time():
+    nobody = -1
+    assert adapted_search.spent_s(nobody, time.monotonic() - 50) == pytest.approx(50, abs=20)
 
 
 def test_a_search_for_real(tmp_path, monkeypatch, capsys):

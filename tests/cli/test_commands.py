@@ -189,6 +189,10 @@ def _assert_refused(run, arguments, words, inputs):
         (["train", "--data", "digits", "--ema", "2", "--out", "x.safetensors"], "ema"),
         (["train", "--data", "digits", "--device", "gpu", "--out", "x.safetensors"], "device"),
         (["train", "--config", "unknown.toml", "--out", "x.safetensors"], "budget"),
+        (["train", "--config", "unknown.toml", "--epochs", "3", "--out", "x.safetensors"], "leave out --epochs"),
+        (["search", "--config", "gpu-run.toml", "--seed", "3", "--out", "run"], "leave out --seed"),
+        (["search", "--config", "gpu-run.toml", "--out", "run"], "config gpu-run.toml: target: unknown key"),
+        (["search", "--supernet", "w.safetensors", "--out", "run"], "--config"),
         (["costs", "--space", "nano-ee-x", "--arch", "{}"], "nano-ee-x"),
         (["costs", "--space", "nano-ee-d", "--arch", '{"ks": 3, "e": 2, "d": 1, "r": 28, "exits": [5]}'], "exits 5"),
         (["costs", "--space", "nano", "--arch", '{"ks": 3, "e": 2, "d": [1, 1], "r": 28}'], "4 stages"),
@@ -231,7 +235,7 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["search"], "--data"),
+        (["search"], "--out"),
         (["table", "show", "broken.json"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
     ],

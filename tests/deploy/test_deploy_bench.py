@@ -44,6 +44,8 @@ def test_bundles_zips_and_plain_files_side_by_side(exported: Path, plain: Path, 
     for row, batch in zip(rows, (1, 1, 4), strict=True):
         assert 0 < row.ci_low_ms <= row.median_ms <= row.ci_high_ms
         assert row.median_ms <= row.p95_ms <= row.p99_ms
+        assert row.p95_low_ms <= row.p95_ms <= row.p95_high_ms <= row.p99_high_ms
+        assert row.p99_low_ms <= row.p99_ms <= row.p99_high_ms
         assert row.throughput == pytest.approx(1e3 * batch / row.median_ms)
         assert row.throughput_low <= row.throughput <= row.throughput_high
         # A process with torch inside, as this one is, would need more.

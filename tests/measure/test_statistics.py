@@ -8,6 +8,7 @@ from nat2deploy.measure.statistics import (
     FEWEST_ROUNDS,
     Summary,
     median_interval,
+    percentile_intervals,
     relative_spread,
     summarise,
     summarise_rounds,
@@ -103,3 +104,33 @@ def test_what_is_no_latency_is_refused(samples):
 def test_no_rounds_are_refused():
     with pytest.raises(ValueError, match="no rounds"):
         summarise_rounds([])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(latencies, min_size=1, max_size=20))
+def test_tail_intervals_hold_the_percentiles_and_repeat(rounds):
+    arrays = [np.array(calls) for calls in rounds]
+    found = percentile_intervals(arrays, (95, 99))
+    for (low, high), point in zip(found, np.percentile(np.concatenate(arrays), (95, 99)), strict=True):
+        assert low <= point <= high
+    assert percentile_intervals(arrays, (95, 99)) == found
+
+
+def test_tail_intervals_hold_the_true_tail_about_as_often_as_they_say():
+    """Calls of a round share an offset, as on a machine whose clock moves."""
+    rng = np.random.default_rng(1)
+    true = np.quantile(np.repeat(rng.normal(0, 1, 20_000), 20) + rng.normal(0, 0.3, 400_000), 0.95) + 20
+    held = 0
+    for _ in range(200):
+        rounds = [20 + offset + rng.normal(0, 0.3, 20) for offset in rng.normal(0, 1, 60)]
+        ((low, high),) = percentile_intervals(rounds, (95,))
+        held += low <= true <= high
+    assert 0.85 <= held / 200 <= 0.99
+
+
+def test_a_round_counts_as_one_and_not_as_its_calls():
+    rng = np.random.default_rng(2)
+    rounds = [np.full(50, value) for value in rng.normal(10, 1, 30)]
+    ((low, high),) = percentile_intervals(rounds, (95,))
+    ((alone_low, alone_high),) = percentile_intervals([np.array([v]) for r in rounds for v in r], (95,))
+    assert high - low > 2 * (alone_high - alone_low)

@@ -1,11 +1,17 @@
 import json
+import tomllib
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
-from nat2deploy.run.config import load_pipeline
+from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
+from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.pipeline import quickstart_config, run_pipeline
+from nat2deploy.run.schema import schemas
+from nat2deploy.run.search import search
+from nat2deploy.search.settings import SearchSettings
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import load_space
@@ -78,6 +84,24 @@ def test_running_it_again_changes_nothing(outcome, config_path):
     assert [n.id for n in again.front.networks] == [n.id for n in outcome.front.networks]
     archive = outcome.out / "search" / "archive.jsonl"
     assert archive.read_bytes() == before[archive]
+
+
+def test_the_stored_config_is_complete_and_the_same_settings(outcome, config_path):
+    stored = outcome.out / "config.toml"
+    text = tomllib.loads(stored.read_text())
+    Draft202012Validator(json.loads(schemas()["config.schema.json"])).validate(text)
+    assert load_pipeline(stored) == load_pipeline(config_path)
+    optional = {"workers"} | {k for k, v in load_pipeline(stored).model_dump().items() if v is None}
+    assert text.keys() == PipelineConfig.model_fields.keys() - optional
+    assert text["search"].keys() >= {k for k, v in SearchSettings().model_dump().items() if v is not None}
+
+
+def test_a_search_is_repeated_by_the_config_that_it_stored(outcome, tmp_path):
+    again = search(RunDirectory(outcome.out / "search").read_config(SearchConfig), tmp_path / "again")
+    assert (tmp_path / "again" / "archive.jsonl").read_bytes() == (
+        outcome.out / "search" / "archive.jsonl"
+    ).read_bytes()
+    assert [n.id for n in again.networks] == [n.id for n in outcome.front.networks]
 
 
 def test_other_settings_are_refused(outcome, config_path):

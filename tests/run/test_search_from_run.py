@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -93,6 +94,23 @@ def test_it_goes_on_without_the_earlier_archive(config, outcome, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         search(given, tmp_path / "run", stop)
+    search(given, tmp_path / "run")
+    assert archive(tmp_path / "run") == archive(whole)
+
+
+def test_it_goes_on_when_the_earlier_run_is_gone(config, earlier, tmp_path):
+    whole, moved = tmp_path / "whole", tmp_path / "earlier"
+    shutil.copytree(earlier, moved)
+    given = config.model_copy(update={"start": str(moved), "supernet": str(moved / "supernet.safetensors")})
+    search(given, whole)
+
+    def stop(stage, done, total, detail=""):
+        if "evaluate" in stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(given, tmp_path / "run", stop)
+    shutil.rmtree(moved)
     search(given, tmp_path / "run")
     assert archive(tmp_path / "run") == archive(whole)
 

@@ -19,8 +19,10 @@ from small_searches import SETTINGS, Listener, result
 
 from nat2deploy.errors import UserError
 from nat2deploy.search.judges import processes
-from nat2deploy.search.judges.base import Job, evaluator_options, in_process
+from nat2deploy.search.judges.automatic import OnceItPays
+from nat2deploy.search.judges.base import InProcess, Job, evaluator_options, in_process
 from nat2deploy.search.judges.images import load_images, save_images
+from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.search.judges.processes import LocalProcesses
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.supernet.checkpoint import load_supernet
@@ -103,6 +105,28 @@ def test_threads_make_no_difference(digits, weights, jobs, alone):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
+
+
+def test_processes_take_over_in_the_middle_once_they_pay(digits, weights, jobs, alone, tmp_path):
+    with OnceItPays(2, digits, OPTIONS, tmp_path, pays_after_s=60) as judge:
+        found = judge.judge(weights, jobs)
+        assert list(islice(found, 3)) == alone[:3]
+        assert judge.judged_s > 0 and pids(judge.processes) == []
+        judge.pays_after_s = 0
+        assert list(found) == alone[3:]
+        assert len(pids(judge.processes)) == 2
+        assert list(judge.judge(weights, jobs)) == alone
+    assert pids(judge.processes) == [] and list(tmp_path.iterdir()) == []
+
+
+def test_automatic_means_as_many_processes_as_threads(digits, tmp_path):
+    assert isinstance(open_judge("auto", digits, OPTIONS, tmp_path), InProcess)
+    torch.set_num_threads(3)
+    try:
+        judge = open_judge("auto", digits, OPTIONS, tmp_path)
+    finally:
+        torch.set_num_threads(1)
+    assert isinstance(judge, OnceItPays) and judge.processes.count == 3
 
 
 def test_a_batch_that_is_left_does_not_disturb_the_next(pair, weights, jobs, alone):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from nat2deploy.search import settings
 from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.initialisation import INITIALISATIONS
 from nat2deploy.search.searchers import SEARCHERS
@@ -29,6 +30,16 @@ def test_every_policy_can_be_named_and_no_other(field, names):
         assert getattr(SearchSettings(**{field: name}), field) == name
     with pytest.raises(ValidationError, match=field):
         SearchSettings(**{field: "other"})
+
+
+def test_settings_and_registries_have_the_same_names():
+    """Settings say names without loading what stands behind them."""
+    assert sorted(settings.SURROGATES) == sorted(SURROGATES)
+    assert sorted(settings.INITIALISATIONS) == sorted(INITIALISATIONS)
+    assert sorted(settings.UPDATES) == sorted(UPDATES)
+    assert sorted(settings.SEARCHERS) == sorted(SEARCHERS)
+    assert sorted(settings.SUBSETS) == sorted(SUBSETS)
+    assert sorted(settings.DISTRIBUTIONS) == sorted(DISTRIBUTIONS)
 
 
 def test_every_surrogate_can_be_named_and_no_other():
@@ -71,5 +82,5 @@ def test_values_that_make_no_search_are_refused(wrong):
 
 
 def test_objectives_are_named_as_in_budgets_or_as_metrics():
-    settings = SearchSettings(objectives=("latency@pi5", "memory", "latency_p99_ms@h200"))
-    assert settings.objectives == ("latency_ms@pi5", "memory_mb", "latency_p99_ms@h200")
+    given = SearchSettings(objectives=("latency@pi5", "memory", "latency_p99_ms@h200"))
+    assert given.objectives == ("latency_ms@pi5", "memory_mb", "latency_p99_ms@h200")

@@ -66,7 +66,7 @@ def test_a_network_comes_back_whole(path, network, info, architecture):
         ({"labels": ["a"]}, "the weights do not fit"),
         ({"labels": None}, "labels: "),
         ({"schema_version": 2}, "schema_version: "),
-        ({"extra": 1}, "extra: Extra inputs"),
+        ({"extra": 1}, "extra: unknown key"),
     ],
 )
 def test_a_tampered_description_is_a_user_error(path, change, message):

@@ -160,7 +160,7 @@ def test_a_broken_description_is_a_user_error(path, breaking):
         ({"space": "tiny"}, "space: "),
         ({"schema_version": 2}, "schema_version: "),
         ({"mean": [0.5]}, "mean.1: "),
-        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"surprise": 1}, "surprise: unknown key"),
     ],
 )
 def test_a_tampered_description_is_a_user_error(path, change, message):

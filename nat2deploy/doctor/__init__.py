@@ -1,0 +1,1 @@
+"""What is checked of an installation and of a device, before anybody relies on them."""

@@ -1,0 +1,132 @@
+"""How much is said on standard error, and that nobody's colours are forced on others."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from nat2deploy.cli import main
+from nat2deploy.cli import progress as progress_module
+from nat2deploy.cli.app import app
+from nat2deploy.cli.progress import progress
+from nat2deploy.cli.verbosity import Verbosity, choose_verbosity, remark, verbosity
+from nat2deploy.errors import UserError
+
+PLAIN = ("dashboard", "plot", "kit")  # print where they wrote, or serve, and no data
+
+
+def leaves(command, name=""):
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield name, command
+    else:
+        for child, inner in children.items():
+            yield from leaves(inner, child)
+
+
+@pytest.fixture(autouse=True)
+def back_to_normal():
+    yield
+    choose_verbosity(verbose=False, quiet=False)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nat2deploy", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "command"), list(leaves(typer.main.get_command(app))))
+def test_every_command_takes_them_and_prints_json_where_it_prints_data(name, command):
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {"--verbose", "-v", "--quiet", "-q"} <= options
+    assert "--json" in options or name in PLAIN
+
+
+def test_an_error_is_one_line_and_tells_where_it_came_from_when_asked(run):
+    code, out, err = run("costs", "--arch", "{}")
+    assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+    code, out, verbose = run("costs", "--arch", "{}", "--verbose")
+    assert code == 2 and out == "" and "Traceback" in verbose and verbose.endswith(err)
+    assert run("costs", "--arch", "{}", "--quiet") == (2, "", err)
+
+
+def test_both_are_refused(run):
+    code, _, err = run("profiles", "--quiet", "--verbose")
+    assert code == 2 and "do not go together" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [((), logging.WARNING), (("--quiet",), logging.ERROR), (("-v",), logging.INFO), ((), logging.WARNING)],
+)
+def test_log_records_follow_and_each_command_begins_anew(run, words, level):
+    assert run("profiles", *words)[0] == 0
+    assert logging.getLogger("nat2deploy").level == level
+
+
+def test_quiet_has_no_progress_and_no_remarks(capsys):
+    choose_verbosity(verbose=False, quiet=True)
+    with progress() as report:
+        report("stage", 1, 2, "words")
+    remark("a remark")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_by_default_each_stage_is_told_once(capsys):
+    with progress() as report:
+        for done in range(5):
+            report("stage", done, 5, f"step {done}")
+        report("next", 0, 1)
+    remark("a remark")
+    assert capsys.readouterr() == ("", "stage: step 4\nnext\na remark\n")
+
+
+def test_verbose_tells_steps_once_a_second(capsys, monkeypatch):
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    choose_verbosity(verbose=True, quiet=False)
+    with progress() as report:
+        for done in range(5):
+            clock.now += 0.6
+            report("stage", done, 4, f"step {done}")
+    out, err = capsys.readouterr()
+    told = [line.split() for line in err.splitlines()]
+    assert out == "" and [words[0] for words in told] == ["1.2", "2.4", "3.0"]
+    assert told[1][2:] == ["75%", "stage:", "step", "3"]
+
+
+def test_together_they_are_refused_and_nothing_changes():
+    choose_verbosity(verbose=True, quiet=False)
+    with pytest.raises(UserError):
+        choose_verbosity(verbose=True, quiet=True)
+    assert verbosity() is Verbosity.VERBOSE
+
+
+@pytest.mark.parametrize("command", [("profiles",), ("costs", "--help"), ("table", "show", "no-such-table")])
+def test_no_color_means_none(command):
+    """Where a terminal would be taken for granted, and without one."""
+    environment = {**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    done = subprocess.run(
+        [sys.executable, "-m", "nat2deploy", *command], capture_output=True, text=True, env=environment
+    )
+    assert "\x1b[3" not in done.stdout + done.stderr
+    del environment["NO_COLOR"], environment["FORCE_COLOR"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nat2deploy", *command], capture_output=True, text=True, env=environment
+    )
+    assert "\x1b[" not in done.stdout + done.stderr
