@@ -49,7 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "space": ("errors", "files", "precision"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
-    "engines": ("target", "precision", "gpu", "plugins", "errors", "files"),
+    "engines": ("target", "precision", "gpu", "plugins", "errors", "files", "deploy.runner.confidence"),
     "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped", "precision"),
     "measure": (
         *("engines", "space", "target", "machine", "clock_state", "gpu", "blocks", "cost"),
@@ -72,7 +72,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "search.budget": ("cost", "errors"),  # what a limit means: asked by who reads a front, too
     # Reads a run's files: knows their formats and none of what made them.
-    "report": ("space", "cost", "search.budget", "errors", "files", "version"),
+    "report": ("space", "cost", "search.budget", "deploy.runner.expected", "errors", "files", "version"),
     "deploy": (
         "precision",
         "engines",
@@ -85,8 +85,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "version",
         "intervals",
         "deploy.runner",
+        "deploy.runner.confidence",
+        "deploy.runner.expected",
     ),
-    "deploy.runner": (),  # travels in the bundle, where nat2deploy is not installed
+    # Of the runner, what is fitted and timed before a bundle is made, and asked by who reads its evidence.
+    "deploy.runner.confidence": (),
+    "deploy.runner.expected": (),
+    # Travels in the bundle, where nat2deploy is not installed.
+    "deploy.runner": ("deploy.runner.confidence", "deploy.runner.expected"),
     "doctor": ("engines", "measure", "data", "cost", "target", "clock_state", "errors"),
     "run": EVERYTHING_BUT_CLI,
     "cli": (*EVERYTHING_BUT_CLI, "cli"),

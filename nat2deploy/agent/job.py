@@ -32,7 +32,8 @@ class Job:
     """A job's folder.
 
     ``job.json`` holds the form, threads, batch, precision, the reference model, and groups of candidates,
-    each with a name and its model's SHA-256. The job's identity is the SHA-256 of that file.
+    each with a name and its model's SHA-256, or those of the ``stages`` of a network with early exits. The
+    job's identity is the SHA-256 of that file.
 
     Args:
         folder: holds ``job.json`` and ``models/``.

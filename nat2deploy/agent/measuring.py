@@ -13,6 +13,7 @@ import numpy as np
 
 from nat2deploy.agent.job import Job
 from nat2deploy.engines.onnx_session import OnnxSession
+from nat2deploy.engines.stage_chain import StageChain
 from nat2deploy.machine import machine_facts
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.pinning import pinned_cores
@@ -68,6 +69,16 @@ def _measure(job: Job, group: dict[str, Any], tell: Tell) -> dict[str, Any]:
 
 
 def _prepare(job: Job, candidate: dict[str, Any], rng: np.random.Generator) -> Run:
+    if "stages" in candidate:
+        chain = StageChain(
+            [job.model(digest) for digest in candidate["stages"]],
+            candidate["weights"],
+            confidence=candidate["confidence"],
+            threads=job.fields["threads"],
+            batch=job.fields["batch"],
+            source=candidate["name"],
+        )
+        return chain.prepare(random_input(chain.ends, rng), candidate["exits"])
     session = _session(job, candidate)
     return session.prepare(random_input(session.ends, rng))
 

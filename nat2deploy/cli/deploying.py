@@ -60,6 +60,24 @@ def export(
         float, typer.Option(min=0, help="int8: epochs of quantisation-aware fine-tuning first.")
     ] = 0.0,
     qat_learning_rate: Annotated[float, typer.Option(min=1e-8)] = 0.002,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages", help="A network with several exits: as stages that stop when they are sure."
+        ),
+    ] = False,
+    expected_latency: Annotated[
+        str | None, typer.Option(help="Of stages: expected latency to keep, such as 0.15ms.")
+    ] = None,
+    stage_accuracy: Annotated[
+        str | None, typer.Option(help="Of stages: least top-1 on validation, such as 90%.")
+    ] = None,
+    stage_accuracy_drop: Annotated[
+        str | None, typer.Option(help="Of stages: points of top-1 below the ensemble's; 0.5%.")
+    ] = None,
+    confidence: Annotated[
+        str | None, typer.Option(help="Of stages: max-softmax, margin or entropy; the best when not given.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Draws the calibration images; the run's when not given.")
     ] = None,
@@ -68,12 +86,19 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compile a network of a run into a bundle for the device, checked against PyTorch."""
+    """Compile a network of a run into a bundle for the device, checked against PyTorch.
+
+    With --stages, thresholds of the exits are fitted on validation images: for an expected latency, or for an
+    accuracy.
+    """
     from nat2deploy.cli.options import percentage, whole_numbers
     from nat2deploy.cli.render import print_manifest
     from nat2deploy.files import parse
     from nat2deploy.run.config import ExportConfig
     from nat2deploy.run.export import export as run_export
+
+    def share(option: str, text: str | None) -> float | None:
+        return None if text is None else percentage(option, text)
 
     fields = {
         "network": network,
@@ -87,9 +112,12 @@ def export(
         "calibration_images": calibration_images,
         "qat_epochs": qat_epochs,
         "qat_learning_rate": qat_learning_rate,
-        "max_accuracy_drop": None
-        if max_accuracy_drop is None
-        else percentage("--max-accuracy-drop", max_accuracy_drop),
+        "max_accuracy_drop": share("--max-accuracy-drop", max_accuracy_drop),
+        "stages": stages,
+        "expected_latency": expected_latency,
+        "stage_accuracy": share("--stage-accuracy", stage_accuracy),
+        "stage_accuracy_drop": share("--stage-accuracy-drop", stage_accuracy_drop),
+        "confidence": confidence,
         "seed": seed,
         "target": target,
     }

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from nat2deploy.cli.console import console, percent, print_json
 from nat2deploy.cli.render_finetuned import print_finetuned
+from nat2deploy.cli.render_stages import expected_row, print_leaving, print_stages
 from nat2deploy.cli.render_table import print_table
 from nat2deploy.cost.metric_names import at
 from nat2deploy.search.budget import budget_word, format_cost
@@ -221,9 +222,12 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         console.print(f"engine   {escape(_plans(manifest.target.backend, manifest.engine))}")
     if manifest.evidence.device != "verified":
         console.print(f"device   {manifest.evidence.device}: {manifest.evidence.engine}")
+    if manifest.stages is not None:
+        print_stages(manifest.stages, [one.stages for one in measured])
     for latency in (one.latency for one in measured):
         predicted = manifest.costs.latency_ms
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
+        words += "" if manifest.stages is None else ", all stages"
         console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")
     where = (
         "unpack it, then python run.py IMAGE.png"
@@ -266,8 +270,12 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     rest_columns = ("peak MB", "of 3", "top-1", "95 % interval", "on", "MACs", "params")
     rest = Table(name.copy(), *rest_columns, box=None, header_style="bold")
     for row in rows:
+        if row.early_exits is not None:
+            times.add_row(*expected_row(row))
         times.add_row(
-            row.name + ("" if row.settled else " (not settled)"),
+            row.name
+            + ("" if row.early_exits is None else ", all stages")
+            + ("" if row.settled else " (not settled)"),
             f"{row.median_ms:.3f}\n{row.ci_low_ms:.3f}-{row.ci_high_ms:.3f}",
             f"{row.p95_ms:.3f}\n{row.p95_low_ms:.3f}-{row.p95_high_ms:.3f}",
             f"{row.p99_ms:.3f}\n{row.p99_low_ms:.3f}-{row.p99_high_ms:.3f}",
@@ -285,6 +293,7 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
             "-" if row.params is None else format_cost("params", row.params),
         )
     console.print(times)
+    print_leaving(rows)
     console.print()
     console.print(rest)
 

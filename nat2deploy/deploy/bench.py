@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from nat2deploy.data.sets import ImageData
 from nat2deploy.deploy.contenders import Contender, open_contenders
-from nat2deploy.deploy.parity import run_all
+from nat2deploy.deploy.exit_answers import answers_of, decided
+from nat2deploy.deploy.judging import first_classes
 from nat2deploy.deploy.process_memory import peak_memory_mb
+from nat2deploy.deploy.runner.expected import expected_cost
+from nat2deploy.deploy.verify import engines_of
+from nat2deploy.engines.staged import StagedEngine
 from nat2deploy.errors import UserError
 from nat2deploy.intervals import wilson
 from nat2deploy.measure.interleave import Progress
 from nat2deploy.measure.networks import measure_engines
-
-_BATCH = 250
+from nat2deploy.measure.statistics import Summary
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,22 @@ class Top1:
 
 
 @dataclass(frozen=True)
+class EarlyExits:
+    """A network that stops when it is sure: who leaves where, and what that makes of its latency in ms.
+
+    ``shares`` are of the images judged in this run, else of those that the manifest says. ``exits_ms`` are
+    medians of all that is run up to each exit, in this run; ``expected_ms`` is their mean by the shares, with
+    that of the intervals' ends.
+    """
+
+    shares: tuple[float, ...]
+    exits_ms: tuple[float, ...]
+    expected_ms: float
+    expected_low_ms: float
+    expected_high_ms: float
+
+
+@dataclass(frozen=True)
 class BenchRow:
     """One network's latency for a batch in ms, throughput in images/s, memory, accuracy and size.
 
@@ -41,7 +58,8 @@ class BenchRow:
     Memory is the peak of a process that runs nothing else, median, least and most of three, in MB.
     ``accuracy`` was measured in this run on the data asked for, else
     it is what the manifest says; None where there is neither. ``macs`` and ``params`` are None where nobody
-    counted.
+    counted. Of a network with early exits latency and throughput are those of all stages, the worst case;
+    ``early_exits`` has the others, ``accuracy`` is that with them.
     """
 
     name: str
@@ -65,6 +83,7 @@ class BenchRow:
     accuracy: Top1 | None
     macs: int | None
     params: int | None
+    early_exits: EarlyExits | None = None
 
 
 def bench(
@@ -94,20 +113,24 @@ def bench(
     tell = progress or (lambda share, text: None)
     contenders = dict(zip(_names(words), open_contenders(words, threads=threads, seed=seed), strict=True))
     accuracies = {name: _stated(one) for name, one in contenders.items()}
+    shares = {name: one.stages.shares for name, one in contenders.items() if one.stages is not None}
     if data is not None:
         judged = {name: one for name, one in contenders.items() if _fits(one, data)}
         if not judged:
             raise UserError(f"--data {data.name}: none of the networks is a bundle of its classes")
         for name, one in judged.items():
             tell(0.0, f"test accuracy of {name}")
-            accuracies[name] = _judge(one, data)
+            accuracies[name], leaving = _judge(one, data)
+            if leaving:
+                shares[name] = leaving
     memories = {}
     for name, one in contenders.items():
         tell(0.1, f"memory of {name}")
         memories[name] = peak_memory_mb(one.engine) or (None, None, None)
-    engines = {name: one.engine for name, one in contenders.items()}
+    parts = {name: engines_of(name, one.engine) for name, one in contenders.items()}
+    engines = {(name, part): engine for name, found in parts.items() for part, engine in found.items()}
     measurement = measure_engines(
-        engines,
+        {" ".join(key): engine for key, engine in engines.items()},
         seed=seed,
         precision=precision,
         time_limit_s=time_limit_s,
@@ -116,10 +139,11 @@ def bench(
     )
     rows = []
     for name, one in contenders.items():
-        summary, images = measurement.summaries[name], one.engine.input_shape[0]
+        seen = [measurement.summaries[f"{name} {part}"] for part in parts[name]]
+        summary, images = seen[-1], one.engine.input_shape[0]
         memory, least, most = memories[name]
         assert measurement.tail_intervals is not None
-        tail = measurement.tail_intervals[name]
+        tail = measurement.tail_intervals[f"{name} {list(parts[name])[-1]}"]
         rows.append(
             BenchRow(
                 name=name,
@@ -131,16 +155,25 @@ def bench(
                 throughput=1e3 * images / summary.median_ms,
                 throughput_low=1e3 * images / summary.ci_high_ms,
                 throughput_high=1e3 * images / summary.ci_low_ms,
-                settled=measurement.converged[name],
+                settled=all(measurement.converged[f"{name} {part}"] for part in parts[name]),
                 peak_memory_mb=memory,
                 peak_memory_low_mb=least,
                 peak_memory_high_mb=most,
                 accuracy=accuracies[name],
                 macs=None if one.manifest is None else one.manifest.costs.macs,
                 params=one.params,
+                early_exits=_early_exits(shares[name], seen, images) if name in shares else None,
             )
         )
     return rows
+
+
+def _early_exits(shares: tuple[float, ...], seen: Sequence[Summary], batch: int) -> EarlyExits:
+    middle, low, high = (
+        expected_cost(shares, [getattr(one, end) for one in seen], batch)
+        for end in ("median_ms", "ci_low_ms", "ci_high_ms")
+    )
+    return EarlyExits(shares, tuple(one.median_ms for one in seen), middle, low, high)
 
 
 def _stated(contender: Contender) -> Top1 | None:
@@ -155,16 +188,20 @@ def _fits(contender: Contender, data: ImageData) -> bool:
     return contender.manifest is not None and contender.manifest.output.labels == tuple(data.labels)
 
 
-def _judge(contender: Contender, data: ImageData) -> Top1:
+def _judge(contender: Contender, data: ImageData) -> tuple[Top1, tuple[float, ...]]:
+    """The accuracy on the test split, and with early exits the share of images that leaves at each."""
     assert contender.manifest is not None
-    preprocessing, right = contender.manifest.input.preprocessing, 0
-    for start in range(0, len(data.test), _BATCH):
-        here = slice(start, start + _BATCH)
-        inputs = preprocessing.apply(data.test.images[here]).numpy().astype(np.float32, copy=False)
-        classes = run_all(contender.engine, inputs).argmax(axis=1)
-        right += int((classes == data.test.targets[here].numpy()).sum())
-    top1 = right / len(data.test)
-    return Top1(data.name, len(data.test), top1, *wilson(top1, len(data.test)))
+    preprocessing, engine, stages = contender.manifest.input.preprocessing, contender.engine, contender.stages
+    shares: tuple[float, ...] = ()
+    if isinstance(engine, StagedEngine) and stages is not None:
+        answers = answers_of(engine, preprocessing, data.test.images)
+        classes, shares = decided(
+            answers, stages.confidence, [stage.threshold for stage in stages.exits[:-1]]
+        )
+    else:
+        classes = first_classes(engine, preprocessing, data.test.images)
+    top1 = float((classes == data.test.targets.cpu().numpy()).mean())
+    return Top1(data.name, len(data.test), top1, *wilson(top1, len(data.test))), shares
 
 
 def _names(words: Sequence[str]) -> list[str]:

@@ -12,8 +12,8 @@ import onnx
 import torch
 
 from nat2deploy.deploy.bundle import Bundle, open_bundle
-from nat2deploy.deploy.compiled import open_engine
-from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.manifest import Manifest, StagesSpec
+from nat2deploy.deploy.opening import open_bundle_engine
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import compile_model, load_engine
 from nat2deploy.errors import UserError
@@ -29,6 +29,11 @@ class Contender:
     engine: Engine
     manifest: Manifest | None = None
     params: int | None = None
+
+    @property
+    def stages(self) -> StagesSpec | None:
+        """How it stops early, where it does."""
+        return None if self.manifest is None else self.manifest.stages
 
 
 def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> list[Contender]:
@@ -76,7 +81,7 @@ def _of_bundle(bundle: Bundle, threads: int) -> Engine:
     target = bundle.manifest.target
     if target.kind == "cpu":
         target = target.model_copy(update={"threads": threads})
-    engine, on_target = open_engine(bundle.model, target)
+    engine, on_target = open_bundle_engine(bundle, target)
     if not on_target:
         raise UserError(f"bundle {bundle.path} is for {target}, which is not here; measure it on its device")
     return engine

@@ -24,8 +24,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LatencyEvidence(_Part):
-    """Latency of one run, measured on ``fingerprint``'s machine, with a 95 % interval of the median."""
+class Timing(_Part):
+    """Latency of one run, with a 95 % interval of the median."""
 
     median_ms: Quantity
     p95_ms: Quantity
@@ -33,7 +33,23 @@ class LatencyEvidence(_Part):
     ci_low_ms: Quantity
     ci_high_ms: Quantity
     samples: Count
+
+
+class LatencyEvidence(Timing):
+    """The same on ``fingerprint``'s machine; with early exits that of all stages, the worst case."""
+
     fingerprint: Fingerprint
+
+
+class StagesEvidence(_Part):
+    """Of a network with early exits: the latency of an image that leaves at each, and the expected one.
+
+    ``expected_ms`` is the mean of the ``exits``' medians, weighed by the manifest's shares of test images; of
+    a batch, whose last image decides, as ``deploy.runner.expected`` says.
+    """
+
+    exits: tuple[Timing, ...]
+    expected_ms: Quantity
 
 
 class DeviceEvidence(_Part):
@@ -43,6 +59,7 @@ class DeviceEvidence(_Part):
     when: AwareDatetime
     parity: Parity
     latency: LatencyEvidence
+    stages: StagesEvidence | None = None
 
 
 class EvidenceFile(_Part):

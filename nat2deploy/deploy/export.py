@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +12,11 @@ from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.compiled import STAND_IN, Batches, compile_onnx, engine_here
-from nat2deploy.deploy.evidence import HERE, DeviceEvidence, LatencyEvidence
-from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled, first_classes, inputs_of, judge_engine
+from nat2deploy.deploy.costs import CostsLike
+from nat2deploy.deploy.evidence import HERE, DeviceEvidence
+from nat2deploy.deploy.judging import Labelled, inputs_of, judge_engine
+from nat2deploy.deploy.made import Made, check_parity, measure
+from nat2deploy.deploy.making import EngineOptions, Making
 from nat2deploy.deploy.manifest import (
     BudgetSpec,
     CostSpec,
@@ -24,61 +26,22 @@ from nat2deploy.deploy.manifest import (
     OutputSpec,
     QuantisationSpec,
 )
-from nat2deploy.deploy.mixed_precision import quantise_within
-from nat2deploy.deploy.parity import agrees, compare, describe, run_all
+from nat2deploy.deploy.parity import compare, run_all
+from nat2deploy.deploy.quantisable import Whole
+from nat2deploy.deploy.quantised import quantise_network
 from nat2deploy.deploy.readme import readme
 from nat2deploy.deploy.reference import REFERENCE_NAME, save_reference
 from nat2deploy.deploy.runner_files import runner_files
+from nat2deploy.deploy.stages import StagesPlan, make_stages
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
-from nat2deploy.engines.base import Engine
-from nat2deploy.engines.calibration import Method
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT, to_onnx
 from nat2deploy.engines.quantise import is_symmetric, quantise, target_onnx
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
-from nat2deploy.measure.networks import measure_engines
-from nat2deploy.target import Target, fingerprint
+from nat2deploy.target import Target
 from nat2deploy.version import __version__
 
 _CHANNELS = 3
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the engine is made.
-
-    Attributes:
-        sm: compute capabilities, such as 86 for 8.6, to compile ahead for, with TensorRT for RTX.
-        batches: the smallest batch, the one to be fastest at (the target's), the largest; for TensorRT.
-        method: of calibration, for int8.
-        max_accuracy_drop: how far the top-1 of int8 may lie below PyTorch's in float, as a share; layers
-            stay in float for it.
-        qat_epochs: for how many epochs the module was tuned for 8 bits, for the manifest.
-        save_optimised: add ONNX Runtime's graph as it is optimised for this machine.
-    """
-
-    sm: tuple[int, ...] = ()
-    batches: Batches | None = None
-    method: Method = "min-max"
-    max_accuracy_drop: float = MAX_ACCURACY_DROP
-    save_optimised: bool = False
-    qat_epochs: float = 0.0
-
-
-class CostsLike(Protocol):
-    """Exact costs, and the predicted latency where there is a table."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulate operations."""
-
-    @property
-    def params(self) -> int:
-        """Number of weights."""
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Predicted latency, or None."""
 
 
 class BudgetLike(Protocol):
@@ -114,6 +77,7 @@ def export_bundle(
     reference_images: Tensor,
     calibration_images: Tensor | None = None,
     options: EngineOptions = EngineOptions(),
+    stages: StagesPlan | None = None,
     seed: int,
     time_limit_s: float | None = 5.0,
     progress: Callable[[str], None] = lambda text: None,
@@ -139,6 +103,7 @@ def export_bundle(
         reference_images: uint8 [N, C, H, W] to compare the engine with PyTorch on; they travel along.
         calibration_images: uint8 [N, C, H, W] of the training split, for int8.
         options: of the engine.
+        stages: what the network is made of where it stops early; ``validation`` is then needed.
         seed: of the measurement.
         time_limit_s: for the measurement; None leaves it out, where the target is another machine.
         progress: told what is done in a search for layers.
@@ -155,54 +120,50 @@ def export_bundle(
     check_replaceable(out)
     shape = (target.batch, _CHANNELS, preprocessing.resolution, preprocessing.resolution)
     eager = compile_model(module, Target(backend="torch", threads=target.threads, batch=target.batch), shape)
-    model, quantisation = _model(
-        module, target, preprocessing, eager, calibration_images, validation, options, progress
+    making = Making(
+        target=target,
+        preprocessing=preprocessing,
+        batches=batches,
+        options=options,
+        eager=eager,
+        reference_images=reference_images,
+        calibration_images=calibration_images,
+        validation=validation,
+        test=test,
+        seed=seed,
+        time_limit_s=time_limit_s,
+        progress=progress,
     )
-    inputs = inputs_of(preprocessing, reference_images)
-    expected = run_all(eager, inputs)
-    if expected.ndim != 2 or expected.shape[1] != len(labels):
-        raise UserError(f"{len(labels)} labels for an output of {expected.shape[1:]}; give one a class")
-    compiled = compile_onnx(model, target, sm=options.sm, batches=batches, optimised=options.save_optimised)
-    parity = compare(run_all(compiled.engine, inputs), expected)
-    if not agrees(parity, target.precision):
-        hint = (
-            "look for an operator that the engine computes otherwise"
-            if target.precision == "fp32"
-            else "8 bits are too few for this network; search and export in fp32"
-            if target.precision == "int8"
-            else "export in fp32"
-        )
-        raise UserError(f"the engine does not agree with PyTorch ({describe(parity)}); {hint}")
-    accuracy = None
-    if test is not None:
-        accuracy = judge_engine(
-            compiled.engine, eager, preprocessing, test, target.precision, options.max_accuracy_drop
-        )
+    made = _make(module, making) if stages is None else make_stages(stages, making)
+    classes = made.expected["logits"].shape[1:]
+    if classes != (len(labels),):
+        raise UserError(f"{len(labels)} labels for an output of {classes}; give one a class")
     manifest = Manifest(
         version=__version__,
         network=network_id,
         architecture=architecture,
         space=space,
-        model=compiled.model,
+        model=made.model,
         input=InputSpec(name=INPUT, shape=shape, preprocessing=preprocessing),
         output=OutputSpec(name=OUTPUT, labels=tuple(labels)),
         target=target,
-        engine=compiled.spec,
-        quantisation=quantisation,
+        engine=made.spec,
+        quantisation=made.quantisation,
+        stages=made.stages,
         budgets=tuple(BudgetSpec(text=b.text, metric=b.metric, limit=b.limit) for b in budgets),
         costs=CostSpec(macs=costs.macs, params=costs.params, latency_ms=costs.latency_ms),
         evidence=Evidence(
-            engine=target.backend if compiled.on_target else STAND_IN,
-            device="verified" if compiled.on_target else "not verified on a device",
-            parity=parity,
-            accuracy=accuracy,
+            engine=target.backend if made.on_target else STAND_IN,
+            device="verified" if made.on_target else "not verified on a device",
+            parity=made.parity,
+            accuracy=made.accuracy,
         ),
         files={},
     )
 
     def fill(folder: Path) -> None:
-        compiled.write(folder)
-        save_reference(folder / REFERENCE_NAME, reference_images.cpu(), expected)
+        made.write(folder)
+        save_reference(folder / REFERENCE_NAME, reference_images.cpu(), made.expected)
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
         (folder / "README.txt").write_text(readme(manifest), encoding="utf-8")
         for name, content in runner_files().items():
@@ -210,56 +171,73 @@ def export_bundle(
             (folder / name).write_bytes(content)
 
     measured = []
-    if time_limit_s is not None and compiled.on_target:
-        latency = _measure(compiled.engine, network_id, seed, time_limit_s)
+    if made.latency is not None:
         now = datetime.now(UTC).replace(microsecond=0)
-        measured.append(DeviceEvidence(device=HERE, when=now, parity=parity, latency=latency))
+        found = DeviceEvidence(
+            device=HERE, when=now, parity=made.parity, latency=made.latency, stages=made.exits
+        )
+        measured.append(found)
     return write_bundle(out, manifest, fill, measured)
 
 
-def _model(
-    module: nn.Module,
-    target: Target,
-    preprocessing: Preprocessing,
-    eager: Engine,
-    calibration_images: Tensor | None,
-    validation: Labelled | None,
-    options: EngineOptions,
-    progress: Callable[[str], None],
-) -> tuple[bytes, QuantisationSpec | None]:
+def _make(module: nn.Module, given: Making) -> Made:
+    """Compile the network as one file, compare it with PyTorch, and measure it where the target is here."""
+    target, options, preprocessing = given.target, given.options, given.preprocessing
+    model, quantisation = _model(module, given)
+    inputs = inputs_of(preprocessing, given.reference_images)
+    expected = run_all(given.eager, inputs)
+    compiled = compile_onnx(
+        model, target, sm=options.sm, batches=given.batches, optimised=options.save_optimised
+    )
+    parity = compare(run_all(compiled.engine, inputs), expected)
+    check_parity(parity, target.precision)
+    accuracy = None
+    if given.test is not None:
+        accuracy = judge_engine(
+            compiled.engine,
+            given.eager,
+            preprocessing,
+            given.test,
+            target.precision,
+            options.max_accuracy_drop,
+        )
+    latency = None
+    if given.time_limit_s is not None and compiled.on_target:
+        (latency,) = measure({"network": compiled.engine}, given.seed, given.time_limit_s)
+    return Made(
+        on_target=compiled.on_target,
+        model=compiled.model,
+        spec=compiled.spec,
+        quantisation=quantisation,
+        parity=parity,
+        accuracy=accuracy,
+        expected={"logits": expected},
+        write=compiled.write,
+        latency=latency,
+    )
+
+
+def _model(module: nn.Module, given: Making) -> tuple[bytes, QuantisationSpec | None]:
     """The ONNX model in the target's number format, and how it became 8-bit."""
-    free = options.batches is not None and len(set(options.batches)) > 1
-    if target.precision != "int8" or calibration_images is None:
-        return target_onnx(module, target, eager.input_shape, free_batch=free), None
-    calibration = inputs_of(preprocessing, calibration_images)
-    plain = to_onnx(module, eager.input_shape, dynamic_batch=free)
+    target, options, shape = given.target, given.options, given.eager.input_shape
+    free = len(set(given.batches)) > 1
+    if target.precision != "int8" or given.calibration_images is None:
+        return target_onnx(module, target, shape, free_batch=free), None
+    calibration = inputs_of(given.preprocessing, given.calibration_images)
+    plain = to_onnx(module, shape, dynamic_batch=free)
     symmetric, images = is_symmetric(target), len(calibration)
-    if validation is None:
+    if given.validation is None:
         model = quantise(plain, calibration, symmetric=symmetric, method=options.method)
         return model, QuantisationSpec(
             method=options.method, calibration_images=images, qat_epochs=options.qat_epochs
         )
-    targets = validation.targets.cpu().numpy()
-    float_top1 = float((first_classes(eager, preprocessing, validation.images) == targets).mean())
-    found = quantise_within(
+    model, spec = quantise_network(
+        Whole(plain, calibration, symmetric=symmetric, method=options.method),
         plain,
-        calibration,
-        symmetric=symmetric,
-        method=options.method,
-        lowest_top1=float_top1 - options.max_accuracy_drop - 1e-9,
-        validation=(inputs_of(preprocessing, validation.images), targets),
-        run=lambda model, given: run_all(engine_here(model, target)[0], given),
-        progress=progress,
+        given,
+        lambda model, shown: run_all(engine_here(model, target)[0], shown),
     )
-    return found.model, QuantisationSpec(
-        method=options.method,
-        calibration_images=images,
-        qat_epochs=options.qat_epochs,
-        float_layers=found.float_layers,
-        max_accuracy_drop=options.max_accuracy_drop,
-        float_top1=float_top1,
-        top1=found.top1,
-    )
+    return model, spec
 
 
 def _check(
@@ -287,8 +265,3 @@ def _check(
         raise UserError(
             f"reference images are {images.dtype} of {tuple(images.shape)}; give uint8 [N, C, H, W]"
         )
-
-
-def _measure(engine: Engine, name: str, seed: int, time_limit_s: float) -> LatencyEvidence:
-    summary = measure_engines({name: engine}, seed=seed, time_limit_s=time_limit_s).summaries[name]
-    return LatencyEvidence(**summary.latency, fingerprint=fingerprint(engine.target.device))

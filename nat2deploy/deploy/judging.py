@@ -64,6 +64,17 @@ def judge_engine(
             a top-1 that is too much lower.
     """
     expected, found = (first_classes(one, preprocessing, split.images) for one in (eager, engine))
+    return judge_classes(found, expected, split, precision, max_accuracy_drop)
+
+
+def judge_classes(
+    found: NDArray[np.int64],
+    expected: NDArray[np.int64],
+    split: Labelled,
+    precision: Precision,
+    max_accuracy_drop: float,
+) -> AccuracyEvidence:
+    """Judge an engine's first classes [N] of a split beside PyTorch's; else as ``judge_engine``."""
     targets = split.targets.cpu().numpy()
     top1, float_top1 = float(np.mean(found == targets)), float(np.mean(expected == targets))
     agreement = float(np.mean(found == expected))

@@ -138,6 +138,73 @@ class QuantisationSpec(_Part):
     top1: Share | None = None
 
 
+class StageSpec(_Part):
+    """A part of a network with early exits, and when an image leaves behind it.
+
+    ``file`` holds the ONNX model: from the input, or the features of the stage before, to the logits of an
+    exit times its ``weight`` in the ensemble, and the features for the next stage. What an exit answers is
+    the sum of the logits up to it over that of the weights. ``threshold`` is the least confidence to leave
+    with; without one nobody leaves there, but for the last stage. ``costs`` are of all stages up to this one.
+    """
+
+    file: RelativePath
+    weight: Quantity
+    threshold: Share | None
+    costs: CostSpec
+
+
+class StagedAccuracy(_Part):
+    """Early-exit inference on labelled images: its top-1, that with all stages, who leaves at which exit."""
+
+    images: Count
+    top1: Share
+    ensemble_top1: Share
+    shares: tuple[Share, ...]
+
+
+class SweepPoint(_Part):
+    """Other thresholds, one an exit but the last, with what they do on the validation images."""
+
+    thresholds: tuple[Share | None, ...]
+    top1: Share
+    shares: tuple[Share, ...]
+
+
+class StagesSpec(_Part):
+    """How the network stops early: a measure of ``confidence``, and a threshold an exit.
+
+    The thresholds were fitted on ``validation`` for ``target``, ``sweep`` is what could have been chosen
+    instead; what was made small, or kept within a limit, are the costs that ``by`` names. ``expected_ms`` is
+    the limit on the expected latency where that was the target.
+    """
+
+    confidence: Literal["max-softmax", "margin", "entropy"]
+    target: str
+    expected_ms: Quantity | None = None
+    by: Literal["macs", "predicted latency", "measured latency"]
+    exits: Annotated[tuple[StageSpec, ...], Field(min_length=2)]
+    validation: StagedAccuracy
+    test: StagedAccuracy | None = None
+    sweep: tuple[SweepPoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StagesSpec:
+        count = len(self.exits)
+        if self.exits[-1].threshold is not None:
+            raise ValueError("the last stage has a threshold")
+        judged = [one.shares for one in (self.validation, self.test) if one is not None]
+        if any(len(shares) != count for shares in (*judged, *(point.shares for point in self.sweep))):
+            raise ValueError(f"shares are not of {count} exits")
+        if any(len(point.thresholds) != count - 1 for point in self.sweep):
+            raise ValueError(f"thresholds are not of {count - 1} exits")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the images that leave at each exit: test images, or validation images where none were judged."""
+        return (self.test or self.validation).shares
+
+
 class Evidence(_Part):
     """What the network was found to be when the bundle was made; latency stands in evidence.json.
 
@@ -153,7 +220,8 @@ class Evidence(_Part):
 class Manifest(_Part):
     """Everything about a bundle; ``files`` maps each other file of it, but the evidence, to its SHA-256.
 
-    Schema 2 keeps measured latency in a file of its own, and has ``engine`` and ``quantisation``.
+    Schema 2 keeps measured latency in a file of its own, and has ``engine`` and ``quantisation``. With
+    ``stages`` the network is in several files, the first of which is ``model``.
     """
 
     schema_version: Literal[2] = 2
@@ -168,6 +236,7 @@ class Manifest(_Part):
     target: Target
     engine: EngineSpec | None = None
     quantisation: QuantisationSpec | None = None
+    stages: StagesSpec | None = None
     budgets: tuple[BudgetSpec, ...] = ()
     costs: CostSpec
     evidence: Evidence
@@ -187,6 +256,10 @@ class Manifest(_Part):
             for name in (*plans, *(name for name in optional if name)):
                 if name not in self.files:
                     raise ValueError(f"files does not list the engine's {name}")
+        if self.files and self.stages is not None:
+            for stage in self.stages.exits:
+                if stage.file not in self.files:
+                    raise ValueError(f"files does not list the stage {stage.file}")
         if self.input.shape[0] != self.target.batch:
             raise ValueError(f"input batch {self.input.shape[0]} is not the target's {self.target.batch}")
         return self

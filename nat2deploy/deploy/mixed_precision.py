@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
-import onnx
 
 from nat2deploy.deploy.parity import Floats
-from nat2deploy.engines.calibration import Method
-from nat2deploy.engines.onnx_export import normalise
-from nat2deploy.engines.quantiser import Quantiser
+from nat2deploy.deploy.quantisable import Model, Quantisable
 
-Run = Callable[[bytes, Floats], Floats]
+Run = Callable[[Model, Floats], Floats]
 """Compiles a model for the target and runs it on images [N, 3, r, r]; gives logits [N, classes]."""
 Progress = Callable[[str], None]
 
@@ -21,25 +19,24 @@ _RANKING_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class MixedPrecision:
+class MixedPrecision(Generic[Model]):
     """What was found: the model, its layers in float (most sensitive first) and its top-1 on validation."""
 
-    model: bytes
+    model: Model
     float_layers: tuple[str, ...]
     top1: float
 
 
 def quantise_within(
-    model: bytes,
+    quantiser: Quantisable[Model],
+    model: Model,
     calibration: Floats,
     *,
-    symmetric: bool,
-    method: Method,
     lowest_top1: float,
     validation: tuple[Floats, np.ndarray],
-    run: Run,
+    run: Run[Model],
     progress: Progress = lambda text: None,
-) -> MixedPrecision:
+) -> MixedPrecision[Model]:
     """Quantise a float model with as few layers in float as its accuracy on validation images allows.
 
     All layers in 8 bits are tried first. When that is not enough, layers are ranked by how far logits move
@@ -48,10 +45,9 @@ def quantise_within(
     where accuracy stands it.
 
     Args:
-        model: bytes of an ONNX file in float32.
+        quantiser: of the model.
+        model: in float32.
         calibration: float32 [N, 3, r, r].
-        symmetric: as ``quantise``.
-        method: as ``quantise``.
         lowest_top1: what the engine must reach on validation, a share.
         validation: float32 [N, 3, r, r] and targets [N].
         run: the engine.
@@ -60,11 +56,10 @@ def quantise_within(
     Raises:
         UserError: the model cannot be quantised.
     """
-    quantiser = Quantiser(onnx.load_model_from_string(model), calibration, symmetric=symmetric, method=method)
     images, targets = validation
 
-    def judged(float_layers: Sequence[str]) -> MixedPrecision:
-        found = normalise(quantiser.quantised(float_layers))
+    def judged(float_layers: Sequence[str]) -> MixedPrecision[Model]:
+        found = quantiser.in_8_bits(float_layers)
         top1 = float(np.mean(run(found, images).argmax(axis=1) == targets))
         progress(f"{len(float_layers)} layers in float: {top1:.2%}")
         return MixedPrecision(found, tuple(float_layers), top1)
@@ -89,12 +84,14 @@ def quantise_within(
     return best
 
 
-def _ranked(quantiser: Quantiser, model: bytes, images: Floats, run: Run, progress: Progress) -> list[str]:
+def _ranked(
+    quantiser: Quantisable[Model], model: Model, images: Floats, run: Run[Model], progress: Progress
+) -> list[str]:
     """The layers, the one that moves logits most when it alone is in 8 bits first."""
     exact = run(model, images)
     errors = {}
     for index, layer in enumerate(quantiser.layers):
         progress(f"sensitivity of layer {index + 1} of {len(quantiser.layers)}")
         others = [one for one in quantiser.layers if one != layer]
-        errors[layer] = float(np.square(run(normalise(quantiser.quantised(others)), images) - exact).mean())
+        errors[layer] = float(np.square(run(quantiser.in_8_bits(others), images) - exact).mean())
     return sorted(errors, key=lambda layer: -errors[layer])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nat2deploy.deploy.runner import proof
 from nat2deploy.engines.base import Engine
+from nat2deploy.engines.staged import StagedEngine
 from nat2deploy.errors import UserError
 
 # By the runner's own count, of a process that holds numpy, onnxruntime and the network.
@@ -18,12 +19,14 @@ import sys
 import numpy as np
 import onnxruntime as ort
 options = ort.SessionOptions()
-options.intra_op_num_threads = int(sys.argv[2])
+options.intra_op_num_threads = int(sys.argv[1])
 options.log_severity_level = 3
-session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-image = np.zeros([int(size) for size in sys.argv[3].split("x")], np.float32)
+parts = [ort.InferenceSession(name, options, providers=["CPUExecutionProvider"]) for name in sys.argv[3:]]
+image = np.zeros([int(size) for size in sys.argv[2].split("x")], np.float32)
 for _ in range(10):
-    session.run(None, {session.get_inputs()[0].name: image})
+    given = image
+    for session in parts:  # the last output of a stage is the next one's input
+        given = session.run(None, {session.get_inputs()[0].name: given})[-1]
 """
 _COUNT = "\nprint(peak_memory_mb())\n"
 _TIMES = 3
@@ -42,9 +45,8 @@ def peak_memory_mb(engine: Engine) -> tuple[float, float, float] | None:
         return None
     program = _PROGRAM + inspect.getsource(proof.peak_memory_mb).replace(" -> float | None", "") + _COUNT
     with tempfile.TemporaryDirectory(prefix="nat2deploy-") as folder:
-        model = Path(folder) / "model.onnx"
-        engine.save(model)
-        words = [str(model), str(engine.target.threads), "x".join(map(str, engine.input_shape))]
+        words = [str(engine.target.threads), "x".join(map(str, engine.input_shape))]
+        words += map(str, _saved(engine, Path(folder)))
         peaks = []
         for _ in range(_TIMES):
             done = subprocess.run(
@@ -58,3 +60,14 @@ def peak_memory_mb(engine: Engine) -> tuple[float, float, float] | None:
             peaks.append(float(done.stdout))
     least, median, most = sorted(peaks)
     return median, least, most
+
+
+def _saved(engine: Engine, folder: Path) -> list[Path]:
+    """Write the engine's files; returns them in the order in which they are run."""
+    if not isinstance(engine, StagedEngine):
+        engine.save(folder / "model.onnx")
+        return [folder / "model.onnx"]
+    paths = [folder / f"{number}.onnx" for number in range(engine.exits)]
+    for path, model in zip(paths, engine.models, strict=True):
+        path.write_bytes(model)
+    return paths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.manifest import Manifest, StagesSpec
 from nat2deploy.target import Backend, DeviceKind
 
 PIP: dict[tuple[DeviceKind, Backend], str] = {
@@ -47,8 +47,24 @@ def readme(manifest: Manifest) -> str:
     if evidence.accuracy is not None:
         accuracy = evidence.accuracy
         lines.append(f"top-1     {accuracy.top1:.2%} on {accuracy.images} test images of {accuracy.dataset}")
+    if manifest.stages is not None:
+        lines += _stage_lines(manifest.stages)
     lines.append("latency   as measured, in evidence.json")
     return "\n".join(lines) + "\n"
+
+
+def _stage_lines(stages: StagesSpec) -> list[str]:
+    """When an image leaves, and how many do."""
+    return [
+        f"stages    an image leaves at the first exit whose {stages.confidence} reaches the threshold:",
+        *(
+            f"          {stage.file}  "
+            + ("the rest" if stage is stages.exits[-1] else "nobody" if stage.threshold is None else "")
+            + ("" if stage.threshold is None else f"{stage.threshold:.4f}")
+            + f"  {share:.1%} of images"
+            for stage, share in zip(stages.exits, stages.shares, strict=True)
+        ),
+    ]
 
 
 def _gpu_lines(manifest: Manifest) -> list[str]:

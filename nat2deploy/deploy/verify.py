@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from nat2deploy.deploy.bundle import open_bundle
-from nat2deploy.deploy.compiled import STAND_IN, open_engine
+from nat2deploy.deploy.compiled import STAND_IN
 from nat2deploy.deploy.evidence import HERE, DeviceEvidence, on_machine
-from nat2deploy.deploy.manifest import Manifest, Parity
+from nat2deploy.deploy.exit_answers import compare_exits, run_exits
+from nat2deploy.deploy.manifest import Manifest, Parity, StagesSpec
+from nat2deploy.deploy.opening import open_bundle_engine
 from nat2deploy.deploy.parity import agrees, compare, describe, run_all
 from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
+from nat2deploy.deploy.runner.expected import expected_cost
+from nat2deploy.engines.base import Engine
 from nat2deploy.engines.cores import available_cores
+from nat2deploy.engines.staged import StagedEngine
+from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.precision import Precision
@@ -40,7 +46,10 @@ class Verification:
         network: the network's id.
         max_difference: of the engine here from PyTorch's stored logits, as a share of the largest logit.
         top1_agreement: share of the stored images with the same class.
-        latency: measured here; None where this machine lacks the target's GPU, or cores for its threads.
+        latency: measured here; None where this machine lacks the target's GPU, or cores for its threads. With
+            early exits that of all stages, the worst case.
+        exits: with early exits: measured here, of an image that leaves at each; else empty.
+        expected_ms: with early exits: the expected latency, by the manifest's shares; else None.
         same_machine: whether the evidence was measured on a machine like this one.
         checks: files, parity, latency, then each latency budget.
         ok: whether all checks passed.
@@ -50,6 +59,8 @@ class Verification:
     max_difference: float
     top1_agreement: float
     latency: Summary | None
+    exits: tuple[Summary, ...]
+    expected_ms: float | None
     same_machine: bool
     checks: tuple[Check, ...]
     ok: bool = field(init=False)
@@ -57,6 +68,39 @@ class Verification:
     def __post_init__(self) -> None:
         """Derive ``ok``, a field so that it is part of the JSON."""
         object.__setattr__(self, "ok", all(check.ok for check in self.checks))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A bundle's latency, whether it settled, and that up to each exit where there are several."""
+
+    latency: Summary
+    settled: bool
+    exits: tuple[Summary, ...] = ()
+
+    @classmethod
+    def of(cls, found: Measurement, names: Sequence[str]) -> Measured:
+        """From a measurement of what ``engines_of`` names."""
+        summaries = tuple(found.summaries[name] for name in names)
+        settled = all(found.converged[name] for name in names)
+        return cls(summaries[-1], settled, summaries if len(names) > 1 else ())
+
+
+def engines_of(name: str, engine: Engine) -> dict[str, Engine]:
+    """What is measured of a bundle's engine: itself, or of stages what is run up to each exit, in order."""
+    if not isinstance(engine, StagedEngine):
+        return {name: engine}
+    return {exit_name(number): engine.up_to(number) for number in range(1, engine.exits + 1)}
+
+
+def exit_name(number: int) -> str:
+    """What is measured for images that leave at an exit, counted from 1."""
+    return f"exit {number}"
+
+
+def expected_of(stages: StagesSpec, exits: Sequence[Summary], batch: int) -> float:
+    """The expected latency in ms, of what was measured up to each exit."""
+    return expected_cost(stages.shares, [one.median_ms for one in exits], batch)
 
 
 def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verification:
@@ -73,19 +117,24 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
     with open_bundle(path) as bundle:
         bundle.check()
         manifest = bundle.manifest
-        engine, on_target = open_engine(bundle.model, manifest.target)
-        images, expected = load_reference(bundle.folder / REFERENCE_NAME)
+        engine, on_target = open_bundle_engine(bundle)
+        exits = None if manifest.stages is None else len(manifest.stages.exits)
+        images, expected = load_reference(bundle.folder / REFERENCE_NAME, exits)
         inputs = manifest.input.preprocessing.apply(images).numpy().astype(np.float32, copy=False)
-        parity = compare(run_all(engine, inputs), expected)
+        if isinstance(engine, StagedEngine):
+            parity = compare_exits(run_exits(engine, inputs), expected)
+        else:
+            parity = compare(run_all(engine, inputs), expected)
         cores = available_cores()
-        latency, settled = None, False
+        measured = None
         if on_target and manifest.target.threads <= cores:
-            found = measure_engines({manifest.network: engine}, seed=seed, time_limit_s=time_limit_s)
-            latency, settled = found.summaries[manifest.network], found.converged[manifest.network]
+            engines = engines_of(manifest.network, engine)
+            found = measure_engines(engines, seed=seed, time_limit_s=time_limit_s)
+            measured = Measured.of(found, list(engines))
         evidence = bundle.evidence()
     machine = fingerprint(engine.target.device)
-    if latency is not None:
-        return judge(manifest, evidence, machine, parity, (latency, settled))
+    if measured is not None:
+        return judge(manifest, evidence, machine, parity, measured)
     why = (
         f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
         if on_target
@@ -99,7 +148,7 @@ def judge(
     evidence: Sequence[DeviceEvidence],
     machine: Fingerprint,
     parity: Parity,
-    measured: tuple[Summary, bool] | str,
+    measured: Measured | str,
     where: str = "here",
 ) -> Verification:
     """Judge what a machine showed of a bundle whose files were checked.
@@ -109,22 +158,32 @@ def judge(
         evidence: of the bundle, from before.
         machine: where parity and latency were measured.
         parity: of the engine there with PyTorch.
-        measured: the latency and whether it settled; or why it was not measured.
+        measured: the latency; or why it was not measured.
         where: how to call the machine.
     """
     before = on_machine(evidence, machine)
     same_machine = before is not None and before.latency.fingerprint.same_machine(machine)
+    latency: Summary | None
+    exits: tuple[Summary, ...] = ()
+    expected_ms = None
     if isinstance(measured, str):
         latency, seen, budgets = None, measured, list[Check]()
     else:
-        latency = measured[0]
-        seen = _latency(*measured, before, same_machine, where)
+        latency = measured.latency
+        seen = _latency(latency, measured.settled, before, same_machine, where)
         budgets = _budgets(manifest, latency, same_machine)
+        if manifest.stages is not None:
+            exits = measured.exits
+            expected_ms = expected_of(manifest.stages, exits, manifest.target.batch)
+            seen += "; all stages, the worst case"
+            budgets.insert(0, _expected(manifest.stages, expected_ms, before, same_machine))
     return Verification(
         network=manifest.network,
         max_difference=parity.max_difference,
         top1_agreement=parity.top1_agreement,
         latency=latency,
+        exits=exits,
+        expected_ms=expected_ms,
         same_machine=same_machine,
         checks=(
             Check("files", True, f"{len(manifest.files)} files as they were exported"),
@@ -152,10 +211,25 @@ def _latency(
     return text
 
 
+def _expected(
+    stages: StagesSpec, expected_ms: float, before: DeviceEvidence | None, same_machine: bool
+) -> Check:
+    """The expected latency, against the limit that thresholds were fitted for."""
+    text = f"{expected_ms:.3f} ms"
+    if stages.expected_ms is not None:
+        text += f" of {stages.expected_ms:g} ms"
+    text += f", {', '.join(f'{share:.1%}' for share in stages.shares)} of images leaving at each exit"
+    if before is not None and before.stages is not None:
+        kind = "this machine" if same_machine else "another machine"
+        text += f"; {before.stages.expected_ms:.3f} ms before on {kind}"
+    return Check("expected", stages.expected_ms is None or expected_ms <= stages.expected_ms, text)
+
+
 def _budgets(manifest: Manifest, latency: Summary, same_machine: bool) -> list[Check]:
     """Check each latency budget against what was measured here."""
     measured = dict(zip(LATENCIES, (latency.median_ms, latency.p95_ms, latency.p99_ms), strict=True))
-    note = "" if same_machine else " (not the machine it was exported on)"
+    note = "" if manifest.stages is None else ", all stages"
+    note += "" if same_machine else " (not the machine it was exported on)"
     return [
         Check(
             budget.text,

@@ -41,6 +41,7 @@ def check_ends(
     batch: int,
     types: Mapping[str, InputType],
     source: str,
+    wanted_outputs: int = 1,
 ) -> Ends:
     """Check that an ONNX model has the inputs and outputs that an engine runs.
 
@@ -50,9 +51,10 @@ def check_ends(
         batch: takes the place of a free one.
         types: the types that the input may have, with the one that the engine takes in its place.
         source: where the model came from, for errors.
+        wanted_outputs: how many there must be.
 
     Raises:
-        UserError: not one of each, another type, a free size beside the batch, or another batch.
+        UserError: another number of them, another type, a free size beside the batch, or another batch.
     """
     if len(inputs) != 1 or inputs[0][1] not in types:
         given = ", ".join(f"{name}: {kind}" for name, kind, _ in inputs) or "none"
@@ -69,6 +71,7 @@ def check_ends(
             f"{source} has a batch of {fixed[0]}, the target one of {batch}; "
             "export it again or set the target's batch"
         )
-    if outputs != 1:
-        raise UserError(f"{source} has {outputs} outputs; nat2deploy runs models with one")
+    if outputs != wanted_outputs:
+        wanted = "one" if wanted_outputs == 1 else f"{wanted_outputs} here"
+        raise UserError(f"{source} has {outputs} outputs; nat2deploy runs models with {wanted}")
     return Ends(fixed, types[kind], any_batch)

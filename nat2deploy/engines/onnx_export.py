@@ -7,7 +7,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -25,28 +25,36 @@ OPSET = 17
 _OLDEST_DYNAMO_OPSET = 18  # the newer exporter writes nothing older
 
 
-def to_onnx(module: nn.Module, input_shape: tuple[int, ...], *, dynamic_batch: bool = False) -> bytes:
+def to_onnx(
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    dynamic_batch: bool = False,
+    outputs: Sequence[str] = (OUTPUT,),
+) -> bytes:
     """Export ``module`` in evaluation mode, with BN folded into the convolutions.
 
-    The tensors are named ``input`` and ``output``. The same module gives the same bytes: names come from the
-    graph alone, and what exporters write about themselves and the source code is removed.
+    The tensors are named ``input`` and ``output``, or as ``outputs`` says. The same module gives the same
+    bytes: names come from the graph alone, and what exporters write about themselves and the source code is
+    removed.
 
     Args:
-        module: takes one float32 tensor of ``input_shape`` and returns one tensor; on any device, left as
-            it was.
+        module: takes one float32 tensor of ``input_shape`` and returns one tensor, or a tuple of as many as
+            there are ``outputs``; on any device, left as it was.
         input_shape: ``(B, 3, H, W)``, or what a block takes.
         dynamic_batch: leave the first axis free.
+        outputs: names of what the module returns.
 
     Raises:
-        UserError: the module does not take this shape, returns more than one tensor, or holds an operator
-            that no exporter of the installed PyTorch knows.
+        UserError: the module does not take this shape, returns another number of tensors, or holds an
+            operator that no exporter of the installed PyTorch knows.
     """
     with _evaluation(module):
-        sample = _sample(module, input_shape)
+        sample = _sample(module, input_shape, len(outputs))
         if _has_torchscript_exporter():
-            raw = _export_torchscript(module, sample, dynamic_batch)
+            raw = _export_torchscript(module, sample, outputs, dynamic_batch)
         else:
-            raw = _export_dynamo(module, sample, dynamic_batch)
+            raw = _export_dynamo(module, sample, outputs, dynamic_batch)
     return normalise(onnx.load_model_from_string(raw))
 
 
@@ -63,7 +71,7 @@ def _evaluation(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _sample(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
+def _sample(module: nn.Module, input_shape: tuple[int, ...], outputs: int) -> torch.Tensor:
     """Zeros of ``input_shape`` on the module's device, once the module is known to take them."""
     parameter = next(module.parameters(), None)
     sample = torch.zeros(input_shape, device=parameter.device if parameter is not None else "cpu")
@@ -73,9 +81,11 @@ def _sample(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
         raise UserError(
             f"the network does not take an input of shape {input_shape}: {_first_line(error)}; mend the shape"
         ) from error
-    if not isinstance(output, torch.Tensor):
+    given = output if isinstance(output, tuple) and outputs > 1 else (output,)
+    if len(given) != outputs or not all(isinstance(one, torch.Tensor) for one in given):
+        wanted = "one tensor" if outputs == 1 else f"a tuple of {outputs} tensors"
         raise UserError(
-            f"the network returns a {type(output).__name__}; only networks that return one tensor export"
+            f"the network returns a {type(output).__name__}; only networks that return {wanted} export"
         )
     return sample
 
@@ -86,9 +96,11 @@ def _has_torchscript_exporter() -> bool:
     return "dynamo" in inspect.signature(torch.onnx.export).parameters and hasattr(torch._C, "_jit_pass_onnx")
 
 
-def _export_torchscript(module: nn.Module, sample: torch.Tensor, dynamic_batch: bool) -> bytes:
+def _export_torchscript(
+    module: nn.Module, sample: torch.Tensor, outputs: Sequence[str], dynamic_batch: bool
+) -> bytes:
     buffer = io.BytesIO()
-    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if dynamic_batch else None
+    axes = {name: {0: "batch"} for name in (INPUT, *outputs)} if dynamic_batch else None
     with _silence():
         try:
             torch.onnx.export(
@@ -98,7 +110,7 @@ def _export_torchscript(module: nn.Module, sample: torch.Tensor, dynamic_batch: 
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(outputs),
                 dynamic_axes=axes,
             )
         except Exception as error:
@@ -106,7 +118,9 @@ def _export_torchscript(module: nn.Module, sample: torch.Tensor, dynamic_batch: 
     return buffer.getvalue()
 
 
-def _export_dynamo(module: nn.Module, sample: torch.Tensor, dynamic_batch: bool) -> bytes:
+def _export_dynamo(
+    module: nn.Module, sample: torch.Tensor, outputs: Sequence[str], dynamic_batch: bool
+) -> bytes:
     if importlib.util.find_spec("onnxscript") is None:
         raise UserError("this PyTorch exports ONNX through onnxscript only; run `pip install onnxscript`")
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
@@ -120,7 +134,7 @@ def _export_dynamo(module: nn.Module, sample: torch.Tensor, dynamic_batch: bool)
                 (traced,),
                 opset_version=_OLDEST_DYNAMO_OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(outputs),
                 dynamic_shapes=shapes,
                 **options,
             )

@@ -45,7 +45,7 @@ class OnnxSession:
     def __init__(
         self, model: bytes, *, threads: int, batch: int, parts: bool, source: str, exact: bool = False
     ) -> None:
-        self.session = _session(model, threads, source, exact)
+        self.session = open_session(model, threads, source, exact=exact)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         described = [(value.name, type_name(value.type), sizes(value.shape)) for value in inputs]
         types = BYTE_TYPES if parts else WHOLE_TYPES
@@ -72,7 +72,17 @@ class OnnxSession:
         return partial(self.session.run_with_iobinding, binding)
 
 
-def _session(model: bytes, threads: int, source: str, exact: bool) -> ort.InferenceSession:
+def open_session(
+    model: bytes, threads: int, source: str, *, exact: bool = False, one_of_several: bool = False
+) -> ort.InferenceSession:
+    """Open a session as ``OnnxSession`` does.
+
+    The workers of ``one_of_several``, which are run one after another, stop spinning when its run is over:
+    they would take the cores of the next one's.
+
+    Raises:
+        UserError: the model does not load.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -80,6 +90,8 @@ def _session(model: bytes, threads: int, source: str, exact: bool) -> ort.Infere
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if exact else levels.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    if threads > 1 and one_of_several:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads > 1:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         # A core for each worker; the first is the calling thread's. ONNX Runtime counts cores from one.

@@ -9,13 +9,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nat2deploy.deploy.bundle import open_bundle
+from nat2deploy.deploy.bundle import Bundle, open_bundle
 from nat2deploy.deploy.evidence import DeviceEvidence, LatencyEvidence, with_newer
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Parity
-from nat2deploy.deploy.verify import Verification, judge
+from nat2deploy.deploy.stages import stages_evidence
+from nat2deploy.deploy.verify import Measured, Verification, exit_name, judge
 from nat2deploy.deploy.writing import update_evidence
 from nat2deploy.files import parse, sha256
 from nat2deploy.measure.interleave import Progress
+from nat2deploy.remote.packing import StagedModel
 from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
 
@@ -78,7 +80,7 @@ def verify_on_device(
         found = parse(RunnerAnswer, answer, f"answer of {settings.address}").check
         parity = Parity(**found.model_dump(exclude={"ok"}))
         measurement = device.measure_model(
-            bundle.model,
+            _files(bundle),
             manifest.network,
             identity,
             seed=seed,
@@ -86,13 +88,31 @@ def verify_on_device(
             progress=lambda share, text: progress(0.2 + 0.8 * share, text),
         )
         device.finish()
-        latency = measurement.summaries[manifest.network]
+        names = list(measurement.summaries)
+        if manifest.stages is not None:
+            names = [exit_name(number) for number in range(1, len(manifest.stages.exits) + 1)]
+        measured = Measured.of(measurement, names)
+        latencies = [LatencyEvidence(**one.latency, fingerprint=machine) for one in measured.exits]
         fresh = DeviceEvidence(
             device=settings.address.host,
             when=datetime.now(UTC).replace(microsecond=0),
             parity=parity,
-            latency=LatencyEvidence(**latency.latency, fingerprint=machine),
+            latency=LatencyEvidence(**measured.latency.latency, fingerprint=machine),
+            stages=None
+            if manifest.stages is None
+            else stages_evidence(manifest.stages, latencies, manifest.target.batch),
         )
         update_evidence(bundle, with_newer(evidence, fresh))
-    measured = (latency, measurement.converged[manifest.network])
     return judge(manifest, evidence, machine, parity, measured, where=f"on {settings.address.host}")
+
+
+def _files(bundle: Bundle) -> Path | StagedModel:
+    """What is measured of a bundle."""
+    stages = bundle.manifest.stages
+    if stages is None:
+        return bundle.model
+    return StagedModel(
+        tuple(bundle.folder / stage.file for stage in stages.exits),
+        tuple(stage.weight for stage in stages.exits),
+        stages.confidence,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,35 @@ def write_job(
     return _write(folder, target, groups[0].profile, reference, entries, settings)
 
 
+@dataclass(frozen=True)
+class StagedModel:
+    """ONNX files that are run one after another, see ``engines.stage_chain``."""
+
+    files: tuple[Path, ...]
+    weights: tuple[float, ...]
+    confidence: str
+
+
 def write_model_job(
-    folder: Path, target: Target, model: Path, name: str, profile: str, *, seed: int, time_limit_s: float
+    folder: Path,
+    target: Target,
+    model: Path | StagedModel,
+    name: str,
+    profile: str,
+    *,
+    seed: int,
+    time_limit_s: float,
 ) -> str:
-    """Put an ONNX file that is there into a job in the empty ``folder``; returns the job's identity.
+    """Put ONNX files that are there into a job in the empty ``folder``; returns the job's identity.
+
+    The candidate of a single file bears the group's name; those of stages are ``exit 1`` and so on, each with
+    all that is run for an image that leaves there.
 
     Args:
         folder: gets ``job.json`` and ``models/``.
         target: that the file was exported for; its backend must be ONNX Runtime.
-        model: the file.
-        name: of the candidate and its group.
+        model: the file, or the stages'.
+        name: of the group.
         profile: as of ``Group``.
         seed: of the input.
         time_limit_s: seconds of measuring.
@@ -100,15 +120,24 @@ def write_model_job(
     (folder / MODELS).mkdir()
     with torch_threads(1):
         reference = _entry(folder, target, "reference", Reference())
-    digest = sha256(model)
-    shutil.copyfile(model, folder / MODELS / f"{digest}.onnx")
+    candidates: list[dict[str, Any]]
+    if isinstance(model, StagedModel):
+        common = {
+            "stages": [_copied(folder, file) for file in model.files],
+            "weights": list(model.weights),
+            "confidence": model.confidence,
+        }
+        count = len(model.files)
+        candidates = [{"name": f"exit {exit_}", "exits": exit_, **common} for exit_ in range(1, count + 1)]
+    else:
+        candidates = [{"name": name, "model": _copied(folder, model)}]
     group = {
         "name": name,
         "seed": seed,
         "precision": 0.01,
         "time_limit_s": time_limit_s,
         "energy_share": 0.0,
-        "candidates": [{"name": name, "model": digest}],
+        "candidates": candidates,
     }
     return _write(folder, target, profile, reference, [group], None)
 
@@ -133,6 +162,13 @@ def _write(
     }
     write_json(folder / JOB_FILE, job)
     return sha256(folder / JOB_FILE)
+
+
+def _copied(folder: Path, file: Path) -> str:
+    """Copy an ONNX file into a job; returns its digest."""
+    digest = sha256(file)
+    shutil.copyfile(file, folder / MODELS / f"{digest}.onnx")
+    return digest
 
 
 def _entry(folder: Path, target: Target, name: str, candidate: Candidate) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.remote.agent_file import agent_source
 from nat2deploy.remote.answers import ProbeAnswer, ProgressAnswer, group_measurement, parse_result
-from nat2deploy.remote.packing import check_target, write_job, write_model_job
+from nat2deploy.remote.packing import StagedModel, check_target, write_job, write_model_job
 from nat2deploy.remote.ssh import ConnectionLost, SshConnection, SshSettings
 from nat2deploy.target import Fingerprint, Target
 
@@ -111,13 +111,20 @@ class SshDevice(Device):
             return self._run_job(folder, identity, group.name, group.profile, progress)
 
     def measure_model(
-        self, model: Path, name: str, profile: str, *, seed: int, time_limit_s: float, progress: Progress
+        self,
+        model: Path | StagedModel,
+        name: str,
+        profile: str,
+        *,
+        seed: int,
+        time_limit_s: float,
+        progress: Progress,
     ) -> Measurement:
-        """Measure an ONNX file that was exported for the target.
+        """Measure ONNX files that were exported for the target.
 
         Args:
-            model: the file.
-            name: of the only candidate.
+            model: the file, or stages, of which what is run up to each exit is measured.
+            name: of the group; as of ``write_model_job``.
             profile: as of ``Group``.
             seed: of the input.
             time_limit_s: seconds of measuring.

@@ -139,8 +139,46 @@ class _Latency(Measured):
     fingerprint: dict[str, Any] = {}
 
 
+class _StageLatencies(_File):
+    exits: tuple[Measured, ...] = ()
+    expected_ms: float
+
+
 class _OnDevice(_File):
     latency: _Latency
+    stages: _StageLatencies | None = None
+
+
+class _StageCosts(_File):
+    macs: float = 0.0
+
+
+class _Stage(_File):
+    threshold: float | None = None
+    costs: _StageCosts = _StageCosts()
+
+
+class _Leaving(_File):
+    top1: float
+    ensemble_top1: float
+    images: int = 0
+    shares: tuple[float, ...]
+
+
+class _SweepPoint(_File):
+    top1: float
+    shares: tuple[float, ...]
+
+
+class Stages(_File):
+    """How a bundle's network stops early; ``sweep`` is what could have been chosen on validation."""
+
+    confidence: str = ""
+    target: str = ""
+    exits: tuple[_Stage, ...]
+    validation: _Leaving
+    test: _Leaving | None = None
+    sweep: tuple[_SweepPoint, ...] = ()
 
 
 class _Input(_File):
@@ -163,6 +201,7 @@ class Bundle(_File):
     budgets: tuple[_Limit, ...] = ()
     costs: dict[str, float | None] = {}
     evidence: _Evidence = _Evidence()
+    stages: Stages | None = None
     measured: tuple[_OnDevice, ...] = ()
     files: dict[str, str] = {}
 

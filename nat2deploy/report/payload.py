@@ -9,6 +9,7 @@ from typing import Any
 
 from nat2deploy.report.anatomy import Anatomy
 from nat2deploy.report.drawing import draw
+from nat2deploy.report.early_exits import early_exits
 from nat2deploy.report.facts import Facts, Row
 from nat2deploy.report.metrics import MEASURED, axes_of
 
@@ -70,6 +71,7 @@ def payload_of(facts: Facts) -> Payload:
             for tuned in files.tuned.values()
             if tuned.states
         ],
+        "early_exits": None if files.bundle is None else early_exits(files.bundle),
         "many_exits": files.space is not None and files.space.exits != "final",
     }
 

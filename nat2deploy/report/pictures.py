@@ -163,6 +163,30 @@ def _exits(figure: Any, payload: Payload) -> bool:
     return True
 
 
+def _early_exits(figure: Any, payload: Payload) -> bool:
+    found = payload["early_exits"]
+    if found is None or not found["sweep"]:
+        return False
+    axes = figure.subplots()
+    axes.plot(
+        [p["cost"] for p in found["sweep"]], _percent(p["top1"] for p in found["sweep"]), "o-",
+        color=BLUE, ms=4, lw=1, label="other thresholds (validation)",
+    )  # fmt: skip
+    for key, marker, colour, words in (
+        ("chosen", "D", ORANGE, "chosen (validation)"),
+        ("test", "*", GREEN, "chosen (test)"),
+        ("whole", "s", GREY, "all stages (validation)"),
+    ):
+        if found[key] is not None:
+            axes.scatter(
+                [found[key]["cost"]], [100 * found[key]["top1"]],
+                marker=marker, color=colour, s=70, zorder=3, label=words,
+            )  # fmt: skip
+    axes.set(xlabel=found["label"], ylabel="top-1 (%)", title="early exits")
+    axes.legend(loc="lower right", fontsize="small")
+    return True
+
+
 _SEQUENCE = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", "#999933", GREY, "#882255")
 _PICTURES: dict[str, Callable[[Any, Payload], bool]] = {
     "front": _front,
@@ -171,6 +195,7 @@ _PICTURES: dict[str, Callable[[Any, Payload], bool]] = {
     "stages": _stages,
     "finetuning": _curves,
     "exits": _exits,
+    "early-exits": _early_exits,
 }
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
-from nat2deploy.search.budget import is_target_name
+from nat2deploy.search.budget import is_target_name, parse_budgets
 from nat2deploy.search.settings import Positive, SearchSettings
 from nat2deploy.target import Target
 
@@ -181,6 +182,20 @@ class SearchConfig(_Config):
         return self
 
 
+def _milliseconds(text: str) -> float:
+    """Read such as ``0.15ms``, in a latency budget's form."""
+    (budget,) = parse_budgets([f"latency<={text}"])
+    return budget.limit
+
+
+def _duration(text: str) -> str:
+    try:
+        _milliseconds(text)
+    except UserError:
+        raise ValueError(f"'{text[:60]}': write a latency, such as 0.15ms") from None
+    return text
+
+
 class ExportConfig(_Config):
     """Which network of the front becomes a bundle, and for which engine."""
 
@@ -209,6 +224,39 @@ class ExportConfig(_Config):
     qat_learning_rate: Rate = 0.002
     seed: Annotated[int, Field(ge=0)] | None = None
     """Draws the calibration images; the search's when not given."""
+    stages: bool = False
+    """Deploy a network with several exits as stages that stop when they are sure, not as one ensemble."""
+    expected_latency: Annotated[str, AfterValidator(_duration)] | None = None
+    """Of stages: the expected latency that thresholds keep, such as ``0.15ms``, with accuracy at its best."""
+    stage_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of stages: the top-1 that thresholds keep, a share, with the expected cost at its lowest."""
+    stage_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of stages: how far below the ensemble's top-1 may lie, a share; 0.005 where nothing is asked for."""
+    confidence: Literal["max-softmax", "margin", "entropy"] | None = None
+    """Of stages: how sure an exit is; the measure that serves best on validation images when not given."""
+
+    @model_validator(mode="after")
+    def _of_stages(self) -> Self:
+        goals = [self.expected_latency, self.stage_accuracy, self.stage_accuracy_drop]
+        given = [one for one in (*goals, self.confidence) if one is not None]
+        if given and not self.stages:
+            raise ValueError(
+                "expected_latency, stage_accuracy, stage_accuracy_drop and confidence are for stages = true"
+            )
+        if sum(one is not None for one in goals) > 1:
+            raise ValueError("give one of expected_latency, stage_accuracy and stage_accuracy_drop")
+        if self.stages and (self.engine != "onnxruntime" or self.device not in (None, "cpu")):
+            raise ValueError(
+                "stages run in onnxruntime on the CPU; without them the network is exported as one graph"
+            )
+        if self.stages and self.save_optimised:
+            raise ValueError("save_optimised is for a network of one file, stages have several")
+        return self
+
+    @property
+    def expected_latency_ms(self) -> float | None:
+        """The expected latency to keep, in ms."""
+        return None if self.expected_latency is None else _milliseconds(self.expected_latency)
 
     @property
     def batches(self) -> tuple[int, int, int] | None:

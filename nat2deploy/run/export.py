@@ -8,8 +8,9 @@ from pathlib import Path
 from nat2deploy.cost.model import CostModel
 from nat2deploy.data.names import shown_name
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.deploy.export import EngineOptions, export_bundle
+from nat2deploy.deploy.export import export_bundle
 from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
+from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
@@ -19,6 +20,7 @@ from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.int8_tuning import tuned_network
 from nat2deploy.run.networks import open_network
+from nat2deploy.run.stages import stages_plan
 from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
 from nat2deploy.target import PRECISIONS, DeviceKind, Target, fingerprint
 
@@ -31,6 +33,9 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     For an int8 target activations are calibrated on images of the training split, and the layers that must
     stay in float are searched on validation images. Test accuracy is the engine's. Latency is measured here
     only when the latency table is of this machine.
+
+    As stages, a network with several exits stops where it is sure enough; thresholds are fitted on validation
+    images.
 
     Raises:
         UserError: no run or network, no such target of the run, ``out`` holds something else, the engine does
@@ -48,7 +53,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     kind = target.kind if table is None else table.target.kind
     predicting = None if table is None or table.target != target else table
     plain = replace(architecture, precision=None)
-    costs = CostModel(chosen.info.space, data.classes, predicting).costs(plain)
+    model = CostModel(chosen.info.space, data.classes, predicting)
+    costs = model.costs(plain)
     report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     seed = search.settings.seed if config.seed is None else config.seed
@@ -65,6 +71,9 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     if allowed is None:
         allowed = 1.0 if promised else MAX_ACCURACY_DROP
     # On a GPU what was measured says nothing about whether the engine's GPU is here.
+    stages = None
+    if config.stages:
+        stages = stages_plan(config, chosen, network, model)
     here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     manifest = export_bundle(
         network,
@@ -79,7 +88,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         costs=costs,
         test=Labelled(shown_name(search.data), data.test.images, data.test.targets),
         validation=None
-        if promised
+        if promised and stages is None
         else Labelled(shown_name(search.data), data.validation.images, data.validation.targets),
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         calibration_images=calibration,
@@ -91,6 +100,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
             save_optimised=config.save_optimised,
             qat_epochs=config.qat_epochs,
         ),
+        stages=stages,
         seed=search.settings.seed,
         time_limit_s=5.0 if here else None,
         progress=lambda text: report("export", 1, 2, text),

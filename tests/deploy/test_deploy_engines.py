@@ -17,8 +17,8 @@ from deploy_helpers import PREPROCESSING, make_images, make_net, make_test
 
 from nat2deploy.deploy.bench import bench
 from nat2deploy.deploy.evidence import read_evidence
-from nat2deploy.deploy.export import EngineOptions
 from nat2deploy.deploy.judging import Labelled
+from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.engines.registry import has_gpu

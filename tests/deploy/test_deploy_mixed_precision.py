@@ -10,6 +10,7 @@ from torch import nn
 
 from nat2deploy.deploy.mixed_precision import MixedPrecision, quantise_within
 from nat2deploy.deploy.parity import Floats, run_all
+from nat2deploy.deploy.quantisable import Whole
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantiser import layers
 from nat2deploy.engines.registry import engine_of_onnx
@@ -46,10 +47,9 @@ def images() -> Floats:
 def searched(model: bytes, images: Floats, lowest: float, told: list[str] | None = None) -> MixedPrecision:
     exact = run_all(engine_of_onnx(model, Target()), images).argmax(axis=1)
     return quantise_within(
+        Whole(model, images[:64], symmetric=False, method="min-max"),
         model,
         images[:64],
-        symmetric=False,
-        method="min-max",
         lowest_top1=lowest,
         validation=(images, exact),
         run=run,

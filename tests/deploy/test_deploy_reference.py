@@ -15,8 +15,8 @@ LOGITS = np.array([[0.5, 1.5], [2.5, -1.0]], dtype=np.float32)
 
 
 def test_round_trip_and_the_same_bytes(tmp_path: Path) -> None:
-    save_reference(tmp_path / "a.npz", IMAGES, LOGITS)
-    save_reference(tmp_path / "b.npz", IMAGES, LOGITS)
+    save_reference(tmp_path / "a.npz", IMAGES, {"logits": LOGITS})
+    save_reference(tmp_path / "b.npz", IMAGES, {"logits": LOGITS})
     images, logits = load_reference(tmp_path / "a.npz")
     assert torch.equal(images, IMAGES)
     np.testing.assert_array_equal(logits, LOGITS)

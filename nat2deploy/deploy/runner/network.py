@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from .preprocess import preprocess
 from .refusal import BadInput
 from .session import open_session
+from .stages import Stages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Pixels = NDArray[np.uint8]
+    from .session import Run
+
     Floats = NDArray[np.float32]
 
 MANIFEST_NAME = "manifest.json"
@@ -38,6 +41,7 @@ class Network:
         spec: the preprocessing.
         threads: that compute.
         run: the engine on one full batch; ``logits`` takes any number of images.
+        stages: what stops when it is sure, in bundles that do; ``run`` then runs all of it.
 
     Raises:
         BadInput: a manifest or model that is missing, damaged or changed, or one for another engine.
@@ -69,8 +73,14 @@ class Network:
             raise BadInput(f"{folder}: model or manifest missing or damaged; export it again") from None
         self.folder, self.manifest = folder, manifest
         self.read(name)
+        self.stages: Optional[Stages] = None  # noqa: UP045 - old Pythons run this
+        self.run: Run
         try:
-            self.run = open_session(manifest, self.read, self.threads, provider)
+            if manifest.get("stages"):
+                stages = self.stages = Stages(manifest, self.read, self.threads, provider)
+                self.run = lambda images: stages.answers(images)[-1]
+            else:
+                self.run = open_session(manifest, self.read, self.threads, provider)
             if self.run(np.zeros(self.shape, np.float32)).shape != (self.shape[0], len(self.labels)):
                 raise BadInput("has an output that its labels do not fit; export it again")
         except Exception as error:  # engines raise a dozen unrelated classes
@@ -107,9 +117,45 @@ class Network:
                 outputs.append(self.run(part))
         return np.concatenate(outputs)
 
+    def exit_logits(self, images: Floats) -> Floats:
+        """What each exit answers for any number of inputs [N, 3, r, r]: [exits, N, classes].
+
+        Without stages the network is its only exit.
+        """
+        if self.stages is None:
+            return self.logits(images)[None]
+        found = []
+        for start in range(0, len(images), self.shape[0]):
+            part, count = self._full(images[start : start + self.shape[0]])
+            found.append(self.stages.answers(part)[:, :count])
+        return np.concatenate(found, axis=1)
+
+    def answer(self, image: Pixels, top: int) -> dict[str, Any]:
+        """Classify one RGB image [H, W, 3].
+
+        Returns:
+            ``top``: the most likely classes with their scores (softmax); ``exit``: of stages the one that
+            answered, counted from 1.
+        """
+        given = preprocess(image, self.spec)[None]
+        if self.stages is None:
+            return {"top": self.best(self.logits(given)[0], top)}
+        logits, exits = self.stages.decide(*self._full(given))
+        return {"top": self.best(logits[0], top), "exit": exits[0]}
+
+    def _full(self, images: Floats) -> tuple[Floats, int]:
+        """A full batch, filled up with zeros, and how many images of it are real."""
+        count = len(images)
+        if count == self.shape[0]:
+            return images, count
+        full = np.zeros(self.shape, np.float32)
+        full[:count] = images
+        return full, count
+
     def classify(self, image: Pixels, top: int) -> list[dict[str, Any]]:
         """Return the ``top`` most likely classes of one RGB image [H, W, 3] with their scores (softmax)."""
-        return self.best(self.logits(preprocess(image, self.spec)[None])[0], top)
+        found: list[dict[str, Any]] = self.answer(image, top)["top"]
+        return found
 
     def best(self, logits: Floats, top: int) -> list[dict[str, Any]]:
         """Return the ``top`` most likely classes of logits [classes] with their scores (softmax)."""

@@ -93,8 +93,8 @@ def _classify(network: Network, asked: argparse.Namespace) -> int:
         asked.input_for.write_bytes(preprocess(read_image(images[0]), network.spec).tobytes())
     for path in images:
         try:
-            top = network.classify(read_image(path), asked.top or 5)
-            found.setdefault("images", []).append({"image": str(path), "top": top})
+            answer = network.answer(read_image(path), asked.top or 5)
+            found.setdefault("images", []).append({"image": str(path), **answer})
         except BadInput as error:  # the other images are still classified
             print(f"run.py: {error}", file=sys.stderr)
             code = 2
@@ -120,11 +120,14 @@ def report(found: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(found))  # on one line, for who drives many devices
         return
     for image in found.get("images", []):
-        print(image["image"])
+        print(image["image"] + (f"  (exit {image['exit']})" if "exit" in image else ""))
         for one in image["top"]:
             print(f"  {100 * one['score']:6.2f} %  {one['label']}")
     for part in (part for part in ("check", "bench") if part in found):
-        print(f"{part}  " + ", ".join(f"{key} {value:.5g}" for key, value in found[part].items()))
+        words = [f"{key} {value:.5g}" for key, value in found[part].items() if not isinstance(value, list)]
+        print(f"{part}  " + ", ".join(words))
+        for number, exit_ in enumerate(found[part].get("exits", []), start=1):
+            print(f"  exit {number}  " + ", ".join(f"{key} {value:.5g}" for key, value in exit_.items()))
 
 
 def fail(message: str) -> NoReturn:

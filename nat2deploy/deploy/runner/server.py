@@ -98,9 +98,9 @@ class Application:
         image = decode(environ["wsgi.input"].read(length))
         with self._turn:
             start = time.perf_counter()
-            found = self._network.classify(image, top)
+            answer = self._network.answer(image, top)
             latency_ms = 1e3 * (time.perf_counter() - start)
-        return 200, {"top": found, "latency_ms": round(latency_ms, 4)}
+        return 200, {**answer, "latency_ms": round(latency_ms, 4)}
 
 
 def serve(network: Network, address: Address, *, top: int) -> int:

@@ -72,7 +72,47 @@ def load_package(name: str, pip: str) -> Any:
         raise BadInput(f"needs {name}: {line}; run `pip install {pip}`") from None
 
 
+def open_models(
+    manifest: dict[str, Any],
+    files: list[str],
+    name: str,
+    outputs: list[list[str]],
+    read: Read,
+    threads: int,
+    provider: Optional[str] = None,  # noqa: UP045 - old Pythons run this
+) -> list[Callable[[Floats], list[Floats]]]:
+    """Return what runs each of several ONNX files on one full batch of its input, and gives its outputs.
+
+    Args:
+        manifest: of the bundle.
+        files: their names.
+        name: of the input of each.
+        outputs: names of what each gives.
+        read: as of ``open_session``.
+        threads: as of ``open_session``.
+        provider: as of ``open_session``.
+
+    Raises:
+        BadInput: as ``open_session``.
+    """
+    backend = str(manifest["target"]["backend"])
+    if backend != "onnxruntime":
+        raise BadInput(f"has stages for backend {backend}, this runner runs those of onnxruntime")
+    opened = [_onnxruntime_session(file, read, threads, provider or "cpu", alone=False) for file in files]
+
+    def runner(session: Any, wanted: list[str]) -> Callable[[Floats], list[Floats]]:
+        return lambda values: session.run(wanted, {name: values})
+
+    return [runner(session, wanted) for session, wanted in zip(opened, outputs)]
+
+
 def _open_onnxruntime(manifest: dict[str, Any], read: Read, threads: int, provider: str) -> Run:
+    session = _onnxruntime_session(str(manifest["model"]), read, threads, provider)
+    run, name, outputs = session.run, str(manifest["input"]["name"]), [str(manifest["output"]["name"])]
+    return lambda images: run(outputs, {name: images})[0]
+
+
+def _onnxruntime_session(model: str, read: Read, threads: int, provider: str, *, alone: bool = True) -> Any:
     ort = load_package("onnxruntime", "onnxruntime" if provider == "cpu" else "onnxruntime-gpu")
     wanted = PROVIDERS[provider]
     if wanted not in ort.get_available_providers():
@@ -85,10 +125,13 @@ def _open_onnxruntime(manifest: dict[str, Any], read: Read, threads: int, provid
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not alone:
+        # Its workers would spin on behind its run, on the cores that the next one wants.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     # What TensorRT does not run, CUDA does; the rest is the CPU's.
     providers = {"tensorrt": [wanted, PROVIDERS["cuda"]]}.get(provider, [wanted])
     try:
-        session = ort.InferenceSession(read(str(manifest["model"])), options, providers=providers)
+        session = ort.InferenceSession(read(model), options, providers=providers)
     except BadInput:
         raise
     except Exception as error:  # the bindings raise a dozen unrelated classes
@@ -96,8 +139,7 @@ def _open_onnxruntime(manifest: dict[str, Any], read: Read, threads: int, provid
         raise BadInput(line) from None
     if wanted not in session.get_providers():  # it falls back to the CPU by itself, without an error
         raise BadInput(f"cannot start provider {provider} of onnxruntime {ort.__version__}; see its set-up")
-    run, name, outputs = session.run, str(manifest["input"]["name"]), [str(manifest["output"]["name"])]
-    return lambda images: run(outputs, {name: images})[0]
+    return session
 
 
 def _open_openvino(manifest: dict[str, Any], read: Read, threads: int) -> Run:

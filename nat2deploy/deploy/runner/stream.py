@@ -35,7 +35,7 @@ def run_stream(
         for frame in frames:
             start = time.perf_counter()
             try:
-                found = network.classify(frame.pixels(), top)
+                answer = network.answer(frame.pixels(), top)
             except BadInput as error:
                 bad += 1
                 words = str(error)
@@ -44,10 +44,11 @@ def run_stream(
                 continue
             times_ms.append(1e3 * (time.perf_counter() - start))
             if as_json:
-                line = json.dumps({"frame": frame.name, "latency_ms": round(times_ms[-1], 4), "top": found})
+                line = json.dumps({"frame": frame.name, "latency_ms": round(times_ms[-1], 4), **answer})
             else:
-                classes = ", ".join(f"{one['label']} {100 * one['score']:.2f} %" for one in found)
-                line = f"{frame.name}  {classes}  ({times_ms[-1]:.2f} ms)"
+                classes = ", ".join(f"{one['label']} {100 * one['score']:.2f} %" for one in answer["top"])
+                where = f", exit {answer['exit']}" if "exit" in answer else ""
+                line = f"{frame.name}  {classes}  ({times_ms[-1]:.2f} ms{where})"
             print(line, flush=True)
             if len(times_ms) == limit:
                 break

@@ -1,0 +1,58 @@
+"""What a network is made of for its target: how the engine is made, and the images that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nat2deploy.data.preprocess import Preprocessing
+from nat2deploy.deploy.compiled import Batches
+from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
+from nat2deploy.engines.base import Engine
+from nat2deploy.engines.calibration import Method
+from nat2deploy.target import Target
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine is made.
+
+    Attributes:
+        sm: compute capabilities, such as 86 for 8.6, to compile ahead for, with TensorRT for RTX.
+        batches: the smallest batch, the one to be fastest at (the target's), the largest; for TensorRT.
+        method: of calibration, for int8.
+        max_accuracy_drop: how far the top-1 of int8 may lie below PyTorch's in float, as a share; layers
+            stay in float for it.
+        qat_epochs: for how many epochs the module was tuned for 8 bits, for the manifest.
+        save_optimised: add ONNX Runtime's graph as it is optimised for this machine.
+    """
+
+    sm: tuple[int, ...] = ()
+    batches: Batches | None = None
+    method: Method = "min-max"
+    max_accuracy_drop: float = MAX_ACCURACY_DROP
+    save_optimised: bool = False
+    qat_epochs: float = 0.0
+
+
+@dataclass(frozen=True)
+class Making:
+    """What one file and stages are made with alike; as ``export_bundle``'s arguments.
+
+    ``eager`` is the network in PyTorch.
+    """
+
+    target: Target
+    preprocessing: Preprocessing
+    batches: Batches
+    options: EngineOptions
+    eager: Engine
+    reference_images: Tensor
+    calibration_images: Tensor | None
+    validation: Labelled | None
+    test: Labelled | None
+    seed: int
+    time_limit_s: float | None
+    progress: Callable[[str], None]

@@ -1,0 +1,33 @@
+"""The engine of an open bundle, as one file or as stages."""
+
+from __future__ import annotations
+
+from nat2deploy.deploy.bundle import Bundle
+from nat2deploy.deploy.compiled import open_engine
+from nat2deploy.engines.base import Engine
+from nat2deploy.engines.staged import StagedEngine
+from nat2deploy.target import Target
+
+
+def open_bundle_engine(bundle: Bundle, target: Target | None = None) -> tuple[Engine, bool]:
+    """Load a bundle's network; the second says whether the engine is the target's own, not a stand-in.
+
+    Args:
+        bundle: whose files were checked.
+        target: instead of the bundle's own.
+
+    Raises:
+        UserError: a model does not load.
+    """
+    target = bundle.manifest.target if target is None else target
+    stages = bundle.manifest.stages
+    if stages is None:
+        return open_engine(bundle.model, target)
+    engine = StagedEngine(
+        [(bundle.folder / stage.file).read_bytes() for stage in stages.exits],
+        [stage.weight for stage in stages.exits],
+        target,
+        confidence=stages.confidence,
+        source=f"bundle {bundle.path}",
+    )
+    return engine, True
