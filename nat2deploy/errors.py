@@ -1,4 +1,6 @@
-"""The error that a user can mend."""
+"""The error that a user can mend, and memory that runs out."""
+
+from __future__ import annotations
 
 
 class UserError(Exception):

@@ -170,6 +170,8 @@ def load_tabular(path: Path, table: LatencyTable | None = None, noise_seed: int 
         raise UserError(f"{what} cannot be read; make it again with benchmarks/tabular_build.py") from error
     info = parse(TabularInfo, value, what)
     encoding = IntegerEncoding(info.space)
+    if info.images.keys() != set(SPLITS):
+        raise UserError(f"{what}: images are of {', '.join(info.images) or 'no split'}; make it again")
     images = np.array([info.images["validation"], info.images["test"]])
     shape_fits = genes.ndim == 2 and genes.shape == (len(right), len(encoding)) and len(genes) > 0
     if not shape_fits or not (encoding.repair(genes) == genes).all() or (right > images).any():

@@ -45,6 +45,13 @@ def benchmark(file):
     return load_tabular(file)
 
 
+def test_a_file_without_one_of_the_splits_is_refused(judged, wide_encoding, info_of, tmp_path):
+    info = info_of(wide_encoding.space).model_copy(update={"images": {"test": IMAGES}})
+    save_tabular(tmp_path / "odd.npz", info, judged[1], judged[2])
+    with pytest.raises(UserError, match=r"odd\.npz: images are of test; make it again"):
+        load_tabular(tmp_path / "odd.npz")
+
+
 def test_a_covariance_that_is_none_is_refused(judged, wide_encoding, tabular_info, tmp_path):
     info = tabular_info(wide_encoding.space, covariance=((1e-6, 5e-3), (5e-3, 1e-6)), images=IMAGES)
     save_tabular(tmp_path / "odd.npz", info, judged[1], judged[2])
