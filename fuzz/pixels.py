@@ -121,9 +121,9 @@ class _Network:
     labels = ("a", "b")
     manifest = {"network": "0123456789"}  # noqa: RUF012
 
-    def classify(self, image: np.ndarray[Any, Any], top: int) -> list[dict[str, Any]]:
+    def answer(self, image: np.ndarray[Any, Any], top: int) -> dict[str, Any]:
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        return [{"label": "a", "index": 0, "score": 1.0}][:top]
+        return {"top": [{"label": "a", "index": 0, "score": 1.0}][:top]}
 
 
 def _request(rng: random.Random, files: list[bytes]) -> tuple[dict[str, Any], str]:

@@ -109,7 +109,7 @@ def _cifar(folder: Path) -> Target:
 def _benchmarks(folder: Path) -> Target:
     space = load_space("nano")
     genes = IntegerEncoding(space).encode_all([space.smallest(), space.largest()]).astype(np.uint8)
-    info = _benchmark_info(space)
+    info: dict[str, Any] = benchmark_info(space).model_dump(mode="json")
 
     def draw(rng: random.Random) -> bytes:
         held = io.BytesIO()
@@ -121,13 +121,19 @@ def _benchmarks(folder: Path) -> Target:
     return Target("tabular benchmarks", 0.5, draw, Place(folder, "benchmark.npz").feeding(load_tabular))
 
 
-def _benchmark_info(space: SearchSpace) -> dict[str, Any]:
+def benchmark_info(
+    space: SearchSpace,
+    *,
+    covariance: tuple[tuple[float, ...], ...] = ((1e-4, 0.0), (0.0, 1e-4)),
+    images: int = 10,
+) -> TabularInfo:
+    """The description of a tabular benchmark that was never measured."""
     held_out = HeldOut(kendall_tau=0.9, r2=0.9, rmse=0.001, architectures=10)
     splits = ("validation", "test")
-    info = TabularInfo(
+    return TabularInfo(
         space=space,
         classes=10,
-        images=dict.fromkeys(splits, 10),
+        images=dict.fromkeys(splits, images),
         generation=Generation(
             command="python benchmarks/tabular_evaluate.py",
             supernet="some",
@@ -138,9 +144,5 @@ def _benchmark_info(space: SearchSpace) -> dict[str, Any]:
             seed=0,
             tool_version="0",
         ),
-        model=ModelQuality(
-            held_out=dict.fromkeys(splits, held_out), residual_covariance=((1e-4, 0.0), (0.0, 1e-4))
-        ),
+        model=ModelQuality(held_out=dict.fromkeys(splits, held_out), residual_covariance=covariance),
     )
-    value: dict[str, Any] = info.model_dump(mode="json")
-    return value

@@ -6,6 +6,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -162,30 +163,6 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
 @pytest.fixture(scope="session")
 def tabular_info() -> Callable[..., object]:
     """What makes the description of a tabular benchmark that was never measured."""
-    from nat2deploy.search.tabular import Generation, ModelQuality, TabularInfo
-    from nat2deploy.search.tabular_model import HeldOut
+    from fuzz.weights import benchmark_info
 
-    def info_of(
-        space: SearchSpace, *, covariance: tuple[tuple[float, ...], ...], images: int = 1000
-    ) -> object:
-        held_out = HeldOut(kendall_tau=0.9, r2=0.9, rmse=0.001, architectures=10)
-        return TabularInfo(
-            space=space,
-            classes=10,
-            images={"validation": images, "test": images},
-            generation=Generation(
-                command="python benchmarks/tabular_evaluate.py",
-                supernet="some",
-                supernet_sha256="0" * 64,
-                data="digits",
-                data_sha256="1" * 64,
-                recalibration_images=10,
-                seed=0,
-                tool_version="0",
-            ),
-            model=ModelQuality(
-                held_out={"validation": held_out, "test": held_out}, residual_covariance=covariance
-            ),
-        )
-
-    return info_of
+    return partial(benchmark_info, images=1000)

@@ -4,37 +4,18 @@ import datetime
 
 import numpy as np
 
-from nat2deploy.cost.activations import activation_bytes
 from nat2deploy.cost.calibration import Calibration
 from nat2deploy.cost.fitting import fit_table
 from nat2deploy.cost.network_entry import NetworkEntry
-from nat2deploy.cost.table import Entry, LatencyTable
+from nat2deploy.cost.table import LatencyTable
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import every_signature, lower
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.target import Fingerprint, Target
+from torture.tiny import made_up_entry as make_entry
+from torture.tiny import made_up_ms
 
 LADDER = (2, 10, 100, 1000)
-
-
-def make_entry(signature, median_ms) -> Entry:
-    return Entry(
-        median_ms=median_ms,
-        p95_ms=1.1 * median_ms,
-        p99_ms=1.2 * median_ms,
-        ci_low_ms=0.99 * median_ms,
-        ci_high_ms=1.01 * median_ms,
-        samples=100,
-        converged=True,
-        macs=signature.macs,
-        params=signature.params,
-        activation_bytes=activation_bytes(signature),
-    )
-
-
-def made_up_ms(signature) -> float:
-    """Deterministic, and nowhere near proportional to MACs or parameters."""
-    return 0.002 + 1e-8 * signature.macs + 0.001 * ((signature.mid_channels * signature.kernel) % 7)
 
 
 def make_table(space, **changes) -> LatencyTable:

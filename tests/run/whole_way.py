@@ -4,36 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-TINY_SPACE = """
-name = "tiny"
-resolutions = [16, 20]
-widths = [1.0]
-kernels = [3, 5]
-expansions = [2, 3]
-depths = [1, 2]
-[stem]
-channels = 8
-stride = 2
-activation = "hswish"
-[first_block]
-channels = 8
-kernel = 3
-activation = "relu"
-[[stages]]
-channels = 16
-stride = 2
-se = false
-activation = "relu"
-[[stages]]
-channels = 24
-stride = 2
-se = true
-activation = "hswish"
-[head]
-expansion = 2
-features = 4
-activation = "hswish"
-"""
+from torture.tiny import SPACE as TINY_SPACE
 
 CONFIG = """
 data = "digits"
