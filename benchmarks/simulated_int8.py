@@ -23,8 +23,9 @@ from nat2deploy.cli.console import percent, print_json
 from nat2deploy.data.batches import batches
 from nat2deploy.data.load import load_data
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.deploy.export import compile_engine
+from nat2deploy.deploy.judging import inputs_of
 from nat2deploy.deploy.parity import run_all
+from nat2deploy.engines.registry import compile_model
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import load_front
@@ -95,7 +96,9 @@ def _judge(evaluator, supernet, architecture) -> dict[str, object]:
     network = evaluator.network(supernet, architecture)
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     calibration = data.train.subset(CALIBRATION_IMAGES, evaluator.seed).images
-    engine = compile_engine(network, Target(precision="int8"), preprocessing, calibration)
+    target = Target(precision="int8")
+    shape = (target.batch, 3, architecture.resolution, architecture.resolution)
+    engine = compile_model(network, target, shape, calibration=inputs_of(preprocessing, calibration))
     right = {"float": 0, "simulated": 0, "engine": 0}
     same = 0
     stream = batches(
