@@ -15,6 +15,7 @@ from nat2deploy.search.surrogate import Surrogate, best_surrogate
 from nat2deploy.search.survival import Floats
 from nat2deploy.search.update import best, feasible_front, objective_matrix
 from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.encoding import Genes, IntegerEncoding
 
 
 class Batch(NamedTuple):
@@ -79,14 +80,15 @@ def propose(
         crossover=settings.crossover,
         eta=settings.mutation_eta,
     )
-    old = {row.tobytes() for row in encoding.encode_all(known)}
-    fresh = np.array([row for row in evolved if row.tobytes() not in old], dtype=np.int64)
-    fresh = fresh.reshape(-1, len(encoding))
+    subset = SUBSETS[settings.subset](settings)
+    fresh = _without(evolved.last, known, encoding)
+    if len(fresh) < batch.size and subset.takes_visited:
+        fresh = _without(evolved.visited, known, encoding)
     if len(fresh) == 0:
         return []
     costs = objectives.costs(fresh)
     votes = surrogate.votes(fresh)
-    chosen = SUBSETS[settings.subset](settings).choose(
+    chosen = subset.choose(
         objectives.matrix(votes.mean(axis=0), costs),
         np.maximum(objectives.cost_violations(costs), 0.0).sum(axis=1),
         objective_matrix(feasible_front(archive, objectives), objectives),
@@ -95,3 +97,10 @@ def propose(
         seed=batch.seed(settings, 1013),
     )
     return [encoding.decode(fresh[i]) for i in chosen]
+
+
+def _without(genes: Genes, known: list[Architecture], encoding: IntegerEncoding) -> Genes:
+    """Those of genes [N, G] that are not known."""
+    old = {row.tobytes() for row in encoding.encode_all(known)}
+    fresh = [row for row in genes if row.tobytes() not in old]
+    return np.array(fresh, dtype=np.int64).reshape(-1, len(encoding))

@@ -19,7 +19,13 @@ Indices = NDArray[np.int64]
 
 
 class SubsetSelection(ABC):
-    """Chooses up to ``count`` rows that are worth an evaluation."""
+    """Chooses up to ``count`` rows that are worth an evaluation.
+
+    With ``takes_visited`` rows are all that evolution looked at, where its last population holds fewer new
+    ones than are wanted.
+    """
+
+    takes_visited = False
 
     def choose(
         self,
@@ -82,6 +88,8 @@ class Greedy(SubsetSelection):
 
 class Expected(SubsetSelection):
     """Those that are expected to add most hypervolume, one by one; feasible rows first: see ``expected``."""
+
+    takes_visited = True
 
     def _choose(
         self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
