@@ -84,7 +84,7 @@ class SearchSettings(BaseModel):
     """Architectures evaluated a round."""
     batch_candidates: Positive | None = 8
     """Candidates evaluated at once, after which the surrogate is fitted again; all of a round's when not
-    given."""
+    given. Fewer than there are workers leave some idle."""
     rounds: Positive = 8
     initialisation: InitialisationName = "within-budgets"
     repair: Literal["push", "fill"] = "fill"
