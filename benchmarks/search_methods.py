@@ -194,7 +194,7 @@ def linas(task: Task, seed: int, population: int = 50, generations: int = 200) -
             generations=generations,
             seed=seed * 101 + before,
             searcher="nsga2",
-        )
+        ).last
         fresh = np.array([row for row in evolved if not task.knows(row)], dtype=np.int64)
         fresh = fresh.reshape(-1, len(encoding))
         fresh = fresh[task.inside(fresh)]

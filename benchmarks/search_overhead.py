@@ -25,7 +25,7 @@ from rich.table import Table
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.table import load_table
 from nat2deploy.data.load import load_data
-from nat2deploy.search import nat2
+from nat2deploy.search import nat2, proposal
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.judges.base import InProcess
@@ -86,8 +86,8 @@ def main() -> None:
         settings.accuracy_only,
     )
     watch = Stopwatch()
-    nat2.best_surrogate = watch.timed("fit surrogates", nat2.best_surrogate)
-    nat2.evolve = watch.timed("evolve on the surrogate", nat2.evolve)
+    nat2.fit = watch.timed("fit surrogates", nat2.fit)
+    proposal.evolve = watch.timed("evolve on the surrogate", proposal.evolve)
     with tempfile.TemporaryDirectory() as folder:
         weights = SearchWeights(Path(folder), [source], space, data, settings)
         weights.prepare = watch.timed(WORK[1], weights.prepare)  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pymoo.core.problem import Problem
@@ -20,6 +20,13 @@ from nat2deploy.space.encoding import Repair as RepairKind
 from nat2deploy.space.sampling import latin_hypercube_genes, uniform_depth_genes
 
 
+class Evolved(NamedTuple):
+    """Distinct canonical genes [N, G]: those of the last population, and all that were looked at."""
+
+    last: Genes
+    visited: Genes
+
+
 class SubNetworkProblem(Problem):  # type: ignore[misc]
     """Minimise predicted error and exact costs over genes; each budget is a constraint."""
 
@@ -35,9 +42,11 @@ class SubNetworkProblem(Problem):  # type: ignore[misc]
         )
         self.objectives = objectives
         self.surrogate = surrogate
+        self.visited: dict[bytes, Genes] = {}
 
     def _evaluate(self, x: Any, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         genes = np.asarray(x, dtype=np.int64)
+        self.visited.update((row.tobytes(), row) for row in genes)
         errors = self.surrogate.predict(genes)
         costs = self.objectives.costs(genes)
         out["F"] = self.objectives.matrix(errors, costs)
@@ -76,8 +85,8 @@ def evolve(
     repair: RepairKind = "fill",
     crossover: float = 0.9,
     eta: float = 1.0,
-) -> Genes:
-    """Evolve and return the distinct canonical genes [N, G] of the last population.
+) -> Evolved:
+    """Evolve, and return the last population and all that were looked at.
 
     ``sampling``: the first population is ``start`` [K, G] (the archive's best), filled up with random draws,
     or an integer Latin hypercube (NAT2). Operators and rates are NAT2's: two-point crossover, and polynomial
@@ -105,5 +114,5 @@ def evolve(
     )
     problem = SubNetworkProblem(objectives, surrogate)
     result = minimize(problem, algorithm, ("n_gen", generations), seed=seed, verbose=False)
-    genes: Genes = np.unique(np.asarray(result.pop.get("X"), dtype=np.int64), axis=0)
-    return genes
+    last: Genes = np.unique(np.asarray(result.pop.get("X"), dtype=np.int64), axis=0)
+    return Evolved(last, np.stack(list(problem.visited.values())))

@@ -22,18 +22,15 @@ from nat2deploy.files import write_json
 from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.distribution import DISTRIBUTIONS
-from nat2deploy.search.evolve import evolve
 from nat2deploy.search.halving import Halving
 from nat2deploy.search.history import read_history
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
 from nat2deploy.search.judges.base import Job, Judge, evaluator_options, in_process
+from nat2deploy.search.proposal import Batch, fit, propose
 from nat2deploy.search.rounds import Rounds
-from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.search.surrogate import best_surrogate
-from nat2deploy.search.survival import non_dominated
-from nat2deploy.search.update import best, objective_matrix, violation_vector
+from nat2deploy.search.update import best, feasible_front, objective_matrix
 from nat2deploy.search.warm_start import Known, WarmStart
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
@@ -119,7 +116,7 @@ class Nat2Search:
             self._record(version, judged)
             if version >= self.settings.rounds:
                 return judged
-            self._evaluate(self._propose(judged, version), version, "candidate", judged)
+            self._explore(judged, version)
             self._adapt(self.rounds.merged(version), version)
 
     def front(self) -> list[Evaluation]:
@@ -137,7 +134,7 @@ class Nat2Search:
             initialisation = INITIALISATIONS[settings.initialisation](settings.repair)
             rng = np.random.default_rng([settings.seed, 0])
             factor = settings.preprocessing_factor
-            drawn = initialisation.draw(self.objectives, rng, factor * settings.archive_size, self.start)
+            drawn = initialisation.draw(self.objectives, rng, factor * settings.first_size, self.start)
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.reevaluate:
             merged = self.rounds.merged(version - 1)
@@ -192,68 +189,30 @@ class Nat2Search:
         part = images if images < self.images else None
         self.file.append(Evaluation(architecture, version, role, accuracy.loss, values, part))
 
-    def _propose(self, archive: list[Evaluation], version: int) -> list[Architecture]:
-        """Evolve on the surrogate and choose this round's candidates."""
+    def _explore(self, archive: list[Evaluation], version: int) -> None:
+        """Judge this round's candidates; the surrogate learns from each batch of them."""
         settings = self.settings
-        self._tell("surrogate", 0, 1)
-        learned = [*archive, *self.rounds.dropped(version)]
-        genes = self.encoding.encode_all([e.architecture for e in learned])
-        errors = np.array([e.error for e in learned])
-        surrogate = best_surrogate(
-            settings.surrogates,
-            genes,
-            errors,
-            self.encoding,
-            seed=settings.seed + version,
-            folds=settings.surrogate_folds,
-            features=None if settings.surrogate_features == "own" else settings.surrogate_features,
-            ensemble=settings.surrogate_ensemble,
-        )
-        self._note(version, surrogate=surrogate.name, tau=surrogate.tau)
-        self._tell("evolve", 0, 1)
-        top = best(
-            archive,
-            self.objectives,
-            settings.population // 2,
-            seed=version,
-            directions=self.rounds.directions,
-        )
-        evolved = evolve(
-            self.objectives,
-            surrogate,
-            self.rounds.directions,
-            start=self.encoding.encode_all([e.architecture for e in top]),
-            population=settings.population,
-            generations=settings.generations,
-            seed=settings.seed * 1009 + version,
-            searcher=settings.searcher,
-            sampling=settings.sampling,
-            repair=settings.repair,
-            crossover=settings.crossover,
-            eta=settings.mutation_eta,
-        )
-        judged = [e for e in self.file.of_version(version) if e.role != "candidate"]
-        known = {
-            row.tobytes() for row in (*genes, *self.encoding.encode_all([e.architecture for e in judged]))
-        }
-        fresh = np.array([row for row in evolved if row.tobytes() not in known], dtype=np.int64)
-        fresh = fresh.reshape(-1, len(self.encoding))
-        if len(fresh) == 0:
-            self._tell("evolve", 1, 1)
-            return []
-        costs = self.objectives.costs(fresh)
-        violations = np.maximum(self.objectives.cost_violations(costs), 0.0).sum(axis=1)
-        votes = surrogate.votes(fresh)
-        chosen = SUBSETS[settings.subset](settings).choose(
-            self.objectives.matrix(votes.mean(axis=0), costs),
-            violations,
-            objective_matrix(feasible_front(archive, self.objectives), self.objectives),
-            votes.std(axis=0),
-            settings.candidates,
-            seed=settings.seed * 1013 + version,
-        )
-        self._tell("evolve", 1, 1)
-        return [self.encoding.decode(fresh[i]) for i in chosen]
+        size = settings.batch_candidates or settings.candidates
+        batches = range(0, settings.candidates, size)
+        proposed: list[Architecture] = []
+        for number, first in enumerate(batches):
+            batch = Batch(version, number, min(size, settings.candidates - first))
+            found = [e for a in proposed if (e := self.file.find(a, version)) is not None]
+            whole = [*archive, *(e for e in found if e.images is None)]
+            others = [*self.rounds.others(version), *(e for e in found if e.images is not None)]
+            self._tell("surrogate", number, len(batches))
+            surrogate = fit([*whole, *others], self.objectives, settings, batch)
+            self._note(version, surrogate=surrogate.name, tau=surrogate.tau)
+            self._tell("surrogate", number + 1, len(batches))
+            self._tell("evolve", number, len(batches))
+            judged = [e.architecture for e in self.file.of_version(version) if e.role != "candidate"]
+            known = [*(e.architecture for e in (*whole, *others)), *judged]
+            chosen = propose(
+                surrogate, whole, known, self.objectives, settings, batch, self.rounds.directions
+            )
+            self._tell("evolve", number + 1, len(batches))
+            proposed += chosen
+            self._evaluate(chosen, version, "candidate", whole, of=(first, settings.candidates))
 
     def _adapt(self, merged: list[Evaluation], version: int) -> None:
         """Adapt the weights to the distribution of the archive's best, and make that the next version."""
@@ -323,14 +282,6 @@ class Nat2Search:
                 tau.get("surrogate"),
             )
         )
-
-
-def feasible_front(evaluations: list[Evaluation], objectives: Objectives) -> list[Evaluation]:
-    """Evaluations within every budget that no other one dominates, cheapest first."""
-    over = violation_vector(evaluations, objectives)
-    inside = [e for e, violation in zip(evaluations, over, strict=True) if violation <= 0.0]
-    kept = [inside[i] for i in non_dominated(objective_matrix(inside, objectives))]
-    return sorted(kept, key=lambda e: e.values[objectives.axes[0]])
 
 
 def best_of(evaluations: list[Evaluation]) -> Evaluation | None:

@@ -29,10 +29,15 @@ from typing import Any
 _AUTHORS: dict[str, Any] = {
     "rounds": 30,
     "reevaluate": True,
+    "first_archive": None,
+    "batch_candidates": None,
     # Surrogate: 10 folds of LightGBM vote.
     "surrogates": ("lightgbm",),
     "surrogate_folds": 10,
     "surrogate_ensemble": True,
+    "surrogate_costs": False,
+    "surrogate_target": "error",
+    "surrogate_learns": "archive",
     # Inner search: GA, NSGA-II or NSGA-III on Riesz directions, by the number of objectives.
     "searcher": "by-objectives",
     "population": 100,

@@ -71,13 +71,20 @@ class Rounds:
         """The archive of a version, and those of its candidates that are judged so far."""
         return [*self.archive(version), *self._with_role(version, "candidate")]
 
-    def dropped(self, version: int) -> list[Evaluation]:
-        """Those judged on a part of the images before a version's candidates, with weights of its archive."""
+    def others(self, version: int) -> list[Evaluation]:
+        """What the surrogate learns from beside the archive, the last evaluation of each architecture.
+
+        Judged with weights of the archive before a version's candidates: those that were judged on a part of
+        the images, and where it learns from everything those that did not survive.
+        """
         if self.settings.reevaluate:
             known = [e for e in self.file.of_version(version) if e.role != "candidate"]
         else:
             known = [e for e in self.file.evaluations if e.version < version]
-        return [e for e in known if e.images is not None]
+        if self.settings.surrogate_learns == "archive":
+            known = [e for e in known if e.images is not None]
+        inside = {e.architecture for e in self.archive(version)}
+        return [e for e in {e.architecture: e for e in known}.values() if e.architecture not in inside]
 
     def _preprocessed(self) -> list[Evaluation]:
         """The best of the first draws by survival (NAT2), the smallest and the largest in any case."""
@@ -85,7 +92,7 @@ class Rounds:
         always = set(smallest_and_largest(self.objectives.encoding))
         extremes = [e for e in drawn if e.architecture in always]
         others = [e for e in drawn if e.architecture not in always]
-        room = self.settings.archive_size - len(extremes)
+        room = self.settings.first_size - len(extremes)
         seed = self.settings.seed
         return extremes + best(others, self.objectives, room, seed=seed, directions=self.directions)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nat2deploy.plugins import Registry
+from nat2deploy.search.expected import select_expected
 from nat2deploy.search.gap_variance import select_even
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.subset import select_diverse
@@ -18,7 +19,13 @@ Indices = NDArray[np.int64]
 
 
 class SubsetSelection(ABC):
-    """Chooses up to ``count`` rows that are worth an evaluation."""
+    """Chooses up to ``count`` rows that are worth an evaluation.
+
+    With ``takes_visited`` rows are all that evolution looked at, where its last population holds fewer new
+    ones than are wanted.
+    """
+
+    takes_visited = False
 
     def choose(
         self,
@@ -33,7 +40,8 @@ class SubsetSelection(ABC):
         """Return distinct indices of rows of predicted ``objectives`` [N, M].
 
         ``violations`` [N]: summed violations of budgets, 0 is feasible. ``known`` [K, M]: the archive's
-        front. ``spread`` [N]: how far the surrogate's members disagree.
+        front. ``spread`` [N]: the standard deviation of each predicted error, which is larger where the
+        surrogate's members disagree.
         """
         if len(objectives) == 0:
             return np.empty(0, dtype=np.int64)
@@ -78,6 +86,24 @@ class Greedy(SubsetSelection):
         return np.concatenate([chosen, unsure[:exploring]])
 
 
+class Expected(SubsetSelection):
+    """Those that are expected to add most hypervolume, one by one; feasible rows first: see ``expected``."""
+
+    takes_visited = True
+
+    def _choose(
+        self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
+    ) -> Indices:
+        inside = np.flatnonzero(violations <= 0.0)
+        rng = np.random.default_rng(seed)
+        chosen = inside[select_expected(objectives[inside], spread[inside], known, count, rng)]
+        if len(chosen) == count:
+            return chosen
+        others = np.setdiff1d(np.arange(len(objectives)), inside)
+        nearest = others[np.lexsort((objectives[others, 0], violations[others]))]
+        return np.concatenate([chosen, nearest[: count - len(chosen)]])
+
+
 class Even(SubsetSelection):
     """The authors' binary genetic algorithm over subsets: see ``gap_variance``."""
 
@@ -104,6 +130,7 @@ SUBSETS: Registry[Callable[[SearchSettings], SubsetSelection]] = Registry(
     "subset",
     SubsetSelection,
     {
+        "expected-improvement": lambda settings: Expected(),
         "greedy": lambda settings: Greedy(settings.exploration, settings.exploitation),
         "gap-variance": lambda settings: Even(settings.subset_population, settings.subset_generations),
     },

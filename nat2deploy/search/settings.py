@@ -26,6 +26,7 @@ SURROGATES = (
     "gradient-boosting",
     "extra-trees",
     "gaussian-process",
+    "process-and-trees",
     "bayesian-ridge",
     "rbf",
     "rbf-ensemble",
@@ -41,7 +42,7 @@ SURROGATES = (
 INITIALISATIONS = ("within-budgets", "stratified", "uniform-depth", "uniform-genes")
 UPDATES = ("constant-size", "grow")
 SEARCHERS = ("by-objectives", "nsga2", "nsga3", "age-moea-2")
-SUBSETS = ("greedy", "gap-variance")
+SUBSETS = ("expected-improvement", "greedy", "gap-variance")
 DISTRIBUTIONS = ("categorical", "continuous")
 
 
@@ -76,8 +77,14 @@ class SearchSettings(BaseModel):
     accuracy_only: bool = False
     """Optimise accuracy alone; budgets still limit the costs."""
     archive_size: Annotated[int, Field(ge=4)] = 100
+    first_archive: Annotated[int, Field(ge=4)] | None = 40
+    """Architectures drawn for the first archive, which then grows to ``archive_size``; that many when not
+    given, or when it is fewer."""
     candidates: Positive = 16
     """Architectures evaluated a round."""
+    batch_candidates: Positive | None = 8
+    """Candidates evaluated at once, after which the surrogate is fitted again; all of a round's when not
+    given."""
     rounds: Positive = 8
     initialisation: InitialisationName = "within-budgets"
     repair: Literal["push", "fill"] = "fill"
@@ -87,16 +94,18 @@ class SearchSettings(BaseModel):
     update: UpdateName = "constant-size"
     reevaluate: bool = True
     """Judge the whole archive again after each adaptation; else members keep their first evaluation."""
-    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
-        "gaussian-process",
-        "extra-trees",
-        "gradient-boosting",
-    )
+    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = ("process-and-trees",)
     """Kinds tried each round; the best by cross-validated Kendall tau is used."""
-    surrogate_features: Literal["own", "integer", "one-hot"] = "own"
+    surrogate_features: Literal["own", "integer", "one-hot", "choices"] = "own"
     """What surrogates see of the genes; ``own``: each kind what suits it."""
-    surrogate_folds: Annotated[int, Field(ge=2)] = 10
-    surrogate_ensemble: bool = True
+    surrogate_costs: bool = True
+    """Surrogates see the logarithms of all costs, too."""
+    surrogate_target: Literal["error", "log-error"] = "log-error"
+    """What surrogates learn: the error, or its logarithm."""
+    surrogate_learns: Literal["archive", "everything"] = "everything"
+    """From what: the archive, or everything that was judged with its weights."""
+    surrogate_folds: Annotated[int, Field(ge=2)] = 5
+    surrogate_ensemble: bool = False
     """The folds' models vote together; else one model fitted on everything predicts."""
     searcher: SearcherName = "by-objectives"
     """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
@@ -108,8 +117,9 @@ class SearchSettings(BaseModel):
     """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
-    subset: SubsetName = "greedy"
-    """How candidates are chosen from the last population: far apart in cost, or in even steps of it."""
+    subset: SubsetName = "expected-improvement"
+    """How candidates are chosen from the last population: by the hypervolume that they are expected to
+    add, far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
     exploitation: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -156,6 +166,11 @@ class SearchSettings(BaseModel):
     halving_risk: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """The largest probability that a network is dropped which nothing judged before would dominate."""
 
+    @property
+    def first_size(self) -> int:
+        """How many architectures the first archive holds."""
+        return min(self.first_archive or self.archive_size, self.archive_size)
+
     @model_validator(mode="before")
     @classmethod
     def _under_what_is_given(cls, given: Any) -> Any:
@@ -170,4 +185,6 @@ class SearchSettings(BaseModel):
             raise ValueError(
                 "exploration needs subset 'greedy' and a surrogate_ensemble whose folds disagree"
             )
+        if self.exploitation > 0 and self.subset != "greedy":
+            raise ValueError("exploitation needs subset 'greedy'")
         return self

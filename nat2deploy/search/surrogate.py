@@ -14,8 +14,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nat2deploy.search.features import CostsOf, SurrogateInput
 from nat2deploy.search.regressors import SURROGATES, Features, Floats, check_installed
 from nat2deploy.space.encoding import Genes, IntegerEncoding
+
+FLOOR = 1e-3
+"""Added to errors before their logarithm is taken: some networks make none."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,22 @@ class Surrogate:
     """An ensemble of one kind of regressor: each fold's model votes, the mean counts (NAT).
 
     ``tau`` is Kendall's correlation of held-out predictions with the errors; 0 where it is undefined.
+    ``deviation`` is how far held-out predictions are off, as a standard deviation (of the median absolute
+    one, so that a few odd networks do not count): in error, or where members predict its logarithm
+    (``logarithmic``) as a share of it.
     """
 
     name: str
     tau: float
+    deviation: float
     members: tuple[Any, ...]
-    features: Features
-    encoding: IntegerEncoding
+    inputs: SurrogateInput
+    logarithmic: bool = False
+
+    @property
+    def features(self) -> Features:
+        """What it sees of the genes."""
+        return self.inputs.features
 
     def predict(self, genes: Genes) -> Floats:
         """Predicted errors [N] of canonical genes [N, G]."""
@@ -38,13 +51,16 @@ class Surrogate:
 
     def votes(self, genes: Genes) -> Floats:
         """Each member's predicted errors [members, N]; they disagree where the surrogate knows little."""
-        table = _features(genes, self.features, self.encoding)
+        table = self.inputs(genes)
         with threadpool_limits(1), _quiet():
-            return np.stack([np.asarray(member.predict(table), dtype=np.float64) for member in self.members])
+            votes = np.stack([np.asarray(member.predict(table), dtype=np.float64) for member in self.members])
+        return np.exp(votes) - FLOOR if self.logarithmic else votes
 
-
-def _features(genes: Genes, features: Features, encoding: IntegerEncoding) -> Floats:
-    return encoding.one_hot(genes) if features == "one-hot" else genes.astype(np.float64)
+    def spread(self, votes: Floats) -> Floats:
+        """Standard deviations [N] of predictions from votes [members, N]: disagreement, and ``deviation``."""
+        off = self.deviation * (votes.mean(axis=0) + FLOOR) if self.logarithmic else self.deviation
+        found: Floats = np.hypot(votes.std(axis=0), off)
+        return found
 
 
 class _quiet(warnings.catch_warnings):  # reads as the function that it stands for
@@ -67,55 +83,50 @@ def fit_surrogate(
     folds: int = 10,
     features: Features | None = None,
     ensemble: bool = True,
+    costs_of: CostsOf | None = None,
+    logarithmic: bool = False,
 ) -> Surrogate:
     """Fit one kind on genes [N, G] and errors [N], cross-validated over ``folds`` as it is fitted.
 
     The folds' members vote together (NAT), or with ``ensemble`` off one more member, fitted on everything,
-    votes alone. ``features`` are the kind's own when not given.
+    votes alone. ``features`` are the kind's own when not given; with ``costs_of`` costs are among them. With
+    ``logarithmic`` members learn the logarithm of the error: a tenth less counts the same for small and large
+    networks.
 
     Raises:
         UserError: the kind's package is not installed.
     """
     check_installed([name])
     make, own = SURROGATES[name]
-    features = features or own
-    table = _features(genes, features, encoding)
-    held_out = np.empty(len(errors))
+    inputs = SurrogateInput(features or own, encoding, costs_of)
+    table = inputs(genes)
+    targets = np.log(errors + FLOOR) if logarithmic else errors
+    held_out = np.empty(len(targets))
     members = []
-    splitter = KFold(min(folds, len(errors)), shuffle=True, random_state=seed)
+    splitter = KFold(min(folds, len(targets)), shuffle=True, random_state=seed)
     template = make(seed)
     # Tables this small are many times slower on several threads, most of all on a busy machine.
     with _quiet(), threadpool_limits(1):
         for train, test in splitter.split(table):
-            member = clone(template).fit(table[train], errors[train])
+            member = clone(template).fit(table[train], targets[train])
             held_out[test] = member.predict(table[test])
             members.append(member)
         if not ensemble:
-            members = [clone(template).fit(table, errors)]
-    tau = float(kendalltau(held_out, errors).statistic)
-    return Surrogate(name, tau if np.isfinite(tau) else 0.0, tuple(members), features, encoding)
+            members = [clone(template).fit(table, targets)]
+    tau = float(kendalltau(held_out, targets).statistic)
+    deviation = float(1.4826 * np.median(np.abs(held_out - targets)))
+    return Surrogate(name, tau if np.isfinite(tau) else 0.0, deviation, tuple(members), inputs, logarithmic)
 
 
 def best_surrogate(
-    names: Sequence[str],
-    genes: Genes,
-    errors: Floats,
-    encoding: IntegerEncoding,
-    *,
-    seed: int,
-    folds: int = 10,
-    features: Features | None = None,
-    ensemble: bool = True,
+    names: Sequence[str], genes: Genes, errors: Floats, encoding: IntegerEncoding, **given: Any
 ) -> Surrogate:
     """Fit each kind and return the one with the highest cross-validated Kendall tau; ties to the first.
+
+    ``given`` are the named arguments of ``fit_surrogate``.
 
     Raises:
         UserError: a kind's package is not installed.
     """
-    fitted = [
-        fit_surrogate(
-            name, genes, errors, encoding, seed=seed, folds=folds, features=features, ensemble=ensemble
-        )
-        for name in names
-    ]
+    fitted = [fit_surrogate(name, genes, errors, encoding, **given) for name in names]
     return max(fitted, key=lambda surrogate: surrogate.tau)

@@ -11,13 +11,15 @@ from nat2deploy.search.settings import SearchSettings
 
 _FOUND_S = 1e-3
 """A step that takes less was found on disk by a search that goes on, and says nothing of others."""
+_TOLD_AT_BEGIN = ("surrogate", "evolve", "distribution")
+"""Stages whose first status says that a step begins, and no step of theirs is done."""
 
 
 class TimeLeft:
     """Follows a search's statuses; knows the time left once each stage that is to come has run before.
 
-    A round is judging the archive, surrogate, evolution, evaluation and adaptation; after the last one the
-    archive is judged once more.
+    A round is judging the archive, then surrogate, evolution and evaluation, once or more, and adaptation;
+    after the last one the archive is judged once more.
     """
 
     def __init__(self, settings: SearchSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,7 +28,8 @@ class TimeLeft:
         self._order = ["archive", "surrogate", "evolve", "evaluate"]
         self._order += ["distribution"] if settings.distribution != "categorical" else []
         self._order += ["adapt"] if settings.adapt_epochs > 0 else []
-        self._steps = {"archive": float(settings.archive_size), "evaluate": float(settings.candidates)}
+        self._steps = {"evaluate": float(settings.candidates)}
+        self._here: tuple[int, dict[str, float]] = (0, {})  # steps of the running round
         self._seconds: dict[str, float] = defaultdict(float)
         self._done: dict[str, float] = defaultdict(float)
         self._last: tuple[Status, float] | None = None
@@ -37,6 +40,9 @@ class TimeLeft:
         if self._last is not None:
             self._note(*self._last, status, now)
         self._last = (status, now)
+        if self._here[0] != status.version:
+            self._here = (status.version, {})
+        self._here[1][status.stage] = float(status.done)
         left_s = 0.0
         for stage in self._order:
             steps = self._steps_left(stage, status)
@@ -47,28 +53,25 @@ class TimeLeft:
 
     def _note(self, before: Status, then: float, status: Status, now: float) -> None:
         """Put the time since the last status to the stage that took it, with the steps that it did."""
-        if before.stage != status.stage and before.done < before.total:
-            stage, steps = before.stage, float(before.total - before.done)  # told when it began
-        else:
-            goes_on = (before.stage, before.version) == (status.stage, status.version)
-            stage, steps = status.stage, float(status.done - before.done if goes_on else 1)
+        goes_on = (before.stage, before.version) == (status.stage, status.version)
+        steps = float(status.done - before.done if goes_on else status.stage not in _TOLD_AT_BEGIN)
         if steps > 0 and now - then >= _FOUND_S:
-            self._seconds[stage] += now - then
-            self._done[stage] += steps
+            self._seconds[status.stage] += now - then
+            self._done[status.stage] += steps
         if status.stage not in ("archive", "evaluate"):
             self._steps[status.stage] = float(status.total)
 
     def _steps_left(self, stage: str, status: Status) -> float:
         """Steps of a stage in the rest of the search."""
-        place = self._order.index(status.stage) if status.stage in self._order else 0
-        here = self._order.index(stage)
-        rounds = max(0, self.settings.rounds - status.version)
-        if stage == "archive":
-            passes = rounds if self.settings.reevaluate else 0
-        else:
-            passes = rounds if here > place else max(0, rounds - 1)
-        running = status.total - status.done if stage == status.stage else 0
-        return running + passes * self._steps.get(stage, 1.0)
+        settings = self.settings
+        rounds = max(0, settings.rounds - status.version)
+        if stage != "archive":
+            return max(0.0, rounds * self._steps.get(stage, 1.0) - self._here[1].get(stage, 0.0))
+        running = status.total - status.done if status.stage == "archive" else 0
+        again = range(status.version + 1, settings.rounds + 1) if settings.reevaluate else range(0)
+        sizes = (settings.first_size + version * settings.candidates for version in again)
+        grows = settings.update == "grow"
+        return float(running + sum(size if grows else min(size, settings.archive_size) for size in sizes))
 
 
 def in_words(seconds: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from nat2deploy.plugins import Registry
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
-from nat2deploy.search.survival import Floats, survivors
+from nat2deploy.search.survival import Floats, non_dominated, survivors
 
 
 class ArchiveUpdate(ABC):
@@ -97,6 +97,14 @@ def best(
         directions,
     )
     return [evaluations[i] for i in kept]
+
+
+def feasible_front(evaluations: list[Evaluation], objectives: Objectives) -> list[Evaluation]:
+    """Evaluations within every budget that no other one dominates, cheapest first."""
+    over = violation_vector(evaluations, objectives)
+    inside = [e for e, violation in zip(evaluations, over, strict=True) if violation <= 0.0]
+    kept = [inside[i] for i in non_dominated(objective_matrix(inside, objectives))]
+    return sorted(kept, key=lambda e: e.values[objectives.axes[0]])
 
 
 UPDATES: Registry[type[ArchiveUpdate]] = Registry(

@@ -13,6 +13,7 @@ import pytest
 import tomli_w
 
 import nat2deploy as package
+from nat2deploy.cli import main
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
 
@@ -34,22 +35,32 @@ def run(tmp_path):
     return folder
 
 
-def test_report_says_where_it_is(run, tmp_path):
-    process = start("report", run, "--out", tmp_path / "out" / "r.html")
-    out, error = process.communicate(timeout=120)
-    assert (process.returncode, error) == (0, "")
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command in this process; returns its exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nat2deploy", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_report_says_where_it_is(command, run, tmp_path):
+    code, out, error = command("report", run, "--out", tmp_path / "out" / "r.html")
+    assert (code, error) == (0, "")
     assert str(tmp_path / "out" / "r.html") in out and "not finished" in out
-    process = start("report", run, "--json")
-    written = json.loads(process.communicate(timeout=120)[0])
+    written = json.loads(command("report", run, "--json")[1])
     assert written["report"] == str(run / "report.html") and written["networks"] == 0
     assert "<title>run" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("verb", ["report", "dashboard"])
-def test_no_run_is_one_line_and_code_2(verb, tmp_path):
-    process = start(verb, tmp_path)
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 2 and out == ""
+def test_no_run_is_one_line_and_code_2(command, verb, tmp_path):
+    code, out, error = command(verb, tmp_path)
+    assert code == 2 and out == ""
     assert error.count("\n") == 1 and "no run at" in error
 
 

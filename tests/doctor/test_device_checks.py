@@ -1,11 +1,11 @@
 """What the doctor finds of a device."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 
+from nat2deploy.cli import main
 from nat2deploy.cost.certificate import MAX_NOISE
 from nat2deploy.doctor.measuring import check_clock, check_device
 from nat2deploy.measure.device import LocalDevice
@@ -79,15 +79,24 @@ def test_the_clock_is_looked_at(facts, state, word):
     assert bool(clock.remedy) == (state != "ok")
 
 
-def test_it_measures_this_machine_for_real_from_the_command_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "nat2deploy", "doctor", "--time-limit", "0.5", "--json"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    areas = json.loads(done.stdout)
+@pytest.fixture
+def doctor(monkeypatch, capsys, tmp_path):
+    """Run the command in an empty folder; returns its exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["nat2deploy", "doctor", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr()
+
+    return run
+
+
+def test_it_measures_this_machine_for_real_from_the_command_line(doctor, tmp_path):
+    code, printed = doctor("--time-limit", "0.5", "--json")
+    assert code == 0, printed.err
+    areas = json.loads(printed.out)
     assert list(areas) == ["installation", "cpu"]
     assert {"device", "memory", "clock", "load", "noise", "interruptions"} <= {
         f["name"] for f in areas["cpu"]
@@ -95,14 +104,8 @@ def test_it_measures_this_machine_for_real_from_the_command_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_cannot_be_reached_is_a_failure_beside_the_rest(tmp_path):
-    device = "ssh://nobody@127.0.0.1:9"
-    done = subprocess.run(
-        [sys.executable, "-m", "nat2deploy", "doctor", "--device", device],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "cannot reach" in done.stdout and "1 failure" in done.stdout and "numpy" in done.stdout
-    assert "Traceback" not in done.stderr
+def test_a_device_that_cannot_be_reached_is_a_failure_beside_the_rest(doctor):
+    code, printed = doctor("--device", "ssh://nobody@127.0.0.1:9")
+    assert code == 1, printed.err
+    assert "cannot reach" in printed.out and "1 failure" in printed.out and "numpy" in printed.out
+    assert "Traceback" not in printed.err

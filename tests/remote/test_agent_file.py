@@ -4,9 +4,11 @@ import ast
 import importlib
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
@@ -148,11 +150,27 @@ def test_by_hand_it_measures_all_groups_and_goes_on_where_it_was(device_python, 
     assert not list(tmp_path.glob(".*.part"))
 
 
+@pytest.fixture(scope="module")
+def unmeasured(tmp_path_factory):
+    """A folder as a small kit unpacks to; copy it."""
+    folder = tmp_path_factory.mktemp("job") / "only"
+    folder.mkdir()
+    make_job(folder, group("only"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(unmeasured, tmp_path_factory, device_python):
+    """The same with its result; copy it."""
+    folder = Path(shutil.copytree(unmeasured, tmp_path_factory.mktemp("measured") / "only"))
+    assert measure(device_python, folder).returncode == 0
+    return folder
+
+
 @pytest.mark.parametrize("change", ["half", "another job", "another machine", "no groups"])
-def test_results_that_do_not_fit_are_measured_anew(device_python, tmp_path, change):
-    make_job(tmp_path, group("only"))
-    assert measure(device_python, tmp_path).returncode == 0
-    text = (tmp_path / RESULT_FILE).read_text()
+def test_results_that_do_not_fit_are_measured_anew(device_python, measured, tmp_path, change):
+    folder = Path(shutil.copytree(measured, tmp_path / "only"))
+    text = (folder / RESULT_FILE).read_text()
     value = json.loads(text)
     value["groups"]["only"]["elapsed_s"] = 12345.0
     if change == "another job":
@@ -161,9 +179,9 @@ def test_results_that_do_not_fit_are_measured_anew(device_python, tmp_path, chan
         value["machine"]["cores"] += 1
     elif change == "no groups":
         del value["groups"]
-    (tmp_path / RESULT_FILE).write_text(text[:200] if change == "half" else json.dumps(value))
-    assert measure(device_python, tmp_path).returncode == 0
-    assert 0 < json.loads((tmp_path / RESULT_FILE).read_text())["groups"]["only"]["elapsed_s"] < 1000
+    (folder / RESULT_FILE).write_text(text[:200] if change == "half" else json.dumps(value))
+    assert measure(device_python, folder).returncode == 0
+    assert 0 < json.loads((folder / RESULT_FILE).read_text())["groups"]["only"]["elapsed_s"] < 1000
 
 
 def one_line(done):
@@ -180,9 +198,8 @@ def test_a_missing_module_is_one_line(tmp_path, packages, missing):
     assert f"'{missing}'" in line and "-m pip install numpy onnxruntime" in line
 
 
-def test_an_old_python_is_one_line(device_python, tmp_path):
-    make_job(tmp_path, group("only"))
-    line = one_line(measure(make_old_python(tmp_path / "python", device_python), tmp_path))
+def test_an_old_python_is_one_line(device_python, unmeasured, tmp_path):
+    line = one_line(measure(make_old_python(tmp_path / "python", device_python), unmeasured))
     assert line == "error: Python 3.8 is too old, 3.9 or newer is needed"
 
 
@@ -201,10 +218,10 @@ def damage_model(folder):
         (damage_model, "damaged on its way"),
     ],
 )
-def test_a_damaged_kit_is_one_line(device_python, tmp_path, damage, words):
-    make_job(tmp_path, group("only"))
-    damage(tmp_path)
-    done = measure(device_python, tmp_path)
+def test_a_damaged_kit_is_one_line(device_python, unmeasured, tmp_path, damage, words):
+    folder = Path(shutil.copytree(unmeasured, tmp_path / "only"))
+    damage(folder)
+    done = measure(device_python, folder)
     assert done.returncode == 2
     assert words in done.stderr.splitlines()[-1] and done.stderr.startswith("error: ")
 
@@ -246,13 +263,13 @@ def test_what_is_received_is_a_job_or_nothing(device_python, tmp_path):
     assert not (tmp_path / "job" / JOB_FILE).exists()
 
 
-def test_two_measurements_on_one_device_wait_for_each_other(device_python, tmp_path):
+def test_two_measurements_on_one_device_wait_for_each_other(device_python, unmeasured, tmp_path):
     fcntl = pytest.importorskip("fcntl")
-    make_job(tmp_path, group("only"))
-    with (tmp_path / ".lock").open("w") as held:
+    folder = Path(shutil.copytree(unmeasured, tmp_path / "only"))
+    with (folder / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         agent = subprocess.Popen(
-            [device_python, tmp_path / "measure.py"],
+            [device_python, folder / "measure.py"],
             stdout=subprocess.PIPE,
             text=True,
             env=bare_environment(),
@@ -262,7 +279,7 @@ def test_two_measurements_on_one_device_wait_for_each_other(device_python, tmp_p
                 break
         else:
             pytest.fail("it did not wait")
-        assert not (tmp_path / RESULT_FILE).exists()
+        assert not (folder / RESULT_FILE).exists()
     said, _ = agent.communicate(timeout=120)
     assert agent.returncode == 0 and "only: " in said
-    assert (tmp_path / RESULT_FILE).exists()
+    assert (folder / RESULT_FILE).exists()

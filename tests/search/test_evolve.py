@@ -28,7 +28,7 @@ def run(wide_encoding, gene_error):
 
     def evolved(*budgets, metrics=(), seed=0, start=6, generations=GENERATIONS, accuracy_only=False, **how):
         objectives = Objectives(model, wide_encoding, parse_budgets(list(budgets)), metrics, accuracy_only)
-        genes = evolve(
+        found = evolve(
             objectives,
             gene_error,
             directions[len(objectives)],
@@ -38,7 +38,9 @@ def run(wide_encoding, gene_error):
             seed=seed,
             **how,
         )
-        return objectives, genes
+        assert {row.tobytes() for row in found.last} <= {row.tobytes() for row in found.visited}
+        assert len(np.unique(found.visited, axis=0)) == len(found.visited) >= len(found.last)
+        return objectives, found.last
 
     return evolved
 

@@ -19,10 +19,19 @@ POLICIES = {
     "grown, never judged again": {"update": "grow", "reevaluate": False, "preprocessing_factor": 2},
     "pushed": {"initialisation": "uniform-genes", "repair": "push", "update": "grow", "sampling": "lhs"},
     "by NSGA-II": {"searcher": "nsga2", "surrogates": ("rbf", "k-nn"), "surrogate_folds": 3},
-    "fitted": {"distribution": "continuous", "surrogate_ensemble": False},
+    "fitted": {"distribution": "continuous", "surrogate_ensemble": True},
     "stratified": {"initialisation": "stratified", "objectives": ("macs", "params")},
     "in even steps": {"subset": "gap-variance", "subset_population": 20, "subset_generations": 5},
-    "exploring": {"exploration": 0.67, "surrogates": ("decision-tree",)},
+    "greedy": {"subset": "greedy"},
+    "exploring": {
+        "subset": "greedy",
+        "exploration": 0.67,
+        "surrogates": ("decision-tree",),
+        "surrogate_ensemble": True,
+    },
+    "in batches": {"batch_candidates": 2},
+    "from few": {"first_archive": 4, "batch_candidates": 1, "reevaluate": False},
+    "of errors alone": {"surrogate_costs": False, "surrogate_target": "error"},
     "accuracy alone": {"accuracy_only": True, "searcher": "by-objectives"},
 }
 
@@ -99,6 +108,12 @@ def test_of_many_draws_the_best_become_the_archive(searched, space):
     candidates = {e.architecture for e in file.of_version(0) if e.role == "candidate"}
     assert not candidates & {e.architecture for e in drawn}
     assert [entry["evaluations"] for entry in search.history] == [21, 31, 41]
+
+
+def test_a_small_first_archive_grows_to_its_size(searched):
+    _, archive, file = searched(first_archive=4, candidates=2)
+    assert [roles(file, version)["archive"] for version in (0, 1, 2)] == [4, 6, 7]
+    assert len(archive) == 7
 
 
 def test_without_re_evaluation_members_keep_their_first_judgement(searched):

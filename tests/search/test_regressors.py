@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 from nat2deploy.errors import UserError
 from nat2deploy.search.regressors import (
@@ -15,6 +17,7 @@ from nat2deploy.search.regressors import (
     SURROGATES,
     NearestRegressor,
     RbfRegressor,
+    SampledProcess,
     check_installed,
 )
 
@@ -47,6 +50,24 @@ def test_rbf_bears_the_same_row_twice():
     x = np.array([[0.0], [0.0], [1.0], [2.0]])
     found = RbfRegressor().fit(x, np.array([0.0, 2.0, 5.0, 5.0])).predict(x[:1])
     assert found[0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_process_learns_its_kernel_from_some_rows_and_predicts_from_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, new = rng.random((80, 3)), rng.random((40, 3))
+    kernel = RBF(0.5, (0.2, 1.0)) + WhiteKernel(1e-4, (1e-6, 1e-2))
+
+    def fit(sample):
+        monkeypatch.setattr(SampledProcess, "SAMPLE", sample)
+        return SampledProcess(kernel, normalize_y=True, random_state=3).fit(x, np.sin(4 * x).sum(axis=1))
+
+    whole, some = fit(80), fit(30)
+    assert len(some.X_train_) == 80 and some.kernel_ != whole.kernel_
+    truth = np.sin(4 * new).sum(axis=1)
+    assert np.abs(some.predict(new) - truth).mean() < 0.05
+    assert (some.kernel, some.optimizer) == (kernel, "fmin_l_bfgs_b")  # clones learn anew
+    again = clone(some).fit(x, np.sin(4 * x).sum(axis=1))
+    np.testing.assert_array_equal(again.predict(new), some.predict(new))
 
 
 @pytest.mark.parametrize(("rows", "count"), [(2, 2), (3, 3), (9, 5)])

@@ -87,8 +87,9 @@ def test_no_infeasible_row_while_a_feasible_one_is_left(seed, count, feasible, n
     rng = np.random.default_rng(seed)
     objectives, spread = rng.random((12, 2)), rng.random(12)
     violations = np.where(np.arange(12) < feasible, 0.0, rng.random(12) + 0.01)
+    greedy = {"exploration": shares[0], "exploitation": shares[1], "surrogate_ensemble": True}
     settings = SearchSettings(
-        subset_population=8, subset_generations=2, exploration=shares[0], exploitation=shares[1]
+        subset=name, subset_population=8, subset_generations=2, **greedy if name == "greedy" else {}
     )
     chosen = SUBSETS[name](settings).choose(
         objectives, violations, rng.random((3, 2)), spread, count, seed=seed
@@ -125,7 +126,14 @@ def test_the_same_seed_chooses_the_same():
 
 
 def test_the_settings_reach_the_policies():
-    settings = SearchSettings(exploration=0.3, exploitation=0.2, subset_population=31, subset_generations=7)
+    settings = SearchSettings(
+        subset="greedy",
+        surrogate_ensemble=True,
+        exploration=0.3,
+        exploitation=0.2,
+        subset_population=31,
+        subset_generations=7,
+    )
     greedy, by_gaps = (SUBSETS[name](settings) for name in ("greedy", "gap-variance"))
     assert isinstance(greedy, Greedy) and (greedy.exploration, greedy.exploitation) == (0.3, 0.2)
     assert isinstance(by_gaps, Even) and (by_gaps.population, by_gaps.generations) == (31, 7)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from nat2deploy.search import surrogate as module
-from nat2deploy.search.surrogate import SURROGATES, best_surrogate, fit_surrogate
+from nat2deploy.search.surrogate import FLOOR, SURROGATES, best_surrogate, fit_surrogate
 from nat2deploy.space.sampling import uniform_depth_genes
 
 
@@ -33,6 +33,7 @@ BARS = {
     "gradient-boosting": 0.5,
     "extra-trees": 0.5,
     "gaussian-process": 0.65,
+    "process-and-trees": 0.65,
     "bayesian-ridge": 0.65,
     "rbf": 0.8,
     "rbf-ensemble": 0.75,
@@ -126,6 +127,53 @@ def test_the_spread_says_where_members_disagree(fitted, task):
     genes, _, unseen, _ = task
     spread, known = (fitted["rbf"].votes(rows).std(axis=0) for rows in (unseen, genes))
     assert np.median(spread) > np.median(known)  # most members were shown these
+
+
+@pytest.mark.parametrize("name", ["ridge", "process-and-trees"])
+def test_the_logarithm_of_errors_can_be_learnt_and_errors_are_predicted(wide_encoding, task, name):
+    genes, errors, unseen, truth = task
+    small = (errors - errors.min()) ** 2  # none at all, and a few that are many times the others
+    found = fit_surrogate(name, genes, small, wide_encoding, seed=1, folds=4, logarithmic=True)
+    predicted = found.predict(unseen)
+    assert (predicted > -FLOOR).all()
+    assert kendalltau(predicted, truth).statistic > BARS[name]
+    assert found.tau == pytest.approx(kendalltau(found.predict(unseen), truth).statistic, abs=0.2)
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_the_deviation_is_as_large_as_what_predictions_are_off(wide_encoding, gene_error, logarithmic):
+    rng = np.random.default_rng(4)
+    genes, unseen = (uniform_depth_genes(wide_encoding, rng, 200) for _ in range(2))
+    noisy = (np.exp(np.log(gene_error.predict(g)) + rng.normal(0, 0.1, len(g))) for g in (genes, unseen))
+    errors, truth = noisy
+    found = fit_surrogate(
+        "ridge", genes, errors, wide_encoding, seed=1, folds=5, ensemble=False, logarithmic=logarithmic
+    )
+    off = found.spread(found.votes(unseen))
+    share = np.abs(truth - found.predict(unseen)) < off
+    assert 0.55 < share.mean() < 0.8  # of a normal distribution 68 % is within one standard deviation
+    relative = off / (found.predict(unseen) + FLOOR)
+    assert (np.ptp(relative) < 1e-9) == logarithmic
+
+
+def test_costs_help_where_they_say_what_errors_follow(wide_encoding):
+    rng = np.random.default_rng(5)
+    genes, unseen = (uniform_depth_genes(wide_encoding, rng, 60) for _ in range(2))
+
+    def costs_of(rows):
+        return {"macs": np.exp(((rows * 7919) % 13).sum(axis=1) / 10)}  # nothing that genes say plainly
+
+    def error(rows):
+        return 1 / (1 + np.log(costs_of(rows)["macs"]))
+
+    plain, told = (
+        fit_surrogate(
+            "process-and-trees", genes, error(genes), wide_encoding, seed=1, folds=4, costs_of=costs
+        )
+        for costs in (None, costs_of)
+    )
+    assert told.tau > 0.75 > 0.5 > plain.tau
+    assert kendalltau(told.predict(unseen), error(unseen)).statistic > 0.75
 
 
 @pytest.mark.parametrize("features", ["integer", "one-hot"])

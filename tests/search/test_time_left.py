@@ -41,8 +41,7 @@ class Search:
                 if stage in ("surrogate", "evolve"):
                     self.tell(stage, version, 0, 1)
                     self.now += seconds
-                    if stage == "evolve":
-                        self.tell(stage, version, 1, 1)
+                    self.tell(stage, version, 1, 1)
                     continue
                 for step in range(steps):
                     self.now += 0.0 if stage == "archive" and version == 0 and step < found else seconds
@@ -82,6 +81,7 @@ def test_stages_that_never_run_are_not_waited_for():
     for stage in ("surrogate", "evolve"):
         search.tell(stage, 0, 0, 1)
         search.now += 2
+        search.tell(stage, 0, 1, 1)
     search.now += 1
     search.tell("evaluate", 0, 1, 4)
     search.now += 1

@@ -1,0 +1,106 @@
+"""Which architectures a round judges next: surrogate, evolution on it, choice of candidates."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nat2deploy.search.archive import Evaluation
+from nat2deploy.search.costs import Objectives
+from nat2deploy.search.evolve import evolve
+from nat2deploy.search.selection import SUBSETS
+from nat2deploy.search.settings import SearchSettings
+from nat2deploy.search.surrogate import Surrogate, best_surrogate
+from nat2deploy.search.survival import Floats
+from nat2deploy.search.update import best, feasible_front, objective_matrix
+from nat2deploy.space.architecture import Architecture
+from nat2deploy.space.encoding import Genes, IntegerEncoding
+
+
+class Batch(NamedTuple):
+    """Candidates that are chosen together: ``size`` of them, of a version of the weights."""
+
+    version: int
+    number: int
+    size: int
+
+    def seed(self, settings: SearchSettings, factor: int) -> int:
+        """A seed of its own for each batch."""
+        return settings.seed * factor + self.version + 7919 * self.number
+
+
+def fit(
+    learned: list[Evaluation], objectives: Objectives, settings: SearchSettings, batch: Batch
+) -> Surrogate:
+    """Fit the surrogate of a batch on what was judged."""
+    encoding = objectives.encoding
+    return best_surrogate(
+        settings.surrogates,
+        encoding.encode_all([e.architecture for e in learned]),
+        np.array([e.error for e in learned]),
+        encoding,
+        seed=batch.seed(settings, 1),
+        folds=settings.surrogate_folds,
+        features=None if settings.surrogate_features == "own" else settings.surrogate_features,
+        ensemble=settings.surrogate_ensemble,
+        costs_of=objectives.costs if settings.surrogate_costs else None,
+        logarithmic=settings.surrogate_target == "log-error",
+    )
+
+
+def propose(
+    surrogate: Surrogate,
+    archive: list[Evaluation],
+    known: list[Architecture],
+    objectives: Objectives,
+    settings: SearchSettings,
+    batch: Batch,
+    directions: Floats,
+) -> list[Architecture]:
+    """Evolve on the surrogate and choose the batch, none of which is ``known``.
+
+    ``directions``: reference directions of survival.
+    """
+    encoding = objectives.encoding
+    top = best(
+        archive, objectives, settings.population // 2, seed=batch.seed(settings, 0), directions=directions
+    )
+    evolved = evolve(
+        objectives,
+        surrogate,
+        directions,
+        start=encoding.encode_all([e.architecture for e in top]),
+        population=settings.population,
+        generations=settings.generations,
+        seed=batch.seed(settings, 1009),
+        searcher=settings.searcher,
+        sampling=settings.sampling,
+        repair=settings.repair,
+        crossover=settings.crossover,
+        eta=settings.mutation_eta,
+    )
+    subset = SUBSETS[settings.subset](settings)
+    fresh = _without(evolved.last, known, encoding)
+    if len(fresh) < batch.size and subset.takes_visited:
+        fresh = _without(evolved.visited, known, encoding)
+    if len(fresh) == 0:
+        return []
+    costs = objectives.costs(fresh)
+    votes = surrogate.votes(fresh)
+    chosen = subset.choose(
+        objectives.matrix(votes.mean(axis=0), costs),
+        np.maximum(objectives.cost_violations(costs), 0.0).sum(axis=1),
+        objective_matrix(feasible_front(archive, objectives), objectives),
+        surrogate.spread(votes),
+        batch.size,
+        seed=batch.seed(settings, 1013),
+    )
+    return [encoding.decode(fresh[i]) for i in chosen]
+
+
+def _without(genes: Genes, known: list[Architecture], encoding: IntegerEncoding) -> Genes:
+    """Those of genes [N, G] that are not known."""
+    old = {row.tobytes() for row in encoding.encode_all(known)}
+    fresh = [row for row in genes if row.tobytes() not in old]
+    return np.array(fresh, dtype=np.int64).reshape(-1, len(encoding))
