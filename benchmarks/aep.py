@@ -159,7 +159,7 @@ class _Bench:
                 self.space,
                 architecture,
                 self.data,
-                Recipe(settings, weights, phases=1),
+                Recipe(settings, weights, phases=1, validate_each_epoch=False),
                 choose=lambda judged: judged.exits,
                 recalibrate=self.evaluator.recalibrate,
                 folder=Path(folder),

@@ -34,6 +34,13 @@ def finetune(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Epochs without gain that end the first of two phases. [30]")
     ] = None,
+    validate_each_epoch: Annotated[
+        bool | None,
+        typer.Option(
+            "--validate-each-epoch/--no-validate-each-epoch",
+            help="Of one phase: keep each epoch's validation accuracy and loss, for the report. [yes]",
+        ),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-8, help="[0.01]")] = None,
     optimiser: Annotated[
         str | None, typer.Option(help="sgd, adamw, or by-exits: AdamW with early exits. [sgd]")
@@ -80,6 +87,7 @@ def finetune(
         "phases": phases,
         "epochs": epochs,
         "patience": patience,
+        "validate_each_epoch": validate_each_epoch,
         "learning_rate": learning_rate,
         "optimiser": optimiser,
         "batch_size": batch_size,

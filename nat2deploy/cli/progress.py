@@ -1,4 +1,4 @@
-"""Progress on standard error: a live bar on a terminal, one line a stage elsewhere."""
+"""Progress on standard error: a live bar on a terminal; elsewhere one line a stage, and more of long ones."""
 
 from __future__ import annotations
 
@@ -82,23 +82,33 @@ class _Steps:
         self.waiting = ""
 
 
+_LONG_S = 30.0
+
+
 class _Lines:
-    """Prints a stage's last words when the next one begins."""
+    """Prints a stage's last words when the next one begins, and how far it is while it takes long."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.stage = ""
         self.detail = ""
+        self.told = time.monotonic()
 
     def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
         if stage != self.stage:
             self.close()
             self.stage = stage
         self.detail = detail
+        if time.monotonic() - self.told >= _LONG_S:
+            self._print(f" {done / total:.0%}" if total else " ...")
 
     def close(self) -> None:
         """Print the stage that is left."""
         if self.stage:
-            line = f"{self.stage}: {self.detail}" if self.detail else self.stage
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._print("")
         self.stage = ""
+
+    def _print(self, how_far: str) -> None:
+        line = f"{self.stage}{how_far}" + (f": {self.detail}" if self.detail else "")
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.told = time.monotonic()

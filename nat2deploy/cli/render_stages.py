@@ -34,6 +34,9 @@ def print_stages(stages: StagesSpec, measured: Sequence[StagesEvidence | None]) 
             f"{stage.costs.macs / 1e6:.2f}M",
         )
     console.print(table)
+    if stages.merged:
+        numbers = ", ".join(map(str, stages.merged))
+        console.print(f"merged   the network's exits {numbers}: too few left there to pay for a stage")
     for name, one in (("valid.", stages.validation), ("test", stages.test)):
         if one is not None:
             console.print(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nat2deploy.data.augment import Augmentation
 from nat2deploy.data.folder import read_image_folder
-from nat2deploy.data.places import expand
+from nat2deploy.data.places import expand, is_folder
 from nat2deploy.data.sets import ImageData, Split, channel_statistics, stratified
 from nat2deploy.data.standard import cifar10, cifar100, digits, fashion_mnist
 from nat2deploy.errors import UserError
@@ -73,6 +75,8 @@ def load_data(
         names = [*_STANDARD, "imagefolder"]
         near = nearest(name, names)
         hint = f"did you mean {near}?" if near else f"use one of {', '.join(names)}:PATH"
+        if spec and is_folder(Path(spec)):
+            hint = f"for the images in that folder give imagefolder:{spec}"
         raise UserError(f"no data set '{spec[:80]}'; {hint}")
     if held_out is None:
         train, held_out = _hold_out(train, share if validation is None else validation, seed, spec)

@@ -73,7 +73,8 @@ class Fitted:
 def confidences_of(answers: NDArray[np.float32], confidence: str) -> Array:
     """Return how sure exits are, by a measure's name: logits [exits, N, classes] to [exits, N]."""
     measure = CONFIDENCES[confidence]
-    return np.array([[measure(logits) for logits in exit_.tolist()] for exit_ in answers])
+    found = [[measure(logits) for logits in exit_.tolist()] for exit_ in answers]
+    return np.array(found, np.float64).reshape(answers.shape[:2])
 
 
 def leave(confidences: Array, thresholds: Sequence[float | None]) -> NDArray[np.int64]:
@@ -104,7 +105,8 @@ def fit_thresholds(
 
     All combinations of quantiles are tried for the exits before the last but one, with every value that tells
     images apart for that one; then each threshold in turn takes its best value, until none gets better. With
-    two exits the result is the best there is. The same input gives the same result.
+    two exits the result is the best there is; with one there is nothing to fit. The same input gives the same
+    result.
 
     Args:
         answers: logits that each exit would answer with, [exits, N, classes].
@@ -120,6 +122,11 @@ def fit_thresholds(
         confidences = confidences_of(answers[:-1], name)
         tried.append(_Fit(confidences, right, np.asarray(costs, np.float64), batch).fit(name, target))
     return min(tried, key=lambda fitted: _order(fitted.nearest, target))
+
+
+def better(one: Point, other: Point, target: Goal) -> bool:
+    """Whether ``one`` reaches the target better than ``other``."""
+    return _order(one, target) < _order(other, target)
 
 
 def _order(point: Point, target: Goal) -> tuple[float, float, float]:
@@ -141,6 +148,9 @@ class _Fit:
         self.exits, self.images = right.shape
 
     def fit(self, name: str, target: Goal) -> Fitted:
+        if self.exits == 1:
+            only = Point((), float(self.right[0].mean()), (1.0,), float(self.costs[0]))
+            return Fitted(name, only if _order(only, target)[0] <= 0.0 else None, only, (only,))
         free = self.exits - 2
         count = max(3, min(int(_COMBINATIONS ** (1 / free)), _MOST_QUANTILES)) if free else 0
         grid = [self._quantiles(index, count) for index in range(free)]

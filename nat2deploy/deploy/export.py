@@ -32,7 +32,8 @@ from nat2deploy.deploy.quantised import quantise_network
 from nat2deploy.deploy.readme import readme
 from nat2deploy.deploy.reference import REFERENCE_NAME, save_reference
 from nat2deploy.deploy.runner_files import runner_files
-from nat2deploy.deploy.stages import StagesPlan, make_stages
+from nat2deploy.deploy.stages import make_stages
+from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT, to_onnx
 from nat2deploy.engines.quantise import is_symmetric, quantise, target_onnx

@@ -175,21 +175,26 @@ class StagesSpec(_Part):
 
     The thresholds were fitted on ``validation`` for ``target``, ``sweep`` is what could have been chosen
     instead; what was made small, or kept within a limit, are the costs that ``by`` names. ``expected_ms`` is
-    the limit on the expected latency where that was the target.
+    the limit on the expected latency where that was the target. ``merged`` are those of the network's exits,
+    counted from 1, at which nobody can leave: too few did to pay for a cut, so their stages are one with the
+    next. They count in the ensemble as before, and ``exits`` are the others.
     """
 
     confidence: Literal["max-softmax", "margin", "entropy"]
     target: str
     expected_ms: Quantity | None = None
     by: Literal["macs", "predicted latency", "measured latency"]
-    exits: Annotated[tuple[StageSpec, ...], Field(min_length=2)]
+    exits: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
     validation: StagedAccuracy
     test: StagedAccuracy | None = None
     sweep: tuple[SweepPoint, ...] = ()
+    merged: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> StagesSpec:
         count = len(self.exits)
+        if list(self.merged) != sorted(set(self.merged)) or self.merged[-1:] >= (count + len(self.merged),):
+            raise ValueError(f"merged exits {self.merged} beside {count} others")
         if self.exits[-1].threshold is not None:
             raise ValueError("the last stage has a threshold")
         judged = [one.shares for one in (self.validation, self.test) if one is not None]

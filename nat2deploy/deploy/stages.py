@@ -10,22 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nat2deploy.deploy.costs import CostsLike
 from nat2deploy.deploy.evidence import LatencyEvidence, StagesEvidence
 from nat2deploy.deploy.exit_answers import answers_of, compare_exits, decided, run_exits
-from nat2deploy.deploy.exit_thresholds import (
-    Fitted,
-    Goal,
-    Point,
-    fit_thresholds,
-)
-from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled, first_classes, inputs_of, judge_classes
+from nat2deploy.deploy.exit_thresholds import Fitted, Goal, Point, better, fit_thresholds
+from nat2deploy.deploy.judging import Labelled, first_classes, inputs_of, judge_classes
 from nat2deploy.deploy.made import Made, check_parity, measure, timing
 from nat2deploy.deploy.making import Making
 from nat2deploy.deploy.manifest import (
     AccuracyEvidence,
     CostSpec,
     EngineSpec,
+    Parity,
     QuantisationSpec,
     StagedAccuracy,
     StageSpec,
@@ -37,6 +32,7 @@ from nat2deploy.deploy.quantisable import Stages
 from nat2deploy.deploy.quantised import quantise_network
 from nat2deploy.deploy.runner.expected import expected_cost
 from nat2deploy.deploy.runner.stages import FEATURES
+from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.engines.onnx_export import OUTPUT, to_onnx
 from nat2deploy.engines.staged import StagedEngine
 from nat2deploy.engines.status import version
@@ -44,29 +40,31 @@ from nat2deploy.errors import UserError
 
 
 @dataclass(frozen=True)
-class StagesPlan:
-    """What a network with early exits is made of, and what its thresholds are for.
+class _Chain:
+    """Stages that run, with what the exits answer for the validation images, [exits, N, classes].
 
-    Without a target, early exits may cost half a point of the ensemble's top-1.
-
-    Attributes:
-        modules: one a stage: takes the input, or the features of the one before; returns the logits
-            [B, classes] of its exit times its weight and, but for the last, features.
-        weights: of each exit in the ensemble, adding up to 1.
-        costs: of all stages up to each.
-        expected_latency_ms: the expected latency to keep.
-        top1: the least top-1 to keep, a share.
-        accuracy_drop: how far top-1 may lie below the ensemble's, a share.
-        confidence: the measure; chosen on validation when not given.
+    ``expected`` is what PyTorch says each exit answers for the reference images.
     """
 
-    modules: Sequence[nn.Module]
-    weights: Sequence[float]
-    costs: Sequence[CostsLike]
-    expected_latency_ms: float | None = None
-    top1: float | None = None
-    accuracy_drop: float | None = None
-    confidence: str | None = None
+    plan: StagesPlan
+    models: tuple[bytes, ...]
+    quantisation: QuantisationSpec | None
+    engine: StagedEngine
+    expected: Floats
+    parity: Parity
+    answers: Floats
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Thresholds for a chain's exits, what they do on the validation split, and which costs they are by."""
+
+    chain: _Chain
+    latencies: list[LatencyEvidence] | None
+    goal: Goal
+    fitted: Fitted
+    whole: float
+    by: str
 
 
 def make_stages(plan: StagesPlan, given: Making) -> Made:
@@ -78,38 +76,38 @@ def make_stages(plan: StagesPlan, given: Making) -> Made:
     An expected latency is held against what is measured here, or against predictions where the table is of
     another machine. For an accuracy what the table predicts is made small, or MACs without one.
 
+    The stage of an exit at which no validation image leaves is merged with the next one. Where latencies are
+    measured, so is that of one at which too few leave to pay for the cut behind it.
+
     Raises:
         UserError: a target out of reach on the validation split, a latency that is neither measured nor
             predicted, or an engine that does not agree with PyTorch.
     """
     validation = _check(plan, given)
-    models = _models(plan.modules, given.eager.input_shape)
-    quantisation = None
-    if given.target.precision == "int8" and given.calibration_images is not None:
-        models, quantisation = _quantised(plan, models, given, given.calibration_images)
-    engine = StagedEngine(models, plan.weights, given.target)
-    expected = _expected(plan, given)
-    parity = compare_exits(
-        run_exits(engine, inputs_of(given.preprocessing, given.reference_images)), expected
-    )
-    check_parity(parity, given.target.precision)
+    chain = _built(plan, given, validation)
     latencies = None
     if plan.expected_latency_ms is not None and given.time_limit_s is not None:
         given.progress("latency of each exit")
-        latencies = _latencies(engine.measuring(plan.confidence or "max-softmax"), given)
+        latencies = _latencies([chain], given)[0]
     given.progress("thresholds on the validation split")
-    fitted, best, judged, by = _fit(plan, given, engine, validation, latencies)
+    choice = _fit(chain, given, validation, latencies)
+    if choice.fitted.best is None:
+        raise UserError(_out_of_reach(choice, len(validation.images)))
+    choice = _merge(choice, given, validation)
+    chain, latencies, fitted, best = choice.chain, choice.latencies, choice.fitted, choice.fitted.best
+    assert best is not None
+    plan, models = chain.plan, chain.models
     test, accuracy = None, None
     if given.test is not None:
-        test, accuracy = _judged(given, engine, fitted.confidence, best.thresholds, given.test)
+        test, accuracy = _judged(given, chain.engine, fitted.confidence, best.thresholds, given.test)
     if latencies is None and given.time_limit_s is not None:
-        latencies = _latencies(engine.measuring(fitted.confidence), given)
+        latencies = _latencies([chain], given, fitted.confidence)[0]
     names = [f"stage{number}.onnx" for number in range(1, len(models) + 1)]
     spec = StagesSpec(
         confidence=fitted.confidence,  # type: ignore[arg-type]  # one of its own words
-        target=_said(plan),
+        target=plan.target,
         expected_ms=plan.expected_latency_ms,
-        by=by,  # type: ignore[arg-type]
+        by=choice.by,  # type: ignore[arg-type]
         exits=tuple(
             StageSpec(
                 file=name,
@@ -121,12 +119,15 @@ def make_stages(plan: StagesPlan, given: Making) -> Made:
                 names, plan.weights, (*best.thresholds, None), plan.costs, strict=True
             )
         ),
-        validation=judged,
+        validation=StagedAccuracy(
+            images=len(validation.images), top1=best.top1, ensemble_top1=choice.whole, shares=best.shares
+        ),
         test=test,
         sweep=tuple(
             SweepPoint(thresholds=point.thresholds, top1=point.top1, shares=point.shares)
             for point in fitted.sweep
         ),
+        merged=plan.merged,
     )
 
     def write(folder: Path) -> None:
@@ -137,10 +138,10 @@ def make_stages(plan: StagesPlan, given: Making) -> Made:
         on_target=True,
         model=names[0],
         spec=EngineSpec(version=version("onnxruntime"), batches=given.batches),
-        quantisation=quantisation,
-        parity=parity,
+        quantisation=chain.quantisation,
+        parity=chain.parity,
         accuracy=accuracy,
-        expected={"logits": expected[-1], "exits": expected},
+        expected={"logits": chain.expected[-1], "exits": chain.expected},
         write=write,
         stages=spec,
         latency=None if latencies is None else latencies[-1],
@@ -177,17 +178,20 @@ def _check(plan: StagesPlan, given: Making) -> Labelled:
     return given.validation
 
 
-def _said(plan: StagesPlan) -> str:
-    """The target in words."""
-    if plan.expected_latency_ms is not None:
-        return f"expected latency <= {plan.expected_latency_ms:g} ms"
-    if plan.top1 is not None:
-        return f"top-1 >= {100 * plan.top1:g} %"
-    return f"top-1 >= the ensemble's - {100 * _drop(plan):g} points"
-
-
-def _drop(plan: StagesPlan) -> float:
-    return MAX_ACCURACY_DROP if plan.accuracy_drop is None else plan.accuracy_drop
+def _built(plan: StagesPlan, given: Making, validation: Labelled) -> _Chain:
+    """Export the stages and run them; they say what PyTorch says."""
+    models = _models(plan.modules, given.eager.input_shape)
+    quantisation = None
+    if given.target.precision == "int8" and given.calibration_images is not None:
+        models, quantisation = _quantised(plan, models, given, given.calibration_images)
+    engine = StagedEngine(models, plan.weights, given.target)
+    expected = _expected(plan, given)
+    parity = compare_exits(
+        run_exits(engine, inputs_of(given.preprocessing, given.reference_images)), expected
+    )
+    check_parity(parity, given.target.precision)
+    answers = answers_of(engine, given.preprocessing, validation.images)
+    return _Chain(plan, models, quantisation, engine, expected, parity, answers)
 
 
 def _models(modules: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[bytes, ...]:
@@ -238,38 +242,71 @@ def _quantised(
     )
 
 
-def _latencies(engine: StagedEngine, given: Making) -> list[LatencyEvidence]:
+def _latencies(
+    chains: Sequence[_Chain], given: Making, confidence: str | None = None
+) -> list[list[LatencyEvidence]]:
+    """What an image takes that leaves at each exit of each of the chains, measured side by side."""
     assert given.time_limit_s is not None
-    engines = {f"exit {number}": engine.up_to(number) for number in range(1, engine.exits + 1)}
-    return measure(engines, given.seed, given.time_limit_s)
+    engines = {
+        f"exit {number} of chain {index}": chain.engine.measuring(
+            confidence or chain.plan.confidence or "max-softmax"
+        ).up_to(number)
+        for index, chain in enumerate(chains, start=1)
+        for number in range(1, chain.engine.exits + 1)
+    }
+    found = iter(measure(engines, given.seed, given.time_limit_s))
+    return [[next(found) for _ in chain.models] for chain in chains]
 
 
 def _fit(
-    plan: StagesPlan,
-    given: Making,
-    engine: StagedEngine,
-    validation: Labelled,
-    latencies: Sequence[LatencyEvidence] | None,
-) -> tuple[Fitted, Point, StagedAccuracy, str]:
-    """Fit the thresholds; also what they do on the validation split, and which costs were made small."""
-    answers = answers_of(engine, given.preprocessing, validation.images)
+    chain: _Chain, given: Making, validation: Labelled, latencies: list[LatencyEvidence] | None
+) -> _Choice:
+    """Fit the thresholds of a chain's exits."""
+    plan, answers = chain.plan, chain.answers
     targets = validation.targets.cpu().numpy()
     whole = float((answers[-1].argmax(axis=1) == targets).mean())
-    target = Goal(lowest_top1=whole - _drop(plan) if plan.top1 is None else plan.top1)
+    goal = Goal(lowest_top1=whole - plan.drop if plan.top1 is None else plan.top1)
     if plan.expected_latency_ms is not None:
-        target = Goal(highest_cost=plan.expected_latency_ms)
+        goal = Goal(highest_cost=plan.expected_latency_ms)
     by, costs = _costs(plan, latencies)
     # An exit can only cost more than the one before; measurements of near ones may say otherwise.
     costs = list(np.maximum.accumulate(costs))
     fitted = fit_thresholds(
-        answers, targets, costs, target, confidence=plan.confidence, batch=given.target.batch
+        answers, targets, costs, goal, confidence=plan.confidence, batch=given.target.batch
     )
-    if fitted.best is None:
-        raise UserError(_out_of_reach(plan, len(targets), fitted.nearest, whole))
-    judged = StagedAccuracy(
-        images=len(targets), top1=fitted.best.top1, ensemble_top1=whole, shares=fitted.best.shares
-    )
-    return fitted, fitted.best, judged, by
+    return _Choice(chain, latencies, goal, fitted, whole, by)
+
+
+def _merge(choice: _Choice, given: Making, validation: Labelled) -> _Choice:
+    """Merge stages with the next ones as long as the cuts behind their exits do not pay."""
+    while True:
+        plan, best, latencies = choice.chain.plan, choice.fitted.best, choice.latencies
+        assert best is not None
+        unused = [place for place, share in enumerate(best.shares[:-1]) if share == 0]
+        merged = unused or _least_worth(best, latencies)
+        if not merged:
+            return choice
+        given.progress("fewer stages")
+        chain = _built(plan.without(merged), given, validation)
+        before = choice
+        if latencies is not None:
+            measured, latencies = _latencies([choice.chain, chain], given)
+            before = _fit(choice.chain, given, validation, measured)
+        after = _fit(chain, given, validation, latencies)
+        if after.fitted.best is None:
+            return choice
+        if not unused and not better(after.fitted.nearest, before.fitted.nearest, choice.goal):
+            return before if before.fitted.best is not None else choice
+        choice = after
+
+
+def _least_worth(best: Point, latencies: Sequence[LatencyEvidence] | None) -> list[int]:
+    """The early exit at which leaving saves the least latency; none without measured ones."""
+    if latencies is None or len(latencies) < 2:
+        return []
+    medians = [one.median_ms for one in latencies]
+    saved = [share * (medians[place + 1] - medians[place]) for place, share in enumerate(best.shares[:-1])]
+    return [int(np.argmin(saved))]
 
 
 def _costs(plan: StagesPlan, latencies: Sequence[LatencyEvidence] | None) -> tuple[str, list[float]]:
@@ -282,7 +319,8 @@ def _costs(plan: StagesPlan, latencies: Sequence[LatencyEvidence] | None) -> tup
     return "macs", [float(one.macs) for one in plan.costs]
 
 
-def _out_of_reach(plan: StagesPlan, images: int, nearest: Point, whole: float) -> str:
+def _out_of_reach(choice: _Choice, images: int) -> str:
+    plan, nearest = choice.chain.plan, choice.fitted.nearest
     if plan.expected_latency_ms is not None:
         return (
             f"--expected-latency {plan.expected_latency_ms:g}ms: the first exit alone takes "
@@ -291,7 +329,7 @@ def _out_of_reach(plan: StagesPlan, images: int, nearest: Point, whole: float) -
     return (
         f"--stage-accuracy {100 * (plan.top1 or 0):g}%: no thresholds reach it on the "
         f"{images} validation images, the nearest {nearest.top1:.2%} (all stages "
-        f"{whole:.2%}); ask for less, or export a better network"
+        f"{choice.whole:.2%}); ask for less, or export a better network"
     )
 
 

@@ -97,8 +97,19 @@ class ExitState(_File):
     kept: bool = False
 
 
+class Epoch(_File):
+    """An epoch of fine-tuning; of older versions only the validation accuracy is known."""
+
+    phase: int = 1
+    epoch: float
+    learning_rate: float | None = None
+    training_loss: float | None = None
+    top1: float | None = None
+    loss: float | None = None
+
+
 class Tuned(_File):
-    """``networks/<id>/finetune.json``; ``curve`` holds the validation accuracy after each epoch."""
+    """``networks/<id>/finetune.json``; older ones have a ``curve`` of validation accuracies alone."""
 
     id: str
     config: dict[str, Any] = {}
@@ -109,7 +120,16 @@ class Tuned(_File):
     architecture: dict[str, Any] = {}
     costs: dict[str, float] = {}
     curve: tuple[float, ...] = ()
+    history: tuple[Epoch, ...] = ()
     states: tuple[ExitState, ...] = ()
+
+    @property
+    def epochs_done(self) -> tuple[Epoch, ...]:
+        """What is known of each epoch, with what there was before the first; none without epochs."""
+        done = self.history or tuple(Epoch(epoch=n, top1=top1) for n, top1 in enumerate(self.curve, 1))
+        if not done or self.validation_before is None:
+            return done
+        return (Epoch(epoch=0, top1=self.validation_before.top1), *done)
 
 
 class _Limit(_File):

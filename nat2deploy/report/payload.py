@@ -53,12 +53,10 @@ def payload_of(facts: Facts) -> Payload:
         "curves": [
             {
                 "id": tuned.id,
-                "values": list(tuned.curve),
-                "before": None if tuned.validation_before is None else tuned.validation_before.top1,
-                "after": None if tuned.validation_after is None else tuned.validation_after.top1,
+                "epochs": [epoch.model_dump() for epoch in tuned.epochs_done],
             }
             for tuned in files.tuned.values()
-            if tuned.curve
+            if tuned.epochs_done
         ],
         "exits": [
             {

@@ -129,18 +129,33 @@ def _stages(figure: Any, payload: Payload) -> bool:
 
 
 def _curves(figure: Any, payload: Payload) -> bool:
-    if not payload["curves"]:
+    shown = payload["curves"][:8]
+    if not shown:
         return False
-    axes = figure.subplots()
-    for index, curve in enumerate(payload["curves"][:8]):
-        epochs = range(1, len(curve["values"]) + 1)
-        axes.plot(
-            epochs, _percent(curve["values"]), "o-", ms=3,
-            color=_SEQUENCE[index % len(_SEQUENCE)], label=curve["id"],
-        )  # fmt: skip
-    axes.set(xlabel="epoch", ylabel="validation top-1 (%)", title="fine-tuning")
-    axes.legend(fontsize="small")
+    epochs = [epoch for curve in shown for epoch in curve["epochs"]]
+    with_losses = any(epoch["training_loss"] is not None for epoch in epochs)
+    top1, *losses = figure.subplots(1, 1 + with_losses, squeeze=False)[0]
+    for index, curve in enumerate(shown):
+        colour, first = _SEQUENCE[index % len(_SEQUENCE)], [e for e in curve["epochs"] if e["phase"] == 1]
+        x, y = _known(first, "top1")
+        top1.plot(x, _percent(y), "o-", ms=3, color=colour, label=curve["id"])
+        for axes in losses:
+            axes.plot(*_known(first, "loss"), "o-", ms=3, color=colour)
+            axes.plot(*_known(first, "training_loss"), "--", color=colour)
+    top1.set(xlabel="epoch", ylabel="validation top-1 (%)", title="fine-tuning")
+    top1.legend(fontsize="small")
+    for axes in losses:
+        axes.set(xlabel="epoch", ylabel="loss", title="loss")
+        axes.plot([], [], "o-", ms=3, color=GREY, label="validation")
+        axes.plot([], [], "--", color=GREY, label="training")
+        axes.legend(fontsize="small")
     return True
+
+
+def _known(epochs: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """The epochs of which a value is known, and the values."""
+    some = [epoch for epoch in epochs if epoch[key] is not None]
+    return [epoch["epoch"] for epoch in some], [epoch[key] for epoch in some]
 
 
 def _exits(figure: Any, payload: Payload) -> bool:

@@ -13,6 +13,7 @@ from nat2deploy.report.reading import RunFiles, listed
 FINETUNE_OPTIONS = (
     *("network", "preset", "method", "phases", "epochs", "patience", "learning_rate", "optimiser"),
     *("batch_size", "distil", "exit_weights", "prune", "prune_tolerance", "measure", "workers", "seed"),
+    "validate_each_epoch",
 )
 """Settings that ``nat2deploy finetune`` takes by the same name."""
 

@@ -64,6 +64,8 @@ class FinetuneConfig(BaseModel):
     """Of two phases the most that the first one may take."""
     patience: Annotated[int, Field(ge=1)] = 30
     """Of two phases: epochs without a better validation accuracy that end the first one."""
+    validate_each_epoch: bool = True
+    """Of one phase: keep the validation accuracy and loss after each epoch, not only the last one's."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01
     final_rate: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Where the cosine ends."""

@@ -159,6 +159,7 @@ class NetworkTuning:
             exit_weights=tuple(result.network.exit_weights.tolist()),
             epochs=result.tuned.epochs,
             curve=result.tuned.curve,
+            history=result.tuned.history,
             costs=costs,
             feasible=feasible(self.budgets, {"top1": result.after.top1, **costs}),
             states=pruning.states(result.tuned.judged, exits if result.kept else ())
@@ -190,6 +191,7 @@ class NetworkTuning:
             config.phases,
             config.patience,
             config.label_smoothing,
+            config.validate_each_epoch,
         )
 
     @property

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from nat2deploy.files import parse, read_json
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.front import Measured
+from nat2deploy.training.epochs import Epoch
 from nat2deploy.training.evaluation import Accuracy
 
 
@@ -72,7 +73,9 @@ class FinetuneReport(_Model):
     epochs: float | None = None
     """Behind the weights."""
     curve: tuple[float, ...] = ()
-    """Validation accuracy after each epoch of the first phase of two."""
+    """Validation accuracy after each epoch of the first phase where it was judged."""
+    history: tuple[Epoch, ...] = ()
+    """What each epoch did; reports of older versions have none."""
     costs: dict[str, float] = {}
     feasible: bool = True
     """Whether the tuned network keeps the run's budgets, latencies measured where they were."""

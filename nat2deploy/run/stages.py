@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.cost.model import CostModel
-from nat2deploy.deploy.stages import StagesPlan
+from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.networks import RunNetwork

@@ -46,6 +46,21 @@ class LoopSettings:
     mixed_precision: bool = False
 
 
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch of a training, or what its last one has of one.
+
+    Attributes:
+        epochs: done in all.
+        learning_rate: of the last step.
+        loss: mean over the epoch's steps.
+    """
+
+    epochs: float
+    learning_rate: float
+    loss: float
+
+
 class Watch(Protocol):
     """Looks at a training after each epoch and may end it; what it remembers travels in the checkpoint."""
 
@@ -53,8 +68,8 @@ class Watch(Protocol):
     def stop(self) -> bool:
         """Whether training ends here."""
 
-    def epoch_done(self, epochs: int) -> None:
-        """Look, after so many epochs; the module's weights and modes must be left as they are."""
+    def epoch_done(self, done: EpochDone) -> None:
+        """Look, after an epoch; the module's weights and modes must be left as they are."""
 
     def state(self) -> str:
         """What it remembers, as text."""
@@ -88,7 +103,7 @@ def run_loop(
     ``resolution(step)`` says each batch's size in pixels. With a ``checkpoint`` the loop goes on where a
     killed one of the same ``tag`` was; the file is removed at the end. The result is the same either way.
 
-    A ``watch`` is asked after each epoch, and a checkpoint is written then.
+    A ``watch`` is asked after each epoch and at the end, and a checkpoint is written then.
 
     The processes of a ``world`` call this together: each ``step`` gets its part of the batch, and all end
     with the same weights. The first one alone writes the checkpoint and tells its ``progress``.
@@ -109,7 +124,7 @@ def run_loop(
     optimiser = _optimiser(module, settings)
     tag = f"{tag}/{settings}/{split.fingerprint()}"
     average = None if settings.ema is None else WeightAverage(module, settings.ema)
-    start = _restore(checkpoint, tag, module, optimiser, average, watch)
+    start, lost = _restore(checkpoint, tag, module, optimiser, average, watch)
     world.expect_same(start, "steps done")
     saved = began = time.monotonic()
     running = math.nan
@@ -123,8 +138,9 @@ def run_loop(
     for index, images, targets in _stream(split, data, settings, resolution, start, total, per_epoch):
         if watch is not None and watch.stop:
             break
+        rate = _rate(index, total, warmup, settings)
         for group in optimiser.param_groups:
-            group["lr"] = _rate(index, total, warmup, settings)
+            group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
         images, targets = world.share(images, targets)
         images = images.to(settings.device, memory_format=torch.channels_last)
@@ -140,17 +156,20 @@ def run_loop(
         if average is not None:
             average.update(module)
         done = index + 1
+        lost += loss
         running = loss if math.isnan(running) else 0.95 * running + 0.05 * loss
         if progress is not None and world.is_first:
             progress(done, total, running)
         now = time.monotonic()
         due = now - saved > save_every_s
-        if watch is not None and done % per_epoch == 0:
-            watch.epoch_done(done // per_epoch)
-            due = True
+        if done % per_epoch == 0 or done == total:
+            if watch is not None:
+                watch.epoch_done(EpochDone(done / per_epoch, rate, lost / (index % per_epoch + 1)))
+                due = True
+            lost = 0.0
         if checkpoint is not None and world.is_first and due and done < total:
             _check_finite(module, done)
-            _save(checkpoint, tag, done, module, optimiser, average, watch)
+            _save(checkpoint, tag, done, lost, module, optimiser, average, watch)
             saved = now
         if time_limit_s < math.inf and world.first_says(now - began > time_limit_s):
             break
@@ -249,6 +268,7 @@ def _save(
     path: Path,
     tag: str,
     done: int,
+    lost: float,
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
     average: WeightAverage | None,
@@ -257,6 +277,7 @@ def _save(
     state = {
         "tag": tag,
         "done": done,
+        "lost": lost,
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
         "average": None if average is None else (average.steps, average.weights),
@@ -274,15 +295,15 @@ def _restore(
     optimiser: torch.optim.Optimizer,
     average: WeightAverage | None,
     watch: Watch | None,
-) -> int:
-    """Load a checkpoint of the same tag and return its step; else 0."""
+) -> tuple[int, float]:
+    """Load a checkpoint of the same tag; return its step and the epoch's losses until there, added up."""
     if path is None or not path.exists():
-        return 0
+        return 0, 0.0
     try:
         # Not to the device it was saved from, which is another process's GPU.
         state = torch.load(path, weights_only=True, map_location="cpu")
         if state["tag"] != tag:
-            return 0
+            return 0, 0.0
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         if average is not None:
@@ -290,7 +311,8 @@ def _restore(
             average.weights = {name: weights[name].to(held) for name, held in average.weights.items()}
         if watch is not None:
             watch.restore(state["watch"])
-        return int(state["done"])
+        # Older versions wrote no losses; what a watch is told of that epoch then lacks its first steps.
+        return int(state["done"]), float(state.get("lost", 0.0))
     except Exception as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}); delete it to start this phase anew"

@@ -10,11 +10,10 @@ are not decayed.
 from __future__ import annotations
 
 import copy
-import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +23,10 @@ from torch import nn
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_json, write_json
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.training.aep import JointTraining, JointWeights, train_jointly
+from nat2deploy.training.epochs import Epoch, EpochRecord, PatientRecord
 from nat2deploy.training.exits import EachExit, Exits, JudgedExits, exit_logits, judge_exits, keep_exits
 from nat2deploy.training.loop import LoopSettings
 from nat2deploy.training.losses import LABEL_SMOOTHING
@@ -46,6 +45,8 @@ class Recipe:
     phases: Literal[1, 2] = 2
     patience: int = 30
     smoothing: float = LABEL_SMOOTHING
+    validate_each_epoch: bool = True
+    """Of one phase, whose result does not depend on it; False: only at the end."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,20 @@ class Tuned:
     """A tuned network, cut to the exits that were kept.
 
     ``judged`` is on the validation split: of two phases at the first one's best epoch, before the second one
-    trained on that split too. ``epochs`` are those behind the weights; ``curve`` is the validation accuracy
-    after each epoch of the first phase of two.
+    trained on that split too. ``epochs`` are those behind the weights; ``history`` is what each epoch of all
+    phases did.
     """
 
     network: SubNetwork
     judged: JudgedExits
     exits: Exits
     epochs: float
-    curve: tuple[float, ...] = ()
+    history: tuple[Epoch, ...] = ()
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The validation accuracy after each epoch of the first phase where it was judged."""
+        return tuple(epoch.top1 for epoch in self.history if epoch.phase == 1 and epoch.top1 is not None)
 
 
 Forms = Callable[[nn.Module], Sequence[nn.Module]]
@@ -121,12 +127,19 @@ def tune_exits(
     resolution = architecture.resolution
     first, second, found = checkpoints(folder)
 
+    def begin() -> JointTraining:
+        return JointTraining(copy.deepcopy(network), recipe.weights)
+
+    def judge(joint: JointTraining) -> JudgedExits:
+        """Judge a copy of the network, whose BN statistics are its own."""
+        joint = copy.deepcopy(joint)
+        recalibrate(joint.network, resolution)
+        return _judge(joint, data, resolution, forms)
+
     def train(
-        phase: int, settings: LoopSettings, checkpoint: Path, split: Split, watch: _Validation | None
-    ) -> JointTraining:
-        joint = JointTraining(copy.deepcopy(network), recipe.weights)
-        if watch is not None:
-            watch.joint = joint
+        joint: JointTraining, settings: LoopSettings, checkpoint: Path, split: Split, record: EpochRecord
+    ) -> None:
+        phase = record.phase
         train_jointly(
             joint,
             data,
@@ -138,30 +151,35 @@ def tune_exits(
             checkpoint=checkpoint,
             tag=f"{tag} phase {phase}",
             progress=None if progress is None else lambda *where: progress(phase, *where),
-            watch=watch,
+            watch=record,
         )
-        recalibrate(joint.network, resolution)
-        return joint
 
-    curve: tuple[float, ...] = ()
+    joint = begin()
     if recipe.phases == 1:
-        joint = train(1, recipe.settings, first, data.train, None)
-        judged, epochs = _judge(joint, data, resolution, forms), recipe.settings.epochs
+        record = EpochRecord(1, partial(judge, joint) if recipe.validate_each_epoch else None)
+        train(joint, recipe.settings, first, data.train, record)
+        epochs, history = recipe.settings.epochs, record.epochs
+        judged = record.judged[-1] if record.judged else judge(joint)
+        history[-1] = history[-1].with_validation(judged)
     else:
         most = math.ceil(recipe.settings.epochs)
-        watch = _Validation(data, resolution, recalibrate, forms, recipe.patience, most, found, tag)
-        if not watch.stop:
-            train(1, replace(recipe.settings, epochs=float(most)), first, data.train, watch)
-        judged, epochs = watch.rows[watch.best - 1], float(watch.best)
-        curve = tuple(row.whole.top1 for row in watch.rows)
+        patient = PatientRecord(
+            partial(judge, joint), patience=recipe.patience, most=most, found=found, tag=tag
+        )
+        if not patient.stop:
+            train(joint, replace(recipe.settings, epochs=float(most)), first, data.train, patient)
+        judged, epochs = patient.judged[patient.best - 1], float(patient.best)
         settings = replace(
             recipe.settings, epochs=epochs, warmup_epochs=min(recipe.settings.warmup_epochs, epochs / 10)
         )
-        joint = train(2, settings, second, together(data), None)
+        joint, record = begin(), EpochRecord(2)
+        train(joint, settings, second, together(data), record)
+        history = [*patient.epochs, *record.epochs]
+    recalibrate(joint.network, resolution)
     exits = choose(judged)
     weights = joint.network.exit_weights.tolist()
     tuned = keep_exits(joint.network.cpu(), space, architecture, exits, weights)
-    return Tuned(tuned.eval(), judged, exits, epochs, curve)
+    return Tuned(tuned.eval(), judged, exits, epochs, tuple(history))
 
 
 def checkpoints(folder: Path) -> tuple[Path, Path, Path]:
@@ -183,66 +201,4 @@ def _judge(joint: JointTraining, data: ImageData, resolution: int, forms: Forms)
         judge_exits(exit_logits(form, data, data.validation, resolution), exits, weights, targets)
         for form in forms(EachExit(joint.network))
     ]
-    return functools.reduce(JudgedExits.worst, found)
-
-
-class _Validation:
-    """Judges a network after each epoch, and ends its training when it has not got better for a while.
-
-    Its rows are written to a file when training ends, so that a second phase need not wait for them again.
-    """
-
-    joint: JointTraining
-
-    def __init__(
-        self,
-        data: ImageData,
-        resolution: int,
-        recalibrate: Callable[[nn.Module, int], None],
-        forms: Forms,
-        patience: int,
-        most: int,
-        found: Path,
-        tag: str,
-    ) -> None:
-        self.data = data
-        self.resolution = resolution
-        self.recalibrate = recalibrate
-        self.forms = forms
-        self.patience = patience
-        self.most = most
-        self.found = found
-        self.tag = tag
-        self.rows: list[JudgedExits] = []
-        if found.exists():
-            value = read_json(found, "first phase")
-            if value["tag"] == tag:
-                self.restore(json.dumps(value["rows"]))
-
-    @property
-    def best(self) -> int:
-        """The epoch, from 1, with the highest accuracy of all exits together; then the lowest loss."""
-        keys = [(row.whole.top1, -row.whole.loss) for row in self.rows]
-        return 1 + keys.index(max(keys))
-
-    @property
-    def stop(self) -> bool:
-        """Whether the best epoch is known."""
-        done = len(self.rows)
-        return done >= self.most or (done > 0 and done - self.best >= self.patience)
-
-    def epoch_done(self, epochs: int) -> None:
-        """Judge a copy of the network, whose BN statistics are its own."""
-        joint = copy.deepcopy(self.joint)
-        self.recalibrate(joint.network, self.resolution)
-        self.rows.append(_judge(joint, self.data, self.resolution, self.forms))
-        if self.stop:
-            write_json(self.found, {"tag": self.tag, "rows": json.loads(self.state())})
-
-    def state(self) -> str:
-        """All epochs' accuracies."""
-        return json.dumps([row.to_json() for row in self.rows])
-
-    def restore(self, state: str) -> None:
-        """Go on behind these epochs."""
-        self.rows = [JudgedExits.from_json(value) for value in json.loads(state)]
+    return reduce(JudgedExits.worst, found)

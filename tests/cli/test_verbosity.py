@@ -90,15 +90,31 @@ def test_by_default_each_stage_is_told_once(capsys):
     assert capsys.readouterr() == ("", "stage: step 4\nnext\na remark\n")
 
 
-def test_verbose_tells_steps_once_a_second(capsys, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
     class Clock:
         now = 100.0
 
         def monotonic(self):
             return self.now
 
-    clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
+    one = Clock()
+    monkeypatch.setattr(progress_module, "time", one)
+    return one
+
+
+def test_a_long_stage_is_told_before_it_ends(capsys, clock):
+    with progress() as report:
+        report("short", 0, 1)
+        for done in range(1, 7):
+            clock.now += 11
+            report("long", done, 10, f"step {done}")
+        report("of nobody knows how long", 0, 0)
+    lines = ["short", "long 40%: step 4", "long: step 6", "of nobody knows how long"]
+    assert capsys.readouterr() == ("", "".join(f"{line}\n" for line in lines))
+
+
+def test_verbose_tells_steps_once_a_second(capsys, clock):
     choose_verbosity(verbose=True, quiet=False)
     with progress() as report:
         for done in range(5):

@@ -172,6 +172,13 @@ def test_folder_splits_are_used_as_they_are(tmp_path: Path) -> None:
     assert reds(data.train) == list(range(40)) and reds(data.validation) == list(range(200, 204))
 
 
+def test_a_folder_without_the_word_for_it_is_told_how(tmp_path, monkeypatch):
+    write_classes(tmp_path / "digit", {"a": 2, "b": 2})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no data set 'digit'; .* give imagefolder:digit$"):
+        load_data("digit")
+
+
 @pytest.mark.parametrize(
     ("spec", "settings", "said"),
     [

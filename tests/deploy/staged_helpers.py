@@ -19,7 +19,7 @@ from nat2deploy.data.sets import ImageData
 from nat2deploy.deploy.export import export_bundle
 from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.manifest import Manifest
-from nat2deploy.deploy.stages import StagesPlan
+from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.lowering import plan_network
 from nat2deploy.space.search_space import SearchSpace

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat2deploy.deploy.exit_thresholds import Goal, confidences_of, fit_thresholds, leave
+from nat2deploy.deploy.exit_thresholds import Goal, Point, confidences_of, fit_thresholds, leave
 from nat2deploy.deploy.runner.confidence import CONFIDENCES
 from nat2deploy.deploy.runner.expected import expected_cost
 
@@ -143,3 +143,12 @@ def test_measures_are_what_their_names_say():
     np.testing.assert_allclose(confidences_of(logits, "margin")[0], top[:, -1] - top[:, -2], atol=1e-12)
     nats = -(shares * np.log(shares)).sum(1)
     np.testing.assert_allclose(confidences_of(logits, "entropy")[0], 1 - nats / np.log(7))
+
+
+@pytest.mark.parametrize(("target", "met"), [(Goal(lowest_top1=0.5), True), (Goal(highest_cost=2.0), False)])
+def test_of_one_exit_there_is_nothing_to_fit(target, met):
+    answers = np.eye(3, dtype=np.float32)[None, [0, 1, 2, 0]]
+    fitted = fit_thresholds(answers, np.array([0, 1, 2, 1]), [3.0], target)
+    assert fitted.nearest == Point((), 0.75, (1.0,), 3.0) and fitted.sweep == (fitted.nearest,)
+    assert (fitted.best is not None) == met
+    assert leave(confidences_of(answers[:-1], fitted.confidence), ()).tolist() == [0] * 4

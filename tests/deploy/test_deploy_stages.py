@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,12 @@ import torch
 from deploy_helpers import Budget, again
 from staged_helpers import digits, export_staged, preprocessing, trained
 
+from nat2deploy.cli.render_stages import print_stages
+from nat2deploy.deploy import stages as stages_module
 from nat2deploy.deploy.bench import bench
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.exit_answers import answers_of, decided
+from nat2deploy.deploy.made import measure
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.opening import open_bundle_engine
 from nat2deploy.deploy.runner.expected import expected_cost
@@ -116,12 +121,73 @@ def test_an_expected_latency_is_kept_by_what_was_measured(tmp_path, made):
 
 def test_an_accuracy_can_be_asked_for_by_itself(tmp_path):
     manifest = export_staged(tmp_path / "out", {"top1": 0.5, "confidence": "margin"}, time_limit_s=None)
-    # The first exit alone is good enough.
-    assert manifest.stages.validation.shares == (1.0, 0.0, 0.0)
+    # The first exit alone is good enough, so nobody comes to the second.
+    assert manifest.stages.validation.shares == (1.0, 0.0) and manifest.stages.merged == (2,)
     assert manifest.stages.validation.top1 >= 0.5
     assert (manifest.stages.confidence, manifest.stages.target) == ("margin", "top-1 >= 50 %")
-    assert [stage.threshold for stage in manifest.stages.exits] == [0.0, None, None]
+    assert [stage.threshold for stage in manifest.stages.exits] == [0.0, None]
     assert opened(tmp_path / "out")[1] == ()
+
+
+def test_exits_at_which_nobody_leaves_are_merged_and_count_in_the_ensemble(tmp_path, made, capsys):
+    manifest = export_staged(tmp_path / "out", {"top1": 0.5})
+    stages, whole = manifest.stages, opened(made)[0].stages
+    assert [stage.file for stage in stages.exits] == ["stage1.onnx", "stage2.onnx"]
+    assert [stage.weight for stage in stages.exits] == pytest.approx([0.2, 0.8])
+    assert [stage.costs.macs for stage in stages.exits] == [whole.exits[i].costs.macs for i in (0, 2)]
+    _, (here,), engine = opened(tmp_path / "out")
+    assert len(here.stages.exits) == 2 and all(len(point.shares) == 2 for point in stages.sweep)
+    images = preprocessing().apply(digits().test.images[:50])
+    with torch.no_grad():
+        expected = torch.stack([trained().exit_logits(images)[0], trained()(images)])
+    answers = answers_of(engine, preprocessing(), digits().test.images[:50])
+    np.testing.assert_allclose(answers, expected.numpy(), rtol=1e-4, atol=1e-4)
+    assert verify_bundle(tmp_path / "out", seed=0, time_limit_s=0.3).ok
+    print_stages(stages, [here.stages])
+    assert "the network's exits 2: too few left" in " ".join(capsys.readouterr().out.split())
+
+
+def test_where_no_early_exit_pays_there_is_one_graph(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        measured_as(patch, exits_of((1.0, 1.0, 1.0), 100.0))
+        manifest = export_staged(tmp_path / "out", {"expected_latency_ms": 3.0})
+    stages = manifest.stages
+    # 3 ms are enough for all stages in one graph, and for hardly anybody to stay behind a cut.
+    assert stages.merged == (1, 2) and stages.validation.shares == (1.0,)
+    assert stages.validation.top1 == stages.validation.ensemble_top1
+    assert [stage.file for stage in stages.exits] == ["stage1.onnx"]
+    assert verify_bundle(tmp_path / "out", seed=0, time_limit_s=0.3).ok
+    command = [sys.executable, tmp_path / "out" / "run.py", "--check"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def measured_as(monkeypatch, medians):
+    """Let exits take what ``medians(network's exits, chain's place)`` says, in ms."""
+
+    def scripted(chains, given, confidence=None):
+        found = []
+        for place, chain in enumerate(chains):
+            one = measure({"all": chain.engine}, given.seed, 0.1)[0]
+            times = medians(chain.plan.numbers, place)
+            found.append([one.model_copy(update={"median_ms": time}) for time in times])
+        return found
+
+    monkeypatch.setattr(stages_module, "_latencies", scripted)
+
+
+def exits_of(costs, cut):
+    """What exits take where each stage costs so much, and each cut between stages so much more."""
+    return lambda exits, _: [sum(costs[:exit_]) + cut * place for place, exit_ in enumerate(exits)]
+
+
+def test_an_exit_whose_cut_costs_little_stays(tmp_path, monkeypatch):
+    measured_as(monkeypatch, exits_of((1.0, 1.0, 1.0), 0.001))
+    manifest = export_staged(tmp_path / "out", {"expected_latency_ms": 1.4}, time_limit_s=0.1)
+    stages = manifest.stages
+    assert 1 not in stages.merged and stages.validation.shares[0] > 0.3
+    left = [exit_ for exit_ in (1, 2, 3) if exit_ not in stages.merged]
+    costs = exits_of((1.0, 1.0, 1.0), 0.001)(left, 0)
+    assert expected_cost(stages.validation.shares, costs) <= 1.4 + 1e-9
 
 
 def test_8_bits_stop_early_too_and_are_calibrated_a_stage(tmp_path):

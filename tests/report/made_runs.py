@@ -156,7 +156,20 @@ def made_exits(network: dict[str, Any]) -> dict[str, Any]:
         }
         for exits in ([1], [1, 2], [1, 2, 3])
     ]
-    return {"curve": [0.951, 0.958, 0.962, 0.969, 0.97], "states": states, "epochs": 5.0}
+    return {**made_curves((0.951, 0.958, 0.962, 0.969, 0.97)), "states": states, "epochs": 5.0}
+
+
+def made_curves(top1s: tuple[float, ...], second_phase: int = 0) -> dict[str, Any]:
+    """What each epoch of a fine-tuning did; of two phases, also so many epochs of the second one."""
+    epochs = [
+        {"phase": 1, "epoch": n, "learning_rate": 0.01 / n, "training_loss": 0.9 / n, "top1": top1, "loss": 0.5 / n}
+        for n, top1 in enumerate(top1s, 1)
+    ]  # fmt: skip
+    more = [
+        {"phase": 2, "epoch": n, "learning_rate": 0.01 / n, "training_loss": 0.8 / n, "top1": None, "loss": None}
+        for n in range(1, second_phase + 1)
+    ]  # fmt: skip
+    return {"curve": list(top1s), "history": [*epochs, *more]}
 
 
 def made_manifest(network: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -100,6 +100,21 @@ def test_hovering_over_a_point_tells_its_costs(browser, page, made):
     assert made[0]["id"] in browser.evaluate("document.querySelector('#plot-front .hovertext').textContent")
 
 
+def test_fine_tuning_shows_accuracies_beside_losses(browser, page, made):
+    browser.open(page)
+    plot = "document.querySelector('#plot-finetuning')"
+    browser.wait_for(f"{plot}.querySelector('.main-svg') !== null")
+    shown = browser.evaluate(f"{plot}.data.map(t => [t.name, t.yaxis || 'y', t.x, t.y])")
+    accuracies, validation, training = shown
+    assert {name for name, *_ in shown} == {made[-1]["id"]}
+    assert accuracies[1:] == ["y", [0, 1, 2, 3, 4, 5], [0.95, 0.951, 0.958, 0.962, 0.969, 0.97]]
+    assert validation[1:3] == training[1:3] == ["y2", [1, 2, 3, 4, 5]] and training[3][:2] == [0.9, 0.45]
+    browser.evaluate("Plotly.Fx.hover('plot-finetuning', [{curveNumber: 0, pointNumber: 2}])")
+    browser.wait_for(f"{plot}.querySelector('.hovertext') !== null")
+    told = browser.evaluate(f"{plot}.querySelector('.hovertext').textContent")
+    assert "95.80 %" in told and "learning rate 0.005" in told
+
+
 def test_without_scripts_there_are_still_pictures_and_tables(browser, page, made):
     browser("Emulation.setScriptExecutionDisabled", value=True)
     try:

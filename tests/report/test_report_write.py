@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from made_runs import (
     TABLE,
+    made_curves,
     made_exits,
     made_history,
     made_latency,
@@ -216,6 +217,33 @@ def test_fine_tuning_that_was_not_kept_is_said(made, tmp_path):
     write(run / "networks" / made[0]["id"] / "finetune.json", made_tuning(made[0], kept=False))
     page = page_of(run)
     assert "validated worse" in page.text and page.data["curves"] == []
+
+
+def test_each_epoch_of_fine_tuning_is_drawn_from_what_there_was_before_it(made, tmp_path):
+    run = write_search(tmp_path / "run", made)
+    tuning = made_tuning(made[0], **made_curves((0.96, 0.97), second_phase=1))
+    write(run / "networks" / made[0]["id"] / "finetune.json", tuning)
+    written = write_report(run)
+    (curve,) = Page(written.report).data["curves"]
+    assert [(e["phase"], e["epoch"], e["top1"]) for e in curve["epochs"]] == [
+        *((1, 0, 0.95), (1, 1, 0.96), (1, 2, 0.97), (2, 1, None)),
+    ]
+    assert [e["training_loss"] for e in curve["epochs"]] == [None, 0.9, 0.45, 0.8]
+    assert "finetuning.png" in {picture.name for picture in written.pictures}
+
+
+def test_older_versions_accuracies_of_each_epoch_are_drawn_alone(made, tmp_path):
+    run = write_search(tmp_path / "run", made)
+    write(
+        run / "networks" / made[0]["id"] / "finetune.json",
+        made_tuning(made[0], curve=[0.96, 0.97], validation_before=None),
+    )
+    written = write_report(run)
+    (curve,) = Page(written.report).data["curves"]
+    assert [(e["epoch"], e["top1"], e["loss"], e["training_loss"]) for e in curve["epochs"]] == [
+        *((1, 0.96, None, None), (2, 0.97, None, None)),
+    ]
+    assert "finetuning.png" in {picture.name for picture in written.pictures}
 
 
 def test_fields_of_other_versions_are_no_fault(made, tmp_path):

@@ -12,8 +12,10 @@ import time
 import pytest
 from early_run import make_run
 
+from nat2deploy.cli.app import app
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.errors import UserError
+from nat2deploy.report.write import write_report
 from nat2deploy.run import finetune_workers
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.export import export
@@ -101,6 +103,36 @@ def test_pruning_keeps_the_budgets(tmp_path):
     assert list(kept.exits) == report.architecture.get("exits", [len(report.architecture["d"])])
 
 
+def test_plain_fine_tuning_keeps_and_draws_what_each_epoch_did(tmp_path, capsys):
+    run = make_run(tmp_path)
+    options = ["--epochs", "2.5", "--batch-size", "64", "--no-distil", "--json"]
+    app(["finetune", str(run), *options], standalone_mode=False)
+    (report,) = json.loads(capsys.readouterr().out)
+    *whole, last = (row["epoch"] for row in report["history"])
+    assert whole == [1.0, 2.0] and {row["phase"] for row in report["history"]} == {1}
+    assert last == pytest.approx(2.5, abs=0.05)  # whole steps
+    for row in report["history"]:
+        assert 0 <= row["top1"] <= 1 and row["loss"] > 0 and row["training_loss"] > 0
+    rates = [row["learning_rate"] for row in report["history"]]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.001
+    assert report["history"][-1]["top1"] == report["curve"][-1]
+    stored = json.loads((run / "networks" / report["id"] / "finetune.json").read_text())
+    assert stored["history"] == report["history"]
+    assert "finetuning.png" in {picture.name for picture in write_report(run).pictures}
+
+
+def test_what_an_older_version_tuned_is_kept_and_reported(tmp_path):
+    run = make_run(tmp_path)
+    (report,) = finetune(run, FinetuneConfig(**QUICK))
+    path = run / "networks" / report.id / "finetune.json"
+    held = json.loads(path.read_text())
+    del held["history"], held["config"]["validate_each_epoch"]
+    path.write_text(json.dumps({**held, "curve": []}))
+    assert finetune(run, FinetuneConfig(**QUICK)) == [report.model_copy(update={"history": (), "curve": ()})]
+    written = write_report(run)
+    assert written.problems == () and "finetuning.png" not in {picture.name for picture in written.pictures}
+
+
 def test_two_phases_on_the_command_line_report_epochs_and_exits(tmp_path):
     run = make_run(tmp_path)
     command = [
@@ -113,6 +145,8 @@ def test_two_phases_on_the_command_line_report_epochs_and_exits(tmp_path):
     (report,) = json.loads(done.stdout)
     assert report["config"]["prune"] == ["latency_ms", "params"]
     assert report["epochs"] in (1.0, 2.0, 3.0) and len(report["curve"]) in (2, 3)
+    assert [row["top1"] for row in report["history"] if row["phase"] == 1] == report["curve"]
+    assert [row["epoch"] for row in report["history"] if row["phase"] == 2][-1] == report["epochs"]
     states = [state for state in report["states"] if state["feasible"]]
     best = max(state["top1"] for state in states)
     near = [state for state in states if state["top1"] >= best - 0.05]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nat2deploy.errors import UserError
-from nat2deploy.training.loop import LoopSettings, run_loop
+from nat2deploy.training.loop import EpochDone, LoopSettings, run_loop
 
 # 100 images in batches of 25: four steps an epoch.
 SETTINGS = LoopSettings(epochs=2.5, learning_rate=0.1, batch_size=25, warmup_epochs=1.0, weight_decay=0.01)
@@ -93,6 +93,55 @@ def test_killed_twice_ends_the_same(digits, tmp_path, killed):
         except killed:
             assert kill_at is not None
     assert same(whole, module)
+
+
+class Told:
+    """A watch that remembers what it was told."""
+
+    stop = False
+
+    def __init__(self):
+        self.epochs: list[EpochDone] = []
+
+    def epoch_done(self, done):
+        self.epochs.append(done)
+
+    def state(self):
+        return str(len(self.epochs))
+
+    def restore(self, state):
+        assert len(self.epochs) == 0
+        self.epochs = [EpochDone(0.0, 0.0, 0.0)] * int(state)
+
+
+def test_a_watch_is_told_each_epochs_rate_and_mean_loss(digits):
+    module, watch, losses = network(), Told(), []
+
+    def step(images, targets, index):
+        loss = plain_step(module)(images, targets, index)
+        losses.append(float(loss.detach()))
+        return loss
+
+    train(module, digits, step=step, watch=watch)
+    assert [done.epochs for done in watch.epochs] == [1.0, 2.0, 2.5]
+    means = [sum(losses[:4]) / 4, sum(losses[4:8]) / 4, sum(losses[8:]) / 2]
+    assert [done.loss for done in watch.epochs] == pytest.approx(means, rel=1e-6)
+    # A warm-up of four steps, then a cosine of six.
+    rates = [0.1, *(0.05 * (1 + math.cos(math.pi * k / 6)) for k in (3, 5))]
+    assert [done.learning_rate for done in watch.epochs] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("kill_at", [2, 4, 6, 9])
+def test_a_killed_trainings_watch_is_told_the_same(digits, tmp_path, killed, kill_at):
+    whole, checkpoint = Told(), tmp_path / "training"
+    train(network(), digits, watch=whole)
+    module = network()
+    with pytest.raises(killed):
+        step = plain_step(module, kill_at=kill_at, killed=killed)
+        train(module, digits, step=step, checkpoint=checkpoint, save_every_s=-1.0, watch=Told())
+    again = Told()
+    train(network(), digits, checkpoint=checkpoint, watch=again)
+    assert again.epochs[kill_at // 4 :] == whole.epochs[kill_at // 4 :]
 
 
 def test_a_training_killed_before_its_first_checkpoint_starts_anew(digits, tmp_path, killed):

@@ -87,12 +87,14 @@ def recipe(**changes):
 def test_the_second_phase_trains_on_both_splits_for_the_best_epochs(tune, calls, monkeypatch, digits):
     scripted(monkeypatch, [0.3, 0.5, 0.4, 0.45])
     tuned = tune(recipe())
-    (first, train, watch), (second, both, no_watch) = calls
+    (first, train, _), (second, both, _) = calls
     assert (first.epochs, second.epochs, tuned.epochs) == (4.0, 2.0, 2.0)
-    assert train is digits.train and watch is not None and no_watch is None
+    assert train is digits.train
     assert len(both) == len(digits.train) + len(digits.validation)
     assert both.fingerprint() == together(digits).fingerprint()
     assert tuned.curve == (0.3, 0.5, 0.4, 0.45)
+    assert [(e.phase, e.epoch) for e in tuned.history[4:]] == [(2, 1.0), (2, 2.0)]
+    assert all(epoch.top1 is None for epoch in tuned.history[4:])  # it trains on those images
     assert tuned.judged.whole.top1 == 0.5
     # Its own cosine: all but the epochs and the warm-up are as in the first phase.
     assert second == replace(first, epochs=2.0, warmup_epochs=0.2)
@@ -121,10 +123,40 @@ def test_the_second_phase_begins_where_the_first_began(tune, network, calls, mon
 
 def test_one_phase_trains_on_the_training_split_alone(tune, calls, digits):
     tuned = tune(recipe(phases=1))
-    ((settings, split, watch),) = calls
-    assert settings == SETTINGS and split is digits.train and watch is None
-    assert (tuned.epochs, tuned.curve) == (4.0, ())
+    ((settings, split, _),) = calls
+    assert settings == SETTINGS and split is digits.train
+    assert tuned.epochs == 4.0 and [(e.phase, e.epoch) for e in tuned.history] == [
+        (1, n) for n in (1, 2, 3, 4)
+    ]
     assert tuned.judged.whole.images == len(digits.validation)
+
+
+def test_one_phase_is_judged_after_each_epoch_and_ends_with_what_it_was_judged_as_last(tune, monkeypatch):
+    scripted(monkeypatch, [0.3, 0.5, 0.4, 0.45])
+    tuned = tune(recipe(phases=1))
+    assert tuned.curve == (0.3, 0.5, 0.4, 0.45)
+    assert tuned.judged.whole.top1 == 0.45  # no epoch is chosen
+    assert tuned.judged.whole.loss == tuned.history[-1].loss
+    assert all(epoch.training_loss > 0 and epoch.learning_rate > 0 for epoch in tuned.history)
+
+
+def test_judging_each_epoch_changes_nothing_else(tune, tmp_path, monkeypatch):
+    each = tune(recipe(phases=1))
+    looks, judge = [], phases._judge
+    monkeypatch.setattr(phases, "_judge", lambda *given: looks.append(1) or judge(*given))
+    last = tune(recipe(phases=1, validate_each_epoch=False))
+    assert len(looks) == 1 and last.judged == each.judged
+    assert last.history[-1] == each.history[-1]
+    assert [replace(e, top1=None, loss=None) for e in each.history[:-1]] == list(last.history[:-1])
+    for key, value in last.network.state_dict().items():
+        assert torch.equal(value, each.network.state_dict()[key])
+
+
+def test_a_part_of_an_epoch_is_one(tune):
+    settings = replace(SETTINGS, epochs=1.5)
+    tuned = tune(replace(recipe(phases=1), settings=settings))
+    assert [epoch.epoch for epoch in tuned.history] == [1.0, 1.5]
+    assert tuned.history[-1].top1 == tuned.judged.whole.top1
 
 
 def test_the_chosen_exits_alone_remain(tune):
@@ -157,7 +189,26 @@ def test_it_goes_on_where_it_was_killed(tune, tmp_path, killed, monkeypatch, kil
         assert told[0] == (1, 2 * STEPS + 1)  # the first two epochs are not trained again
     if kill_at[0] == 2:
         assert told[0] == kill_at  # and no step of the first phase
-    assert (result.judged, result.curve, result.epochs) == (expected.judged, expected.curve, expected.epochs)
+    assert (result.judged, result.epochs) == (expected.judged, expected.epochs)
+    assert result.history == expected.history
+    for key, value in result.network.state_dict().items():
+        assert torch.equal(value, expected.network.state_dict()[key])
+
+
+@pytest.mark.parametrize("kill_at", [2, 5, 9, 15])
+def test_one_phase_goes_on_where_it_was_killed(tune, tmp_path, killed, monkeypatch, kill_at):
+    (tmp_path / "undisturbed").mkdir()
+    expected = tune(recipe(phases=1), folder=tmp_path / "undisturbed")
+    monkeypatch.setattr(aep, "run_loop", lambda *a, **more: run_loop(*a, save_every_s=-1.0, **more))
+
+    def kill(phase, done, total, loss):
+        if done == kill_at:
+            raise killed
+
+    with pytest.raises(killed):
+        tune(recipe(phases=1), progress=kill)
+    result = tune(recipe(phases=1))
+    assert (result.history, result.judged) == (expected.history, expected.judged)
     for key, value in result.network.state_dict().items():
         assert torch.equal(value, expected.network.state_dict()[key])
 

@@ -36,8 +36,10 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
 def read_image(path: Path) -> Pixels:
     """Return the image as RGB [H, W, 3]: grey repeated, transparency ignored, 16 bits cut to the high 8."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
-            raise BadInput(f"no file of up to {MAX_FILE_BYTES >> 20} MB; check the path")
+        if not path.is_file():
+            raise BadInput("no file; check the path")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadInput(f"over {MAX_FILE_BYTES >> 20} MB, which is no image; check the path")
         return decode(path.read_bytes())
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; check the path") from None

@@ -59,7 +59,7 @@ class Stages:
             files = [str(one["file"]) for one in exits]
             self.shares = [float(share) for share in (spec.get("test") or spec["validation"])["shares"]]
             name, output = str(manifest["input"]["name"]), str(manifest["output"]["name"])
-            if not len(exits) == len(self.shares) > 1:
+            if not len(exits) == len(self.shares) > 0:
                 raise ValueError(exits)
         except (LookupError, TypeError, ValueError):
             raise BadInput("has stages that its manifest does not describe; export it again") from None

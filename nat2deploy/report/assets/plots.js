@@ -134,13 +134,34 @@ function drawParts() {
 }
 
 function drawCurves() {
-  const traces = run.data.curves.map((curve, index) => ({
-    x: [0, ...curve.values.map((_, epoch) => epoch + 1)], y: [curve.before, ...curve.values],
-    mode: "lines+markers", name: plain(curve.id),
-    line: { color: colours()[index % 6], dash: ["solid", "dash", "dot"][Math.floor(index / 6) % 3] }, marker: { symbol: SYMBOLS[index % SYMBOLS.length] },
-    hovertemplate: "epoch %{x}: %{y:.2%}<extra>%{fullData.name}</extra>",
-  }));
-  plot("plot-finetuning", traces, { xaxis: title("epoch"), yaxis: { ...title("validation top-1"), tickformat: ".1%" } });
+  const curves = run.data.curves.map((curve) => ({ ...curve, first: curve.epochs.filter((e) => e.phase === 1) }));
+  const losses = curves.some((curve) => curve.first.some((e) => e.training_loss !== null));
+  const narrow = window.innerWidth < 640;
+  const traces = [];
+  curves.forEach((curve, index) => {
+    const line = { color: colours()[index % 6] };
+    const marker = { symbol: SYMBOLS[index % SYMBOLS.length] };
+    const add = (key, words, more) => {
+      const some = curve.first.filter((e) => e[key] !== null);
+      const told = (e) => `epoch ${Number(e.epoch.toFixed(2))}<br>${words} ${key === "top1" ? percent(e[key]) : e[key].toFixed(4)}` + (e.learning_rate === null ? "" : `<br>learning rate ${e.learning_rate.toPrecision(3)}`);
+      traces.push({
+        x: some.map((e) => e.epoch), y: some.map((e) => e[key]), text: some.map(told),
+        mode: "lines+markers", name: plain(curve.id), legendgroup: String(index), hovertemplate: "%{text}<extra>%{fullData.name}</extra>", ...more,
+      });
+    };
+    add("top1", "validation top-1", { line: { ...line, dash: ["solid", "dash", "dot"][Math.floor(index / 6) % 3] }, marker });
+    if (!losses) return;
+    const below = { xaxis: "x2", yaxis: "y2", showlegend: false };
+    add("loss", "validation loss", { ...below, line, marker });
+    add("training_loss", "training loss", { ...below, mode: "lines", line: { ...line, dash: "dash" } });
+  });
+  const more = { xaxis: title("epoch"), yaxis: { ...title("validation top-1"), tickformat: ".1%" } };
+  if (losses) {
+    more.grid = { rows: narrow ? 2 : 1, columns: narrow ? 1 : 2, pattern: "independent" };
+    more.xaxis2 = title("epoch");
+    more.yaxis2 = title(narrow ? "loss" : "loss (dashed: training)");
+  }
+  plot("plot-finetuning", traces, more);
 }
 
 function drawExits() {
