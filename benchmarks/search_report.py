@@ -16,6 +16,7 @@ from nat2deploy.search.survival import non_dominated
 from nat2deploy.search.tabular import TabularBenchmark
 
 POINTS = 14  # of each curve
+STEP = 5  # evaluations: how finely it is told after how many ours is where another method ends
 
 
 def report(
@@ -71,9 +72,12 @@ def _setting(
             "final": {"hypervolume": curves[:, 0, -1].tolist(), "best_top1": curves[:, 1, -1].tolist()},
         }
     ours = found["methods"].get(reference)
+    fine = np.arange(STEP, at[-1] + 1, STEP)
+    own = [j for r, j in zip(runs, judged, strict=True) if r["method"] == reference]
+    volumes = np.array([_curves(j, fine, ideal, nadir, known)[0] for j in own]).mean(axis=0) if own else []
     for method, row in found["methods"].items():
         if ours is not None:
-            row["reference_reaches_it_at"] = _first_at(at, ours, row["hypervolume"]["mean"][-1])
+            row["reference_reaches_it_at"] = _first_at(fine, volumes, row["hypervolume"]["mean"][-1])
         if ours is not None and method != reference and min(row["runs"], ours["runs"]) > 1:
             row["p"] = {
                 figure: float(mannwhitneyu(row["final"][figure], ours["final"][figure]).pvalue)
@@ -82,9 +86,9 @@ def _setting(
     return found
 
 
-def _first_at(at: Any, row: dict[str, Any], volume: float) -> int | None:
-    """After how many evaluations a method's mean hypervolume is at ``volume``; None: never."""
-    reached = np.flatnonzero(np.array(row["hypervolume"]["mean"]) >= volume)
+def _first_at(at: Any, volumes: Any, volume: float) -> int | None:
+    """After how many evaluations a method's mean hypervolumes are at ``volume``; None: never."""
+    reached = np.flatnonzero(np.array(volumes) >= volume)
     return int(at[reached[0]]) if len(reached) else None
 
 
