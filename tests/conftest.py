@@ -4,6 +4,7 @@ import importlib
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -166,3 +167,17 @@ def tabular_info() -> Callable[..., object]:
     from fuzz.weights import benchmark_info
 
     return partial(benchmark_info, images=1000)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run ``nat2deploy`` in this process; returns its exit code, and what it printed and complained of."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nat2deploy", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module("nat2deploy.cli").main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run

@@ -13,7 +13,6 @@ import pytest
 import tomli_w
 
 import nat2deploy as package
-from nat2deploy.cli import main
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
 
@@ -33,19 +32,6 @@ def run(tmp_path):
     config = {"supernet": "w.safetensors", "data": "digits", "budgets": ["macs<=1M"]}
     (folder / "config.toml").write_text(tomli_w.dumps(config))
     return folder
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run a command in this process; returns its exit code and what it printed."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["nat2deploy", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_report_says_where_it_is(command, run, tmp_path):

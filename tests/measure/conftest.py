@@ -1,6 +1,9 @@
 from collections.abc import Callable
 
 import pytest
+from simulated_machine import Machine
+
+import nat2deploy.measure.plan as plan_module
 
 
 class FakeTime:
@@ -27,3 +30,9 @@ class FakeTime:
 @pytest.fixture
 def fake_time() -> FakeTime:
     return FakeTime()
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    monkeypatch.setattr(plan_module, "_BLOCKS_AT_ONCE", 10)
+    return Machine()

@@ -1,13 +1,11 @@
 """Exporting a run's network with several exits as stages, as a user asks for it."""
 
 import json
-import sys
 from dataclasses import replace
 
 import pytest
 from early_run import make_run
 
-from nat2deploy.cli import main
 from nat2deploy.cost.model import CostModel
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.errors import UserError
@@ -29,20 +27,6 @@ def run(tmp_path_factory):
 
 def ids(run):
     return [network.id for network in load_front(run / "front.json").networks]
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run ``nat2deploy`` in this process; returns its exit code, and what it printed and complained of."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["nat2deploy", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
