@@ -67,7 +67,7 @@ SETTINGS = {
 
 FITTED = {"subset_population": 100, "subset_generations": 50}
 METHODS: dict[str, dict[str, Any]] = {
-    "ours": {},
+    "ours": {"preset": "fixed"},
     "nat": {"preset": "nat", **FITTED},
     "nat2": {"preset": "nat2", "archive_size": 100, "preprocessing_factor": 1, **FITTED},
 }

@@ -202,7 +202,10 @@ def search(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="ours; nat or nat2 for the authors' own settings. Other settings go before it."),
+        typer.Option(
+            help="ours; fixed for weights that stay as they are; nat or nat2 for the authors' own settings. "
+            "Other settings go before it."
+        ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1)] = None,
     archive_size: Annotated[int | None, typer.Option(min=4)] = None,

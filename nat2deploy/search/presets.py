@@ -1,8 +1,10 @@
 """Settings by name: the authors' own, and ours.
 
 ``nat`` is Lu et al., "Neural Architecture Transfer" (2021), ``nat2`` Sarti et al., "NAT2" (2023), each with
-the numbers of the first author's released code; ``ours`` are the defaults. Any setting that is given goes
-before the preset's. The authors search super-networks of widths 1.0 and 1.2 side by side: give both. What
+the numbers of the first author's released code; ``ours`` are the defaults. ``fixed`` is ours for weights that
+stay as they are: it finds more with fewer evaluations, but goes to where networks are good already, and large
+ones that adaptation would make better are neither judged nor trained. Any setting that is given goes before
+the preset's. The authors search super-networks of widths 1.0 and 1.2 side by side: give both. What
 their code does wrong is not repeated:
 
 - It decodes vectors that evolution made without repair, so that a hole in a stage draws a random layer; here
@@ -72,6 +74,19 @@ _AUTHORS: dict[str, Any] = {
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
+    "fixed": {
+        "adapt_epochs": 0.0,
+        "reevaluate": False,
+        "first_archive": 40,
+        "batch_candidates": 8,
+        "surrogates": ("process-and-trees",),
+        "surrogate_costs": True,
+        "surrogate_target": "log-error",
+        "surrogate_learns": "everything",
+        "surrogate_folds": 5,
+        "surrogate_ensemble": False,
+        "subset": "expected-improvement",
+    },
     "nat": {
         **_AUTHORS,
         "archive_size": 100,

@@ -69,7 +69,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    preset: Literal["ours", "nat", "nat2"] = "ours"
+    preset: Literal["ours", "fixed", "nat", "nat2"] = "ours"
     seed: Annotated[int, Field(ge=0)] = 0
     objectives: tuple[Metric, ...] = ()
     """Cost objectives, such as ``latency`` or ``latency@pi5``; without any, those that budgets limit, else
@@ -77,12 +77,12 @@ class SearchSettings(BaseModel):
     accuracy_only: bool = False
     """Optimise accuracy alone; budgets still limit the costs."""
     archive_size: Annotated[int, Field(ge=4)] = 100
-    first_archive: Annotated[int, Field(ge=4)] | None = 40
+    first_archive: Annotated[int, Field(ge=4)] | None = None
     """Architectures drawn for the first archive, which then grows to ``archive_size``; that many when not
     given, or when it is fewer."""
     candidates: Positive = 16
     """Architectures evaluated a round."""
-    batch_candidates: Positive | None = 8
+    batch_candidates: Positive | None = None
     """Candidates evaluated at once, after which the surrogate is fitted again; all of a round's when not
     given. Fewer than there are workers leave some idle."""
     rounds: Positive = 8
@@ -94,18 +94,22 @@ class SearchSettings(BaseModel):
     update: UpdateName = "constant-size"
     reevaluate: bool = True
     """Judge the whole archive again after each adaptation; else members keep their first evaluation."""
-    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = ("process-and-trees",)
+    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
+        "gaussian-process",
+        "extra-trees",
+        "gradient-boosting",
+    )
     """Kinds tried each round; the best by cross-validated Kendall tau is used."""
     surrogate_features: Literal["own", "integer", "one-hot", "choices"] = "own"
     """What surrogates see of the genes; ``own``: each kind what suits it."""
-    surrogate_costs: bool = True
+    surrogate_costs: bool = False
     """Surrogates see the logarithms of all costs, too."""
-    surrogate_target: Literal["error", "log-error"] = "log-error"
+    surrogate_target: Literal["error", "log-error"] = "error"
     """What surrogates learn: the error, or its logarithm."""
-    surrogate_learns: Literal["archive", "everything"] = "everything"
+    surrogate_learns: Literal["archive", "everything"] = "archive"
     """From what: the archive, or everything that was judged with its weights."""
-    surrogate_folds: Annotated[int, Field(ge=2)] = 5
-    surrogate_ensemble: bool = False
+    surrogate_folds: Annotated[int, Field(ge=2)] = 10
+    surrogate_ensemble: bool = True
     """The folds' models vote together; else one model fitted on everything predicts."""
     searcher: SearcherName = "by-objectives"
     """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
@@ -117,7 +121,7 @@ class SearchSettings(BaseModel):
     """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
-    subset: SubsetName = "expected-improvement"
+    subset: SubsetName = "greedy"
     """How candidates are chosen from the last population: by the hypervolume that they are expected to
     add, far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -19,10 +19,10 @@ POLICIES = {
     "grown, never judged again": {"update": "grow", "reevaluate": False, "preprocessing_factor": 2},
     "pushed": {"initialisation": "uniform-genes", "repair": "push", "update": "grow", "sampling": "lhs"},
     "by NSGA-II": {"searcher": "nsga2", "surrogates": ("rbf", "k-nn"), "surrogate_folds": 3},
-    "fitted": {"distribution": "continuous", "surrogate_ensemble": True},
+    "fitted": {"distribution": "continuous", "surrogate_ensemble": False},
     "stratified": {"initialisation": "stratified", "objectives": ("macs", "params")},
     "in even steps": {"subset": "gap-variance", "subset_population": 20, "subset_generations": 5},
-    "greedy": {"subset": "greedy"},
+    "by what is expected": {"subset": "expected-improvement"},
     "exploring": {
         "subset": "greedy",
         "exploration": 0.67,
@@ -31,7 +31,7 @@ POLICIES = {
     },
     "in batches": {"batch_candidates": 2},
     "from few": {"first_archive": 4, "batch_candidates": 1, "reevaluate": False},
-    "of errors alone": {"surrogate_costs": False, "surrogate_target": "error"},
+    "of costs": {"surrogate_costs": True, "surrogate_target": "log-error"},
     "accuracy alone": {"accuracy_only": True, "searcher": "by-objectives"},
 }
 

@@ -84,6 +84,12 @@ def test_ours_are_the_defaults():
     assert PRESETS["ours"] == {}
 
 
+def test_fixed_leaves_the_weights_as_they_are_and_differs_from_ours_in_all_that_it_names():
+    fixed, ours = SearchSettings(preset="fixed"), SearchSettings()
+    assert (fixed.adapt_epochs, fixed.reevaluate) == (0.0, False)
+    assert all(getattr(fixed, name) != getattr(ours, name) for name in PRESETS["fixed"])
+
+
 def test_what_is_given_goes_before_the_preset():
     settings = SearchSettings(preset="nat2", rounds=3, surrogates=("ridge",))
     assert (settings.rounds, settings.surrogates, settings.archive_size) == (3, ("ridge",), 300)
