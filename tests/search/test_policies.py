@@ -19,7 +19,7 @@ POLICIES = {
     "grown, never judged again": {"update": "grow", "reevaluate": False, "preprocessing_factor": 2},
     "pushed": {"initialisation": "uniform-genes", "repair": "push", "update": "grow", "sampling": "lhs"},
     "by NSGA-II": {"searcher": "nsga2", "surrogates": ("rbf", "k-nn"), "surrogate_folds": 3},
-    "fitted": {"distribution": "continuous", "surrogate_ensemble": False},
+    "fitted": {"distribution": "continuous", "surrogates": ("svr",), "surrogate_ensemble": False},
     "stratified": {"initialisation": "stratified", "objectives": ("macs", "params")},
     "in even steps": {"subset": "gap-variance", "subset_population": 20, "subset_generations": 5},
     "by what is expected": {"subset": "expected-improvement"},
