@@ -11,7 +11,6 @@ from nat2deploy.search import survival
 from nat2deploy.search.distribution import families
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS, always_drawn
-from nat2deploy.search.presets import PRESETS
 from nat2deploy.search.regressors import SURROGATES
 from nat2deploy.search.searchers import make_searcher
 from nat2deploy.search.settings import SearchSettings
@@ -22,7 +21,7 @@ from nat2deploy.space.search_space import load_space
 from nat2deploy.training.loop import LoopSettings, _optimiser
 from nat2deploy.training.losses import exit_weights
 
-AUTHORS = [name for name in PRESETS if name != "ours"]
+AUTHORS = ["nat", "nat2"]
 EE = load_space("ofav2-mbv3-ee-d")
 
 
