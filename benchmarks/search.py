@@ -3,13 +3,14 @@
     python benchmarks/search.py --out searches --seeds 20 --processes 2
     python benchmarks/search.py --out searches --ablation ours --settings latency-0.2 latency-0.3
 
-Each method gets the same number of evaluations of distinct architectures, under several budgets, and the same
-exact costs. Printed and drawn are, against the number of evaluations, the hypervolume that the feasible
-front covers between the budget and the best that is known, and the accuracy of the best network within the
-budget; means over seeds with 95 % bootstrap intervals, and a Mann-Whitney test against ours. Weights stay as
-they are, so nothing is adapted or judged again. The presets of NAT and NAT2 keep their policies, with first
-archives of 100 and no pre-processing, whose 3,000 evaluations would be all; all presets' surrogates have the
-same --folds. A run is a file: a command that was killed goes on where it was.
+Each method gets the same number of evaluations of distinct architectures, under several budgets, and the
+same exact costs. Printed and drawn are, against the number of evaluations, the hypervolume that the
+feasible front covers between the budget and the best that is known, and the accuracy of the best network
+within the budget; means over seeds with 95 % bootstrap intervals, and a Mann-Whitney test against ours.
+Weights stay as they are, so nothing is adapted or judged again, and ours is the preset fixed. The presets
+of NAT and NAT2 keep their policies, with first archives of 100 and no pre-processing, whose 3,000
+evaluations would be all; all presets' surrogates have the same --folds. A run is a file: a command that was
+killed goes on where it was.
 """
 
 from __future__ import annotations

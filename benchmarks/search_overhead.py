@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--budget", action="append", default=[])
-    parser.add_argument("--preset", default="ours", choices=["ours", "nat", "nat2"])
+    parser.add_argument("--preset", default="ours", choices=["ours", "fixed", "nat", "nat2"])
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--archive-size", type=int)
     parser.add_argument("--threads", type=int, default=1, help="of training and judging")

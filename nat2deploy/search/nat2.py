@@ -194,19 +194,20 @@ class Nat2Search:
         settings = self.settings
         size = settings.batch_candidates or settings.candidates
         batches = range(0, settings.candidates, size)
+        earlier = self.rounds.others(version)
+        drawn = [e.architecture for e in self.file.of_version(version) if e.role != "candidate"]
         proposed: list[Architecture] = []
         for number, first in enumerate(batches):
             batch = Batch(version, number, min(size, settings.candidates - first))
             found = [e for a in proposed if (e := self.file.find(a, version)) is not None]
             whole = [*archive, *(e for e in found if e.images is None)]
-            others = [*self.rounds.others(version), *(e for e in found if e.images is not None)]
+            others = [*earlier, *(e for e in found if e.images is not None)]
             self._tell("surrogate", number, len(batches))
             surrogate = fit([*whole, *others], self.objectives, settings, batch)
             self._note(version, surrogate=surrogate.name, tau=surrogate.tau)
             self._tell("surrogate", number + 1, len(batches))
             self._tell("evolve", number, len(batches))
-            judged = [e.architecture for e in self.file.of_version(version) if e.role != "candidate"]
-            known = [*(e.architecture for e in (*whole, *others)), *judged]
+            known = [*(e.architecture for e in (*whole, *others)), *drawn]
             chosen = propose(
                 surrogate, whole, known, self.objectives, settings, batch, self.rounds.directions
             )

@@ -2,8 +2,8 @@
 
 ``nat`` is Lu et al., "Neural Architecture Transfer" (2021), ``nat2`` Sarti et al., "NAT2" (2023), each with
 the numbers of the first author's released code; ``ours`` are the defaults. ``fixed`` is ours for weights that
-stay as they are: it finds more with fewer evaluations, but goes to where networks are good already, and large
-ones that adaptation would make better are neither judged nor trained. Any setting that is given goes before
+stay as they are: it finds more with fewer evaluations, but its candidates go to where networks are good already,
+so that adaptation would train no others. Any setting that is given goes before
 the preset's. The authors search super-networks of widths 1.0 and 1.2 side by side: give both. What
 their code does wrong is not repeated:
 

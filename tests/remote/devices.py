@@ -103,7 +103,10 @@ def start_sshd(folder: Path) -> Sshd:
     )
     key = (folder / "host.pub").read_text().split()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
-    process = _launch(folder / "config", port)
+    try:
+        process = _launch(folder / "config", port)
+    except RuntimeError as error:  # of one that ran before this is a failure
+        pytest.skip(str(error))
     options = (
         f"IdentityFile={folder}/user",
         "IdentitiesOnly=yes",
@@ -114,7 +117,11 @@ def start_sshd(folder: Path) -> Sshd:
 
 
 def _launch(config: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start an sshd and wait until it listens."""
+    """Start an sshd and wait until it listens.
+
+    Raises:
+        RuntimeError: it does not, and why.
+    """
     log = config.with_name("log")
     with log.open("wb") as stream:
         process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=stream)
@@ -125,5 +132,5 @@ def _launch(config: Path, port: int) -> subprocess.Popen[bytes]:
                 return process
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            pytest.skip(f"sshd does not start: {log.read_text().strip()}")
+            raise RuntimeError(f"sshd does not start: {log.read_text().strip()}")
         time.sleep(0.05)

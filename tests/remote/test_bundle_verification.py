@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 
 from deploy_helpers import Budget, again, export_net
 
-from nat2deploy.cli import main
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.zipped import pack
@@ -107,19 +106,6 @@ def test_a_device_without_onnxruntime_is_told_what_to_install(verify, bundle, se
     bare = make_python(tmp_path / "bare", "numpy")
     with pytest.raises(UserError, match="pip install numpy onnxruntime"):
         verify(bundle, SshSettings(settings.address, str(bare), settings.options))
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command line; returns exit code, output and errors."""
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["nat2deploy", *words])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return (stopped.value.code or 0, *capsys.readouterr())
-
-    return command
 
 
 def test_the_command_prints_the_checks_and_its_exit_code(bundle, sshd, device_python, command):

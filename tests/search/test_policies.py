@@ -51,6 +51,8 @@ def preset(name):
         include={"archive_size", "candidates", "rounds", "population", "generations", "top", "warmup_epochs",
                  "adapt_epochs", "batch_size", "recalibration_images", "validation_images"}
     )  # fmt: skip
+    if name == "fixed":
+        sizes["adapt_epochs"] = 0.0
     few = {"subset_population": 8, "subset_generations": 2, "surrogate_folds": 3}
     return type(SETTINGS)(preset=name, **sizes, **few)
 
@@ -74,7 +76,7 @@ def roles(file, version):
     return Counter(e.role for e in file.of_version(version))
 
 
-@pytest.mark.parametrize("name", [*POLICIES, "nat", "nat2"])
+@pytest.mark.parametrize("name", [*POLICIES, "fixed", "nat", "nat2"])
 def test_ended_again_and_again_it_ends_the_same(begin, tmp_path, killed, name):
     settings = settings_of(**POLICIES[name]) if name in POLICIES else preset(name)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
