@@ -1,11 +1,11 @@
 """Settings by name: the authors' own, and ours.
 
 ``nat`` is Lu et al., "Neural Architecture Transfer" (2021), ``nat2`` Sarti et al., "NAT2" (2023), each with
-the numbers of the first author's released code; ``ours`` are the defaults. ``fixed`` is ours for weights that
-stay as they are: it finds more with fewer evaluations, but its candidates go to where networks are good already,
-so that adaptation would train no others. Any setting that is given goes before
-the preset's. The authors search super-networks of widths 1.0 and 1.2 side by side: give both. What
-their code does wrong is not repeated:
+the numbers of the first author's released code; ``ours`` are the defaults. ``fixed`` is ours for weights
+that stay as they are: it finds more with fewer evaluations, but its candidates go to where networks are
+good already, so that adaptation would train no others. Any setting that is given goes before the preset's.
+The authors search super-networks of widths 1.0 and 1.2 side by side: give both. What their code does wrong
+is not repeated:
 
 - It decodes vectors that evolution made without repair, so that a hole in a stage draws a random layer; here
   every vector is repaired first, as ``repair`` says.
