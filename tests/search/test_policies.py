@@ -10,7 +10,6 @@ from small_searches import SETTINGS, Listener, lines, result
 
 from nat2deploy.search import distribution
 from nat2deploy.search.archive import ArchiveFile
-from nat2deploy.search.presets import PRESETS
 from nat2deploy.search.update import best
 
 POLICIES = {
@@ -83,7 +82,7 @@ def test_ended_again_and_again_it_ends_the_same(begin, tmp_path, killed, name):
     whole.mkdir(), cut.mkdir()
     archive = begin(whole, settings=settings).run()
     ends = 0
-    for moment in range(3, 900, 13 if name in PRESETS else 7):
+    for moment in range(3, 900, 13 if name in ("nat", "nat2") else 5):
         listener = Listener(lambda _, n, moment=moment: n == moment, killed)
         try:
             again = begin(cut, settings=settings, listener=listener).run()
