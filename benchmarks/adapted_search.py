@@ -49,7 +49,7 @@ HERE = Path(__file__).parent
 METHODS = ("ours", "nat2", "nat")
 _SIZES = ("archive_size", "candidates", "top")
 _LEAST = {"archive_size": 8, "candidates": 2, "top": 8}
-_GRACE_S = 120.0  # for the front to be written after Ctrl-C
+_GRACE_S = 1800.0  # for the front to be written after Ctrl-C: long where other work takes the processor
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,8 @@ def figures_of(runs: dict[str, list[dict[str, Any]]], limit_ms: float) -> dict[s
 
 
 def main() -> None:
+    # A shell's background job ignores Ctrl-C, and so would the searches that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and figures")
     parser.add_argument("--supernet", default="nano-ee-d-fashion-mnist")
