@@ -79,7 +79,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "reevaluate": False,
         "first_archive": 40,
         "batch_candidates": 8,
-        "surrogates": ("process-and-trees",),
+        "surrogates": ("process-trees-ridge",),
         "surrogate_costs": True,
         "surrogate_target": "log-error",
         "surrogate_learns": "everything",

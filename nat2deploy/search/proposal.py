@@ -81,9 +81,7 @@ def propose(
         eta=settings.mutation_eta,
     )
     subset = SUBSETS[settings.subset](settings)
-    fresh = _without(evolved.last, known, encoding)
-    if len(fresh) < batch.size and subset.takes_visited:
-        fresh = _without(evolved.visited, known, encoding)
+    fresh = _without(evolved.visited if subset.takes_visited else evolved.last, known, encoding)
     if len(fresh) == 0:
         return []
     costs = objectives.costs(fresh)

@@ -21,8 +21,7 @@ Indices = NDArray[np.int64]
 class SubsetSelection(ABC):
     """Chooses up to ``count`` rows that are worth an evaluation.
 
-    With ``takes_visited`` rows are all that evolution looked at, where its last population holds fewer new
-    ones than are wanted.
+    With ``takes_visited`` rows are all that evolution looked at, and not its last population alone.
     """
 
     takes_visited = False

@@ -26,7 +26,7 @@ SURROGATES = (
     "gradient-boosting",
     "extra-trees",
     "gaussian-process",
-    "process-and-trees",
+    "process-trees-ridge",
     "bayesian-ridge",
     "rbf",
     "rbf-ensemble",

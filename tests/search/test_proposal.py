@@ -50,7 +50,7 @@ def test_none_is_known_and_the_next_batch_is_another(objectives, archive):
     assert len(set(everything)) == len(everything)
 
 
-def test_where_the_last_population_has_too_few_what_was_looked_at_fills_up(objectives, archive):
+def test_expected_improvement_chooses_from_all_that_evolution_looked_at(objectives, archive):
     wanted = 30  # more than a population
     ours = batch_of(objectives, archive, wanted, subset="expected-improvement")
     authors = batch_of(objectives, archive, wanted, subset="gap-variance", subset_population=8)
