@@ -18,6 +18,10 @@ from made_runs import (
 )
 
 from nat2deploy.errors import UserError
+from nat2deploy.report.facts import gather
+from nat2deploy.report.page import render
+from nat2deploy.report.payload import payload_of
+from nat2deploy.report.reading import read_run
 from nat2deploy.report.write import write_report
 
 
@@ -105,17 +109,32 @@ def test_any_file_may_be_missing(made, tmp_path, left_out):
     assert written.finished == (left_out != "front.json")
 
 
-@pytest.mark.parametrize(
-    "broken", ["front.json", "history.json", "networks/x/finetune.json", "supernet.safetensors"]
-)
-@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"id": 3}', "\x00\xff", ""])
-def test_a_broken_file_is_named_and_left_out(made, tmp_path, broken, content):
+BROKEN = ["front.json", "history.json", "networks/x/finetune.json", "supernet.safetensors"]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_without_a_broken_file_there_is_a_report(made, tmp_path, broken):
     run = write_search(tmp_path / "run", made)
-    write(run / broken, content)
+    write(run / broken, "{")
     written = write_report(run)
     assert len(written.problems) == 1
-    assert broken.rpartition("/")[2] in written.problems[0]
     assert written.problems[0] in Page(written.report).text
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"id": 3}', "\x00\xff", ""])
+def test_a_broken_file_is_named_and_left_out(made, tmp_path, broken, content):
+    """What is left, and so each picture of it, is the same whatever the file holds."""
+    run = write_search(tmp_path / "run", made)
+    write(run / broken, "{")
+    left = payload_of(gather(read_run(run)))
+    write(run / broken, content)
+    facts = gather(read_run(run))
+    assert payload_of(facts) == left
+    (problem,) = facts.files.problems
+    assert broken.rpartition("/")[2] in problem
+    write(tmp_path / "r.html", render(facts, left, {}))
+    assert problem in Page(tmp_path / "r.html").text
 
 
 def test_a_run_that_has_just_begun_has_a_report(made, tmp_path):
@@ -276,6 +295,12 @@ def test_no_run_and_a_wrong_ending_are_refused(made, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.fixture(scope="module")
+def clean(made, tmp_path_factory):
+    """The page of a run whose files hold no markup."""
+    return page_of(write_search(tmp_path_factory.mktemp("clean") / "run", made))
+
+
 NASTY = [
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -286,7 +311,7 @@ NASTY = [
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_markup_from_files_stays_text(made, tmp_path, nasty):
+def test_markup_from_files_stays_text(made, clean, tmp_path, nasty):
     networks = [{**made[0], "id": nasty}, *made[1:]]
     run = write_search(tmp_path / "run", networks, data=nasty, note=nasty, space=nasty)
     config = (run / "config.toml").read_text().replace('data = "digits"', f"data = {json.dumps(nasty)}")
@@ -295,7 +320,6 @@ def test_markup_from_files_stays_text(made, tmp_path, nasty):
     manifest = made_manifest(networks[0], output={"labels": [nasty, "b"]}, files={nasty: "0" * 64})
     write(tmp_path / "b" / "manifest.json", manifest)
     page = page_of(run, bundle=tmp_path / "b")
-    clean = page_of(write_search(tmp_path / "clean", made))
     assert page.count("script") == clean.count("script") == 3
     assert not any("onerror" in held for _, held in page.elements)
     assert nasty in page.text.replace("…/", "/") or "/" in nasty
