@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from small_searches import SETTINGS, Listener, lines, result
 
 from nat2deploy.search import distribution
-from nat2deploy.search.archive import ArchiveFile
+from nat2deploy.search.archive import ArchiveFile, Evaluation
+from nat2deploy.search.nat2 import Nat2Search
 from nat2deploy.search.update import best
 
 POLICIES = {
@@ -33,14 +37,16 @@ POLICIES = {
     "of costs": {"surrogate_costs": True, "surrogate_target": "log-error"},
     "accuracy alone": {"accuracy_only": True, "searcher": "by-objectives"},
 }
+SEARCHES = {"default": {}, "from a small archive": {"first_archive": 4, "candidates": 2}, **POLICIES}
 
 
-@pytest.fixture(autouse=True)
-def few_families(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def few_families():
     """Three families in place of a hundred: the fits take seconds."""
-    monkeypatch.setattr(distribution, "families", lambda: ["norm", "expon", "uniform"])
-    distribution._least_squares.cache_clear()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distribution, "families", lambda: ["norm", "expon", "uniform"])
+        distribution._least_squares.cache_clear()
+        yield
     distribution._least_squares.cache_clear()
 
 
@@ -56,19 +62,33 @@ def preset(name):
     return type(SETTINGS)(preset=name, **sizes, **few)
 
 
-def settings_of(**changes):
-    return type(SETTINGS).model_validate({**SETTINGS.model_dump(), **changes})
+def settings_of(name):
+    if name not in SEARCHES:
+        return preset(name)
+    return type(SETTINGS).model_validate({**SETTINGS.model_dump(), **SEARCHES[name]})
 
 
-@pytest.fixture
-def searched(begin, tmp_path, space):
-    """Run a search with changed settings; returns it, its last archive and its file."""
+class Whole(NamedTuple):
+    """A search that nobody disturbed, and what it left."""
 
-    def run(**changes):
-        search = begin(tmp_path, settings=settings_of(**changes))
-        return search, search.run(), ArchiveFile(tmp_path / "archive.jsonl", space)
+    search: Nat2Search
+    archive: list[Evaluation]
+    file: ArchiveFile
+    folder: Path
 
-    return run
+
+@pytest.fixture(scope="module")
+def whole(begin, tmp_path_factory, space):
+    """What a policy's undisturbed search leaves; it is run when first asked for, and for all tests here."""
+
+    @cache
+    def left_alone(name):
+        folder = tmp_path_factory.mktemp("whole")
+        search = begin(folder, settings=settings_of(name))
+        archive = search.run()
+        return Whole(search, archive, ArchiveFile(folder / "archive.jsonl", space), folder)
+
+    return left_alone
 
 
 def roles(file, version):
@@ -76,27 +96,23 @@ def roles(file, version):
 
 
 @pytest.mark.parametrize("name", [*POLICIES, "fixed", "nat", "nat2"])
-def test_ended_again_and_again_it_ends_the_same(begin, tmp_path, killed, name):
-    settings = settings_of(**POLICIES[name]) if name in POLICIES else preset(name)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir(), cut.mkdir()
-    archive = begin(whole, settings=settings).run()
+def test_ended_again_and_again_it_ends_the_same(begin, whole, tmp_path, killed, name):
     ends = 0
     for moment in range(3, 900, 13 if name in ("nat", "nat2") else 5):
         listener = Listener(lambda _, n, moment=moment: n == moment, killed)
         try:
-            again = begin(cut, settings=settings, listener=listener).run()
+            again = begin(tmp_path, settings=settings_of(name), listener=listener).run()
         except killed:
             ends += 1
         else:
             break
     assert ends > 2
-    assert again == archive
-    assert result(cut) == result(whole)
+    assert again == whole(name).archive
+    assert result(tmp_path) == result(whole(name).folder)
 
 
-def test_of_many_draws_the_best_become_the_archive(searched, space):
-    search, _, file = searched(**POLICIES["pre-processed"])
+def test_of_many_draws_the_best_become_the_archive(whole, space):
+    search, _, file, _ = whole("pre-processed")
     assert roles(file, 0) == {"drawn": 21, "candidate": 3}
     assert roles(file, 1) == {"archive": 7, "candidate": 3}
     drawn = [e for e in file.of_version(0) if e.role == "drawn"]
@@ -111,14 +127,14 @@ def test_of_many_draws_the_best_become_the_archive(searched, space):
     assert [entry["evaluations"] for entry in search.history] == [21, 31, 41]
 
 
-def test_a_small_first_archive_grows_to_its_size(searched):
-    _, archive, file = searched(first_archive=4, candidates=2)
+def test_a_small_first_archive_grows_to_its_size(whole):
+    _, archive, file, _ = whole("from a small archive")
     assert [roles(file, version)["archive"] for version in (0, 1, 2)] == [4, 6, 7]
     assert len(archive) == 7
 
 
-def test_without_re_evaluation_members_keep_their_first_judgement(searched):
-    search, archive, file = searched(**POLICIES["never judged again"])
+def test_without_re_evaluation_members_keep_their_first_judgement(whole):
+    search, archive, file, _ = whole("never judged again")
     assert [roles(file, version) for version in (0, 1, 2)] == [
         {"archive": 7, "candidate": 3},
         {"candidate": 3},
@@ -129,33 +145,31 @@ def test_without_re_evaluation_members_keep_their_first_judgement(searched):
     assert [entry["evaluations"] for entry in search.history] == [7, 10, 13]
 
 
-def test_a_grown_archive_keeps_everything(searched):
-    _, archive, file = searched(**POLICIES["grown, never judged again"])
+def test_a_grown_archive_keeps_everything(whole):
+    _, archive, file, _ = whole("grown, never judged again")
     kept = [e for e in file.evaluations if e.role == "candidate"]
     assert len(archive) == 7 + len(kept)
     assert {e.architecture for e in kept} <= {e.architecture for e in archive}
 
 
-def test_a_grown_archive_is_judged_again_whole(searched):
-    _, archive, file = searched(**POLICIES["pushed"])
+def test_a_grown_archive_is_judged_again_whole(whole):
+    _, archive, file, _ = whole("pushed")
     assert [roles(file, version)["archive"] for version in (0, 1, 2)] == [7, 10, 13]
     assert len(archive) == 13
 
 
-def test_accuracy_alone_returns_the_most_accurate(searched):
-    search, *_ = searched(**POLICIES["accuracy alone"])
+def test_accuracy_alone_returns_the_most_accurate(whole):
+    search = whole("accuracy alone").search
     assert len(search.objectives) == 1 and search.objectives.metrics == ()
     front = search.front()
     assert {e.error for e in front} == {min(e.error for e in search.rounds.seen(2))}
     assert all(0.0 <= entry["hypervolume"] <= 1.0 for entry in search.history)
 
 
-def test_another_policy_is_another_search(begin, tmp_path):
+def test_another_policy_is_another_search(whole):
     """Each policy changes what is evaluated: none is a name without a deed."""
-    found = {}
-    for name, changes in {"default": {}, **POLICIES}.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        begin(folder, settings=settings_of(**changes)).run()
-        found[name] = tuple(json.loads(line)["id"] for line in lines(folder))
+    found = {
+        name: tuple(json.loads(line)["id"] for line in lines(whole(name).folder))
+        for name in ("default", *POLICIES)
+    }
     assert len(set(found.values())) == len(found)
