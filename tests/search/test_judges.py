@@ -42,7 +42,8 @@ class Held:
 
 @pytest.fixture(scope="module")
 def weights(source) -> Held:
-    return Held(source, 0, load_supernet(source)[0])
+    # Of a version that no search here comes to: workers load weights anew where their version is another.
+    return Held(source, 100, load_supernet(source)[0])
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +143,24 @@ def test_another_version_of_the_weights_is_loaded(pair, digits, weights, foreign
 
     path = pair.images.with_name("next.safetensors")
     save_supernet(path, supernet, load_supernet(weights.path)[1])
-    other = Held(path, 1, supernet)
+    other = Held(path, 101, supernet)
     found = list(pair.judge(other, jobs))
     assert found == list(in_process(digits, OPTIONS).judge(other, jobs)) != alone
     assert list(pair.judge(weights, jobs)) == alone
+
+
+def test_a_search_with_workers_leaves_what_one_process_does(
+    undisturbed, begin, pair, foreign_source, tmp_path
+):
+    stop = Listener(lambda s, _: (s.stage, s.round, s.done) == ("archive", 0, 4))
+    search = begin(tmp_path, listener=stop, of=foreign_source)
+    search.judge = pair
+    with pytest.raises(KeyboardInterrupt):
+        search.run()
+    again = begin(tmp_path, of=foreign_source)
+    again.judge = pair
+    assert again.run() == undisturbed[1]
+    assert result(tmp_path) == result(undisturbed[0])
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_job_done_again(pair, weights, jobs, alone, caplog):
@@ -175,7 +190,7 @@ def test_workers_that_only_end_are_given_up_in_one_line(digits, weights, jobs, t
 
 
 def test_what_a_worker_cannot_do_is_said_in_one_line(pair, weights, jobs, tmp_path):
-    broken = Held(tmp_path / "none.safetensors", 5, weights.supernet)
+    broken = Held(tmp_path / "none.safetensors", 105, weights.supernet)
     with pytest.raises(UserError, match=r"could not judge: no super-network at .*none\.safetensors"):
         list(pair.judge(broken, jobs))
 
@@ -195,23 +210,6 @@ def test_images_come_back_as_they_were(digits, tmp_path):
     (tmp_path / "images").write_bytes(b"x")
     with pytest.raises(UserError, match="images"):
         load_images(tmp_path / "images")
-
-
-def test_a_search_with_workers_leaves_what_one_process_does(
-    undisturbed, begin, digits, foreign_source, tmp_path
-):
-    """Interrupted, and gone on with by another number of workers."""
-    (tmp_path / "run").mkdir()
-    with LocalProcesses(2, digits, OPTIONS, tmp_path) as judge:
-        stop = Listener(lambda s, _: (s.stage, s.round, s.done) == ("archive", 0, 4))
-        search = begin(tmp_path / "run", listener=stop, of=foreign_source)
-        search.judge = judge
-        with pytest.raises(KeyboardInterrupt):
-            search.run()
-        again = begin(tmp_path / "run", of=foreign_source)
-        again.judge = judge
-        assert again.run() == undisturbed[1]
-    assert result(tmp_path / "run") == result(undisturbed[0])
 
 
 PROGRAM = """
