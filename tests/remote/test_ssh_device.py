@@ -3,14 +3,15 @@
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from devices import make_old_python, make_python
 
 import nat2deploy.measure.plan as plan_module
 from nat2deploy.cli import main
-from nat2deploy.cost.table import load_table, save_table
+from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Group, Overhead
 from nat2deploy.remote.ssh import ConnectionLost, SshAddress, SshSettings
@@ -21,28 +22,9 @@ from nat2deploy.run.tables import validate
 from nat2deploy.target import Target, fingerprint
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(sshd, device_python):
     return SshSettings(SshAddress.parse(sshd.address), str(device_python), sshd.options)
-
-
-@pytest.fixture
-def run(settings, tiny_file, tmp_path, monkeypatch):
-    """Profile the tiny space in two groups of blocks; what is said goes to ``watch``."""
-    monkeypatch.setattr(plan_module, "_BLOCKS_AT_ONCE", 12)
-
-    def run(watch, **changes):
-        values = {"precision": 0.5, "time_limit_s": 2.0, "calibration_networks": 4, "held_out_networks": 4}
-        return profile(
-            SpaceConfig(name=str(tiny_file)),
-            Target(),
-            ProfileConfig(**{**values, **changes}),
-            tmp_path / "table.json",
-            ssh=settings,
-            report=lambda stage, done, total, detail="": watch(stage, detail),
-        )
-
-    return run
 
 
 def left_on_device(sshd):
@@ -50,43 +32,72 @@ def left_on_device(sshd):
     return list((sshd.home / ".cache/nat2deploy/jobs").glob("[!.]*"))
 
 
-@pytest.mark.slow
-def test_a_profile_with_its_connection_cut_in_the_middle(run, sshd, tmp_path):
-    said, cuts = [], []
+@dataclass
+class Disturbed:
+    """What was said and done in a profile whose connection was cut, which was interrupted and went on."""
 
-    def watch(stage, text):
-        said.append((stage, text))
-        if stage == "profile" and "round" in text and not cuts:
-            cuts.append(sshd.cut())
-
-    # A precision that is never reached: a group takes its whole time, so there is a middle to cut.
-    table = run(watch, precision=1e-9, time_limit_s=4.0)
-    assert cuts[0] >= 1
-    (lost,) = [text for stage, text in said if stage == "connection"]
-    assert "trying blocks 1 to 12 of" in lost and sshd.address in lost
-    assert load_table(tmp_path / "table.json") == table
-    assert table.calibration.networks == 4
-    assert table.fingerprint.libraries["torch"] == "not installed"
-    assert table.fingerprint.same_machine(fingerprint())
-    assert left_on_device(sshd) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    before: list[tuple[str, str]] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    held: int = 0
+    after: list[tuple[str, str]] = field(default_factory=list)
+    table: LatencyTable | None = None
+    path: Path | None = None
 
 
-def test_an_interrupted_profile_goes_on(run, sshd, tmp_path):
-    def stop(stage, text):
+@pytest.fixture(scope="module")
+def disturbed(settings, sshd, tiny_file, tmp_path_factory):
+    """Profile the tiny space in two groups of blocks; cut the first, and interrupt at the second."""
+    found = Disturbed(path=tmp_path_factory.mktemp("disturbed") / "table.json")
+
+    def run(watch):
+        return profile(
+            SpaceConfig(name=str(tiny_file)),
+            Target(),
+            # A precision that is never reached: a group takes its whole time, so there is a middle to cut.
+            ProfileConfig(precision=1e-9, time_limit_s=4.0, calibration_networks=4, held_out_networks=4),
+            found.path,
+            ssh=settings,
+            report=lambda stage, done, total, detail="": watch(stage, detail),
+        )
+
+    def cut_and_stop(stage, text):
+        found.before.append((stage, text))
+        if stage == "profile" and "round" in text and not found.cuts:
+            found.cuts.append(sshd.cut())
         if text.startswith("blocks 13 to"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(stop)
-    assert len(left_on_device(sshd)) == 1
-    said = []
-    table = run(lambda stage, text: said.append(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "_BLOCKS_AT_ONCE", 12)
+        with pytest.raises(KeyboardInterrupt):
+            run(cut_and_stop)
+        found.held = len(left_on_device(sshd))
+        found.table = run(lambda stage, text: found.after.append((stage, text)))
+    assert left_on_device(sshd) == []
+    return found
+
+
+@pytest.mark.slow
+def test_a_profile_with_its_connection_cut_in_the_middle(disturbed, sshd):
+    assert disturbed.cuts[0] >= 1
+    (lost,) = [text for stage, text in disturbed.before if stage == "connection"]
+    assert "trying blocks 1 to 12 of" in lost and sshd.address in lost
+    table = disturbed.table
+    assert load_table(disturbed.path) == table
+    assert table.calibration.networks == 4
+    assert table.fingerprint.libraries["torch"] == "not installed"
+    assert table.fingerprint.same_machine(fingerprint())
+    assert [path.name for path in disturbed.path.parent.iterdir()] == ["table.json"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_profile_goes_on(disturbed):
+    assert disturbed.held == 1
+    said = [text for _, text in disturbed.after]
     assert "going on: 12 blocks were measured before" in said
     assert not any(text.startswith("blocks 1 to") for text in said)
     assert any(text.startswith("blocks 13 to") for text in said)
-    assert len(table.entries) > 12
-    assert left_on_device(sshd) == []
+    assert len(disturbed.table.entries) > 12
 
 
 def test_a_group_that_the_device_has_finished_is_not_measured_again(settings, sshd):
@@ -125,8 +136,56 @@ def test_a_connection_that_stays_away_is_given_up(settings, monkeypatch):
     assert "left on the device" in said[-1]
 
 
-def test_a_table_is_validated_on_the_device_that_it_is_of(run, settings, sshd, tiny_file, tmp_path):
-    table = run(lambda stage, text: None)
+@pytest.fixture(scope="module")
+def config(sshd, device_python, tiny_file, tmp_path_factory):
+    """A pipeline that profiles on the device."""
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_text(
+        f"""
+data = "digits"
+[space]
+name = "{tiny_file}"
+[profile]
+device = "{sshd.address}"
+python = "{device_python}"
+ssh_options = {list(sshd.options)}
+precision = 0.5
+time_limit_s = 2.0
+calibration_networks = 4
+held_out_networks = 4
+"""
+    )
+    return load_pipeline(path)
+
+
+@pytest.fixture(scope="module")
+def profiled(config, tmp_path_factory):
+    """The pipeline's table, its file, and what was said meanwhile."""
+    out = tmp_path_factory.mktemp("profiled") / "table.json"
+    said = []
+
+    def report(stage, done, total, detail=""):
+        said.append(detail)
+
+    return profile_once(config.space, config.target, config.profile, out, seed=0, report=report), out, said
+
+
+@pytest.mark.slow
+def test_a_pipeline_profiles_on_the_device_that_its_config_names(config, profiled, tmp_path):
+    table, out, said = profiled
+    assert table.fingerprint.libraries["torch"] == "not installed"
+    assert any("sending" in text for text in said)
+    again = profile_once(config.space, config.target, config.profile, out, seed=0, report=pytest.fail)
+    assert again == table
+    wrong = config.profile.model_copy(update={"device": "ssh://"})
+    with pytest.raises(UserError, match="is no address"):
+        profile_once(config.space, config.target, wrong, tmp_path / "t.json", seed=0, report=pytest.fail)
+
+
+@pytest.mark.slow
+def test_a_table_is_validated_on_the_device_that_it_is_of(profiled, settings, sshd, tiny_file, tmp_path):
+    table = profiled[0]
+    save_table(table, tmp_path / "table.json")
     said = []
 
     def report(stage, done, total, detail=""):
@@ -146,39 +205,6 @@ def test_a_table_is_validated_on_the_device_that_it_is_of(run, settings, sshd, t
     save_table(table.model_copy(update={"fingerprint": elsewhere}), tmp_path / "table.json")
     with pytest.raises(UserError, match="was measured on A board"):
         validate(tmp_path / "table.json", ssh=settings, **options)
-
-
-def test_a_pipeline_profiles_on_the_device_that_its_config_names(sshd, device_python, tiny_file, tmp_path):
-    (tmp_path / "config.toml").write_text(
-        f"""
-data = "digits"
-[space]
-name = "{tiny_file}"
-[profile]
-device = "{sshd.address}"
-python = "{device_python}"
-ssh_options = {list(sshd.options)}
-precision = 0.5
-time_limit_s = 2.0
-calibration_networks = 4
-held_out_networks = 4
-"""
-    )
-    config = load_pipeline(tmp_path / "config.toml")
-    out = tmp_path / "table.json"
-    said = []
-
-    def report(stage, done, total, detail=""):
-        said.append(detail)
-
-    table = profile_once(config.space, config.target, config.profile, out, seed=0, report=report)
-    assert table.fingerprint.libraries["torch"] == "not installed"
-    assert any("sending" in text for text in said)
-    again = profile_once(config.space, config.target, config.profile, out, seed=0, report=pytest.fail)
-    assert again == table
-    wrong = config.profile.model_copy(update={"device": "ssh://"})
-    with pytest.raises(UserError, match="is no address"):
-        profile_once(config.space, config.target, wrong, tmp_path / "t.json", seed=0, report=report)
 
 
 @pytest.fixture
