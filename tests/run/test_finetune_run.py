@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -133,16 +135,15 @@ def test_what_an_older_version_tuned_is_kept_and_reported(tmp_path):
     assert written.problems == () and "finetuning.png" not in {picture.name for picture in written.pictures}
 
 
-def test_two_phases_on_the_command_line_report_epochs_and_exits(tmp_path):
+def test_two_phases_on_the_command_line_report_epochs_and_exits(command, tmp_path):
     run = make_run(tmp_path)
-    command = [
-        *(sys.executable, "-m", "nat2deploy", "finetune", str(run), "--method", "aep", "--phases", "2"),
-        *("--epochs", "3", "--patience", "1", "--batch-size", "64", "--no-distil", "--prune", "latency"),
-        *("--prune", "params", "--prune-tolerance", "0.05", "--learning-rate", "0.05", "--json"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    (report,) = json.loads(done.stdout)
+    code, out, error = command(
+        *("finetune", run, "--method", "aep", "--phases", 2, "--epochs", 3, "--patience", 1),
+        *("--batch-size", 64, "--no-distil", "--prune", "latency", "--prune", "params"),
+        *("--prune-tolerance", 0.05, "--learning-rate", 0.05, "--json"),
+    )
+    assert code == 0, error
+    (report,) = json.loads(out)
     assert report["config"]["prune"] == ["latency_ms", "params"]
     assert report["epochs"] in (1.0, 2.0, 3.0) and len(report["curve"]) in (2, 3)
     assert [row["top1"] for row in report["history"] if row["phase"] == 1] == report["curve"]
@@ -216,33 +217,39 @@ def test_a_worker_that_is_killed_is_one_line(tmp_path):
         finetune_workers.tune_side_by_side(jobs, 1, lambda *where: None)
 
 
+TWO_PHASES = ("--method", "aep", "--phases", "2", "--network", "all", "--epochs", "2", "--batch-size", "64")
+
+
+@pytest.fixture(scope="module")
+def two_phases(tmp_path_factory):
+    """What tuning in two phases reports when nobody disturbs it."""
+    run = make_run(tmp_path_factory.mktemp("whole"))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        app(["finetune", str(run), *TWO_PHASES, "--json"], standalone_mode=False)
+    return json.loads(printed.getvalue())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_killed_in_the_middle_it_goes_on_and_ends_the_same(tmp_path, workers):
-    def command(run):
-        return [
-            *(sys.executable, "-m", "nat2deploy", "finetune", str(run), "--method", "aep", "--phases", "2"),
-            *("--network", "all", "--epochs", "6", "--batch-size", "64", "--workers", workers, "--json"),
-        ]
-
-    whole, cut = (tmp_path / name for name in ("whole", "cut"))
-    runs = []
-    for folder in (whole, cut):
-        folder.mkdir()
-        runs.append(make_run(folder))
-    expected = subprocess.run(command(runs[0]), capture_output=True, text=True, env=ENVIRONMENT, check=True)
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(two_phases, command, tmp_path, workers):
+    run = make_run(tmp_path)
+    words = ("finetune", str(run), *TWO_PHASES, "--workers", workers, "--json")
     process = subprocess.Popen(
-        command(runs[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        [sys.executable, "-m", "nat2deploy", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
-        if list(runs[1].rglob(".phase1")):
+        if list(run.rglob(".phase1")):
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.005)
     assert process.wait(timeout=60) == -signal.SIGKILL, "it ended before it could be killed"
-    again = subprocess.run(command(runs[1]), capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert json.loads(again.stdout) == json.loads(expected.stdout)
+    code, out, error = command(*words)
+    assert code == 0, error
+    assert json.loads(out) == two_phases
 
 
 def test_no_such_gpu_is_one_line(tmp_path):
