@@ -30,36 +30,34 @@ def _command(outcome, out):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(outcome, tmp_path_factory) -> bytes:
-    """The archive of the same command, never killed."""
-    out = tmp_path_factory.mktemp("undisturbed") / "search"
-    subprocess.run(_command(outcome, out), check=True, capture_output=True, env=ENVIRONMENT)
-    return (out / "archive.jsonl").read_bytes()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", [3, 12, 20])
-def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, undisturbed, tmp_path, lines):
+def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, tmp_path):
+    """Killed in the first archive, in the first candidates and in the second archive, one after the other."""
     out = tmp_path / "search"
     command = _command(outcome, out)
     archive = out / "archive.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if archive.exists() and archive.read_bytes().count(b"\n") >= lines:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    assert process.wait(timeout=60) == -signal.SIGKILL, "the search ended before it could be killed"
-    kept = archive.read_bytes()
-    whole = kept[: kept.rfind(b"\n") + 1]
-    assert whole.count(b"\n") >= lines
+    whole = b""
+    for lines in (3, 12, 20):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if archive.exists() and archive.read_bytes().count(b"\n") >= lines:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        assert process.wait(timeout=60) == -signal.SIGKILL, "the search ended before it could be killed"
+        kept = archive.read_bytes()
+        assert kept.startswith(whole)
+        whole = kept[: kept.rfind(b"\n") + 1]
+        assert whole.count(b"\n") >= lines
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     finished = archive.read_bytes()
     assert finished.startswith(whole)
-    assert finished == undisturbed
+    undisturbed = outcome.out / "search" / "archive.jsonl"  # of the same settings
+    assert finished == undisturbed.read_bytes()
 
 
 def test_interrupted_search_leaves_a_front(outcome, tmp_path):
