@@ -29,6 +29,7 @@ rounds = 2
 population = 16
 generations = 3
 surrogates = ["bayesian-ridge", "extra-trees"]
+surrogate_folds = 3
 top = 5
 adapt_epochs = 0.5
 batch_size = 64
