@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
+# Many tests wait: for programs, servers, clocks. Slow files come first: see tests/conftest.py.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test lint types unit docs coverage torture fuzz clean
 
@@ -20,14 +22,14 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile  # many tests wait: for programs, servers, clocks
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 coverage: $(VENV)/.installed-dev  # lines and branches, those of started programs too
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 3 --dist loadfile
+	$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -21,8 +21,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.target import Target
 
-# Networks in tests are tiny: a second thread gains nothing, and costs much where tests share the cores.
+# Networks in tests are tiny: a second thread gains nothing, and costs much where tests share the cores. Programs
+# that tests start, and pytest's workers, learn it from the environment.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 # A shell starts jobs in the background with Ctrl-C ignored, which programs that tests interrupt would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,7 +45,12 @@ settings.load_profile("nat2deploy")
 
 
 def pytest_collection_modifyitems(items):
-    """Skip tests marked ``gpu`` where PyTorch sees none."""
+    """Put files that hold slow tests first, so that no worker is left alone with one at the end.
+
+    Skip tests marked ``gpu`` where PyTorch sees none.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # stable: files stay whole
     if torch.cuda.is_available():
         return
     for item in items:
