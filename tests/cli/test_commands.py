@@ -248,6 +248,8 @@ def test_bad_input_to_a_process_of_its_own(arguments, words, inputs):
 def test_a_variant_is_trained_with_every_option_and_judged(tmp_path, here):
     space = {**load_space("nano-ee-d").model_dump(mode="json"), "resolutions": [16], "depths": [1, 2, 3]}
     space["name"], space["stages"] = "tiny-ee-d", space["stages"][:2]
+    for part in (space["stem"], space["first_block"], *space["stages"]):
+        part["channels"] = 8
     (tmp_path / "tiny.toml").write_text(tomli_w.dumps(space))
     options = ("--teacher", "extracted", "--sandwich", "--ema", 0.9, "--clip", 1, "--curve", "curve")
     size = ("--epochs", 0.6, "--batch-size", 64, "--out", "w.safetensors")
