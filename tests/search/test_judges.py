@@ -195,6 +195,14 @@ def test_what_a_worker_cannot_do_is_said_in_one_line(pair, weights, jobs, tmp_pa
         list(pair.judge(broken, jobs))
 
 
+def test_what_was_said_of_other_weights_does_not_end_the_next_batch(pair, weights, jobs, alone, tmp_path):
+    for again in range(2):
+        broken = Held(tmp_path / "none.safetensors", 106 + again, weights.supernet)
+        with pytest.raises(UserError, match="no super-network at"):
+            list(pair.judge(broken, jobs))
+        assert list(pair.judge(weights, jobs)) == alone
+
+
 def test_images_come_back_as_they_were(digits, tmp_path):
     save_images(digits, tmp_path / "images")
     held = load_images(tmp_path / "images")

@@ -92,12 +92,14 @@ class LocalProcesses(Judge):
             batch.lost(worker.job, worker.how_it_ended())
             return
         number = answer["job"]
+        worker.job = None
+        if "error" in answer:
+            worker.version = None  # whether it holds the weights is not known
+        if number < batch.first:
+            return  # a batch that was left in the middle has answers, and errors, yet to come
         if "error" in answer:
             raise UserError(f"a worker process could not judge: {answer['error']}")
-        worker.job = None
-        # A batch that was left in the middle has answers yet to come.
-        if number >= batch.first:
-            batch.done[number - batch.first] = Accuracy(answer["top1"], answer["loss"], answer["images"])
+        batch.done[number - batch.first] = Accuracy(answer["top1"], answer["loss"], answer["images"])
 
 
 class _Batch:

@@ -33,13 +33,17 @@ def main() -> None:
     lines = _lines()
     first = next(lines)
     supernet: AnySuperNetwork | None = None
+    broken = ""  # why there are no weights
     run: JobRunner | None = None
     for message in lines:
         number = message.get("job")
         try:
             if number is None:
+                supernet, broken = None, ""
                 supernet = load_supernet(Path(message["weights"]), mapped=True)[0]
                 continue
+            if broken:
+                raise UserError(broken)
             if run is None:
                 run = JobRunner(SubNetworkEvaluator(load_images(Path(first["images"])), **first["options"]))
             assert supernet is not None
@@ -49,7 +53,11 @@ def main() -> None:
             answer = {"job": number, "top1": found.top1, "loss": found.loss, "images": found.images}
         except (UserError, RuntimeError, MemoryError) as error:
             short = "memory ran out; use fewer workers" if out_of_memory(error) else ""
-            answer = {"job": number, "error": short or str(error) or type(error).__name__}
+            said = short or str(error) or type(error).__name__
+            if number is None:
+                broken = said  # the answer to each job until others come
+                continue
+            answer = {"job": number, "error": said}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
