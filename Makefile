@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
 
-.PHONY: quickstart test lint types unit docs coverage torture fuzz clean
+.PHONY: quickstart test lint types unit docs coverage torture fuzz fuzz-guided clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -36,6 +36,9 @@ torture: $(VENV)/.installed-dev  # faults injected into a whole pipeline
 
 fuzz: $(VENV)/.installed-dev  # damaged input to every parser
 	$(BIN)/python -m fuzz --count $(N) --json fuzz.json
+
+fuzz-guided: $(VENV)/.installed-dev  # the same, by the code that inputs reach; what reached more is kept
+	$(BIN)/python -m fuzz --guided --count $(N) --corpus fuzz-corpus --json fuzz-guided.json
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
