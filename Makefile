@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
 
-.PHONY: quickstart test lint types unit docs coverage torture fuzz fuzz-guided clean
+.PHONY: quickstart test lint types unit docs docs-blocks coverage torture fuzz fuzz-guided clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -24,6 +24,9 @@ unit: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-blocks: $(VENV)/.installed-dev  # each command of the documentation as it stands, for an hour or two
+	$(BIN)/python -m pytest -s tests/docs/whole_pages.py $(if $(PAGE),-k "$(PAGE)")
 
 coverage: $(VENV)/.installed-dev  # lines and branches, those of started programs too
 	$(BIN)/coverage erase
