@@ -27,7 +27,7 @@ from nat2deploy.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("bash", "python", "toml", "text", "json")
-RARE = ("a device", "a cluster", "gpu", "CIFAR-10", "a downloaded checkpoint")
+RARE = ("hours", "a device", "a cluster", "gpu", "CIFAR-10", "a downloaded checkpoint")
 """What blocks need that few have: they are parsed, and never run."""
 _COMMENT = re.compile(r"<!--\s*(needs|shortened|file|exit):\s*(.*?)\s*-->")
 

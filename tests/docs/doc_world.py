@@ -150,7 +150,7 @@ def _start(block: Block, words: list[str], folder: Path) -> None:
         line = [sys.executable, "-m", "pip", "install", "--dry-run", *words[2:]]
     else:
         line = [sys.executable, *words[1:]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = dict(os.environ) if words[0] == "make" else {**os.environ, "PYTHONPATH": str(ROOT)}
     began = time.monotonic()
     done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, check=False)
     print(f"{block}: {shlex.join(words)}: {time.monotonic() - began:.0f} s", flush=True)
