@@ -7,7 +7,7 @@ N ?= 1000000
 # Many tests wait: for programs, servers, clocks. Slow files come first: see tests/conftest.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test lint types unit docs coverage torture fuzz clean
+.PHONY: quickstart test lint types unit docs docs-blocks coverage torture fuzz fuzz-guided clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
@@ -27,6 +27,9 @@ unit: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+docs-blocks: $(VENV)/.installed-dev  # each command of the documentation as it stands, for an hour or two
+	$(BIN)/python -m pytest -s tests/docs/whole_pages.py $(if $(PAGE),-k "$(PAGE)")
+
 coverage: $(VENV)/.installed-dev  # lines and branches, those of started programs too
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE)
@@ -38,6 +41,9 @@ torture: $(VENV)/.installed-dev  # faults injected into a whole pipeline
 
 fuzz: $(VENV)/.installed-dev  # damaged input to every parser
 	$(BIN)/python -m fuzz --count $(N) --json fuzz.json
+
+fuzz-guided: $(VENV)/.installed-dev  # the same, by the code that inputs reach; what reached more is kept
+	$(BIN)/python -m fuzz --guided --count $(N) --corpus fuzz-corpus --json fuzz-guided.json
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

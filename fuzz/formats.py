@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from fuzz.files import Place, encoded, json_text, toml_text
+from fuzz.inputs import (
+    Damage,
+    Place,
+    by_head,
+    decoded,
+    joined,
+    of_json,
+    of_lines,
+    of_toml,
+    packed,
+    sometimes,
+    split,
+)
 from fuzz.mutation import bytes_
 from fuzz.target import Target
 from nat2deploy.cost.coverage import check_serves
@@ -42,12 +53,11 @@ def targets(folder: Path, run: Path) -> list[Target]:
     table = load_table(Path(config.profile.table or run / "table.json"))
 
     def json_target(name: str, share: float, file: str, value: Any, feed: Callable[[Path], object]) -> Target:
-        place = Place(folder, file)
-        return Target(name, share, lambda rng: encoded(rng, json_text(rng, value)), place.feeding(feed))
+        return Target(name, share, packed([value]), of_json, Place(folder, file).feeding(feed))
 
     def toml_target(name: str, share: float, file: str, value: Any, feed: Callable[[Path], object]) -> Target:
-        place = Place(folder, file)
-        return Target(name, share, lambda rng: encoded(rng, toml_text(rng, value)), place.feeding(feed))
+        seeds = packed([value], tomli_w.dumps)
+        return Target(name, share, seeds, of_toml, Place(folder, file).feeding(feed))
 
     one = space.restrict(resolutions=space.resolutions[:1])
     finetuned = next((run / "search" / "networks").glob("*/finetune.json"))
@@ -137,18 +147,11 @@ def _front(path: Path) -> None:
 
 
 def _archive(folder: Path, run: Path, space: SearchSpace) -> Target:
-    lines = (run / "search/archive.jsonl").read_text().splitlines()[:8]
-    values = [json.loads(line) for line in lines]
-
-    def draw(rng: random.Random) -> bytes:
-        texts = list(lines[: rng.choice((1, 2, 4))])
-        at = rng.randrange(len(texts))
-        texts[at] = json_text(rng, values[at])
-        data = encoded(rng, "\n".join(texts) + rng.choice(("\n", "\n", "")))
-        return bytes_(rng, data) if rng.random() < 0.1 else data
-
+    lines = (run / "search/archive.jsonl").read_bytes().splitlines(keepends=True)[:4]
+    seeds = [b"".join(lines[:count]) for count in (1, 2, 4)]
+    damage = sometimes(0.1, bytes_, of_lines(of_json))
     feed = Place(folder, "archive.jsonl").feeding(lambda path: ArchiveFile(path, space))
-    return Target("archive.jsonl", 6, draw, feed)
+    return Target("archive.jsonl", 6, seeds, damage, feed)
 
 
 def _reported(folder: Path, run: Path) -> Target:
@@ -162,20 +165,17 @@ def _reported(folder: Path, run: Path) -> Target:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((run / name).read_bytes())
     whole = {name: (run / name).read_bytes() for name in names}
-    trees = {name: json.loads(content) for name, content in whole.items() if name.endswith(".json")}
+    kinds: dict[str, Damage] = {".json": of_json, ".jsonl": of_lines(of_json), ".toml": of_toml}
+    damages = {name: sometimes(0.1, bytes_, kinds[Path(name).suffix]) for name in names}
 
-    def draw(rng: random.Random) -> tuple[str, bytes]:
-        name = rng.choice(names)
-        if name in trees and rng.random() < 0.9:
-            return name, encoded(rng, json_text(rng, trees[name]))
-        return name, bytes_(rng, whole[name])
-
-    def feed(given: tuple[str, bytes]) -> None:
-        name, content = given
+    def feed(data: bytes) -> None:
+        head, content = split(data, 2)
+        name = decoded(head) if decoded(head) in whole else names[0]
         (folder / name).write_bytes(content)
         try:
             payload_of(gather(read_run(folder)))
         finally:
             (folder / name).write_bytes(whole[name])
 
-    return Target("runs that a report is of", 0.7, draw, feed)
+    seeds = [joined(name, content) for name, content in whole.items()]
+    return Target("runs that a report is of", 0.7, seeds, by_head(damages), feed)

@@ -81,10 +81,10 @@ def text(rng: random.Random, given: str) -> str:
 
 
 def tree(rng: random.Random, value: Any, *, nulls: bool = True) -> Any:
-    """One to a few changes of a tree of dictionaries, lists, texts and numbers; the given one stays."""
-    found = copy.deepcopy(value)
+    """One to a few changes of a tree of dictionaries, lists, texts and numbers, in place where it can be."""
+    found = value
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
-        places = list(_places(found))
+        places = _places(found) if isinstance(found, dict | list) else []
         if not places:
             return _odd(rng, found, nulls)
         holder, key = rng.choice(places)

@@ -7,12 +7,14 @@ import json
 import random
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fuzz.mutation import ODD_NUMBERS, bytes_, text
+from fuzz.inputs import Damage, decoded, joined, of_parts, of_text, split
+from fuzz.mutation import ODD_NUMBERS, bytes_
 from fuzz.target import Target
 from nat2deploy.deploy.runner.frames import raw_frames, split_frames
 from nat2deploy.deploy.runner.images import decode
@@ -21,14 +23,24 @@ from nat2deploy.deploy.runner.refusal import BadInput
 from nat2deploy.deploy.runner.server import Address, Application
 from nat2deploy.deploy.runner.sources import RawFormat
 
+HEADERS = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_LENGTH")
+WHOLE = "all"
+"""In place of a length: that of the body."""
+REQUEST = ("POST", "/classify", "top=5", WHOLE)
+MOST_PIXELS = 1 << 16
+
 
 def targets() -> list[Target]:
     """All of this file."""
     files = _files()
+    raw = [joined("9x7:gray", bytes(range(100))), joined("5x3:bgr24", bytes(range(150)))]
+    streams = [joined("", b"".join(files[at : at + 3])) for at in range(len(files) - 2)]
+    words: list[Damage] = [_header] * 4
+    requests = [joined(*REQUEST, "0.0.0.0:8080", file) for file in files]
     return [
-        Target("image files", 20, lambda rng: _damaged(rng, files), decode),
-        Target("streams of frames", 10, lambda rng: _stream(rng, files), _frames),
-        Target("HTTP requests", 10, lambda rng: _request(rng, files), _serve),
+        Target("image files", 20, files, _image, decode),
+        Target("streams of frames", 10, [*raw, *streams], _stream, _frames),
+        Target("HTTP requests", 10, requests, of_parts(*words, of_text, _image), _serve),
     ]
 
 
@@ -57,18 +69,19 @@ def _saved(image: Image.Image, kind: str) -> bytes:
     return held.getvalue()
 
 
-def _damaged(rng: random.Random, files: list[bytes]) -> bytes:
-    data = rng.choice(files)
+def _image(rng: random.Random, data: bytes) -> bytes:
     return _png(rng, data) if data.startswith(PNG) and rng.random() < 0.7 else bytes_(rng, data)
 
 
 def _png(rng: random.Random, data: bytes) -> bytes:
     """A PNG with damaged chunks whose checksums are right, so that what is behind them is reached."""
     chunks, at = [], len(PNG)
-    while at < len(data):
+    while at + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
         chunks.append([data[at + 4 : at + 8], data[at + 8 : at + 8 + size]])
         at += 12 + size
+    if not chunks:
+        return bytes_(rng, data)
     place = rng.randrange(len(chunks))
     name, body = chunks[place]
     kind = rng.randrange(5)
@@ -79,7 +92,8 @@ def _png(rng: random.Random, data: bytes) -> bytes:
     elif kind == 2:
         rng.shuffle(chunks)
     elif kind == 3 and name == b"IDAT":
-        chunks[place][1] = zlib.compress(bytes_(rng, zlib.decompress(body)))
+        with suppress(zlib.error):
+            chunks[place][1] = zlib.compress(bytes_(rng, zlib.decompressobj().decompress(body, MOST_PIXELS)))
     else:
         chunks[place][1] = bytes_(rng, body)
     found = PNG
@@ -88,16 +102,17 @@ def _png(rng: random.Random, data: bytes) -> bytes:
     return found
 
 
-def _stream(rng: random.Random, files: list[bytes]) -> tuple[str, bytes]:
-    kind = rng.random()
-    if kind < 0.2:
-        return text(rng, "9x7:gray"), rng.randbytes(rng.randrange(200))
-    data = b"".join(rng.choice(files) for _ in range(3))
-    return "", bytes_(rng, data) if kind < 0.9 else rng.randbytes(300)
+def _stream(rng: random.Random, data: bytes) -> bytes:
+    """Damage frames, or the word that says how raw ones lie, or what lies behind it."""
+    word, frames = split(data, 2)
+    if word and rng.random() < 0.5:
+        return joined(of_text(rng, word), frames)
+    return joined(word, bytes_(rng, frames) if rng.random() < 0.9 else rng.randbytes(300))
 
 
-def _frames(given: tuple[str, bytes]) -> None:
-    word, data = given
+def _frames(given: bytes) -> None:
+    head, data = split(given, 2)
+    word = decoded(head)
     read = io.BytesIO(data).read
     if word:
         try:
@@ -126,26 +141,22 @@ class _Network:
         return {"top": [{"label": "a", "index": 0, "score": 1.0}][:top]}
 
 
-def _request(rng: random.Random, files: list[bytes]) -> tuple[dict[str, Any], str]:
-    body = _damaged(rng, files) if rng.random() < 0.7 else rng.choice(files)
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": "POST", "PATH_INFO": "/classify", "QUERY_STRING": "top=5",
-        "CONTENT_LENGTH": str(len(body)),
-    }  # fmt: skip
-    for name in rng.sample(list(environ), rng.choice((0, 0, 1, 2))):
-        kind = rng.random()
-        if kind < 0.2 and name != "REQUEST_METHOD":
-            del environ[name]
-        elif kind < 0.5:
-            environ[name] = str(rng.choice(ODD_NUMBERS))
-        else:
-            environ[name] = text(rng, environ[name])
+def _header(rng: random.Random, word: bytes) -> bytes:
+    """Damage a header's value; an empty one is not sent."""
+    kind = rng.random()
+    if kind < 0.2:
+        return b""
+    return str(rng.choice(ODD_NUMBERS)).encode() if kind < 0.5 else of_text(rng, word)
+
+
+def _serve(given: bytes) -> None:
+    *words, body = split(given, len(REQUEST) + 2)
+    *values, address = (decoded(word) for word in words)
+    environ: dict[str, Any] = {name: value for name, value in zip(HEADERS, values, strict=True) if value}
+    environ.setdefault("REQUEST_METHOD", "POST")  # a server always says it
+    if environ.get("CONTENT_LENGTH") == WHOLE:
+        environ["CONTENT_LENGTH"] = str(len(body))
     environ["wsgi.input"] = io.BytesIO(body)
-    return environ, text(rng, "0.0.0.0:8080")
-
-
-def _serve(given: tuple[dict[str, Any], str]) -> None:
-    environ, address = given
     said: list[str] = []
     answer = Application(_Network(), 5)(environ, lambda status, headers: said.append(status))  # type: ignore[arg-type]
     value = json.loads(b"".join(answer))

@@ -7,14 +7,15 @@ import io
 import json
 import random
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fuzz.files import Place, json_text
-from fuzz.mutation import bytes_, tree
+from fuzz.inputs import Place, by_head, decoded, joined, loaded, of_json, split
+from fuzz.mutation import bytes_
 from fuzz.target import Target
 from nat2deploy.data.idx import read_idx
 from nat2deploy.data.load import load_data
@@ -44,53 +45,61 @@ def targets(folder: Path, run: Path) -> list[Target]:
 
 def _described(folder: Path, path: Path, name: str, share: float, feed: Any) -> Target:
     """A file whose description is damaged; its weights are those of the whole one."""
-    value = json.loads(read_metadata(path, "file"))
     data = path.read_bytes()
     (length,) = struct.unpack_from("<Q", data)
     header, tensors = json.loads(data[8 : 8 + length]), data[8 + length :]
+    header.pop("__metadata__")
+    place = Place(folder, path.name).feeding(feed)
 
-    def draw(rng: random.Random) -> bytes:
-        found = {**header, "__metadata__": {"nat2deploy": json_text(rng, value)}}
-        if rng.random() < 0.1:
-            found = tree(rng, found)
-        content = json.dumps(found).encode()
-        return struct.pack("<Q", len(content)) + content + tensors
+    def of_either(rng: random.Random, given: bytes) -> bytes:
+        description, names = split(given, 2)
+        if rng.random() < 0.9:
+            return joined(of_json(rng, description), names)
+        return joined(description, of_json(rng, names))
 
-    return Target(name, share, draw, Place(folder, path.name).feeding(feed))
+    def packed_and_fed(given: bytes) -> None:
+        description, names = split(given, 2)
+        found = loaded(names)
+        if isinstance(found, dict):
+            with suppress(RecursionError):
+                names = json.dumps({**found, "__metadata__": {"nat2deploy": decoded(description)}}).encode()
+        place(struct.pack("<Q", len(names)) + names + tensors)
+
+    return Target(
+        name, share, [joined(read_metadata(path, "file"), json.dumps(header))], of_either, packed_and_fed
+    )
 
 
 def _damaged(folder: Path, path: Path, name: str, share: float, feed: Any) -> Target:
+    """A file that is damaged in its header, which is a small part, or anywhere."""
     whole = path.read_bytes()
+    start, rest = whole[:6000], whole[6000:]
+    place = Place(folder, "damaged.safetensors").feeding(feed)
 
-    def draw(rng: random.Random) -> bytes:
-        # Mostly in the header, which is a small part.
-        if rng.random() < 0.7:
-            return bytes_(rng, whole[:6000]) + whole[6000:]
-        return bytes_(rng, whole)
+    def fed(given: bytes) -> None:
+        head, content = split(given, 2)
+        place(content if head == b"whole" else content + rest)
 
-    return Target(name, share, draw, Place(folder, "damaged.safetensors").feeding(feed))
+    seeds = [joined("start", start), joined("start", start), joined("whole", whole)]
+    return Target(name, share, seeds, by_head({"start": bytes_, "whole": bytes_}), fed)
 
 
 def _checkpoints(folder: Path) -> Target:
     held = io.BytesIO()
     torch.save({"state_dict": {"first_conv.conv.weight": torch.zeros(4, 3, 3, 3)}}, held)
-    whole, space = held.getvalue(), load_space("ofa-mbv3")
+    space = load_space("ofa-mbv3")
 
     def feed(path: Path) -> None:
         import_once_for_all(path, space)
 
-    return Target(
-        "Once-For-All checkpoints", 1, lambda rng: bytes_(rng, whole), Place(folder, "ofa.pth").feeding(feed)
-    )
+    place = Place(folder, "ofa.pth")
+    return Target("Once-For-All checkpoints", 1, [held.getvalue()], bytes_, place.feeding(feed))
 
 
 def _idx(folder: Path) -> Target:
     plain = b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24))
-    packed = gzip.compress(plain)
     place = Place(folder, "images-idx3-ubyte")
-    return Target(
-        "idx files", 8, lambda rng: bytes_(rng, rng.choice((plain, packed))), place.feeding(read_idx)
-    )
+    return Target("idx files", 8, [plain, gzip.compress(plain)], bytes_, place.feeding(read_idx))
 
 
 def _cifar(folder: Path) -> Target:
@@ -103,22 +112,26 @@ def _cifar(folder: Path) -> Target:
     def feed(_: Path) -> None:
         load_data(f"cifar10:{place.path.parent}", validation=10)
 
-    return Target("CIFAR's records", 0.3, lambda rng: bytes_(rng, b"".join(rows)), place.feeding(feed))
+    return Target("CIFAR's records", 0.3, [b"".join(rows)], bytes_, place.feeding(feed))
 
 
 def _benchmarks(folder: Path) -> Target:
     space = load_space("nano")
     genes = IntegerEncoding(space).encode_all([space.smallest(), space.largest()]).astype(np.uint8)
-    info: dict[str, Any] = benchmark_info(space).model_dump(mode="json")
+    info = benchmark_info(space).model_dump_json()
+    place = Place(folder, "benchmark.npz").feeding(load_tabular)
 
-    def draw(rng: random.Random) -> bytes:
-        held = io.BytesIO()
-        text = json_text(rng, info) if rng.random() < 0.7 else json.dumps(info)
-        right = np.array([5, 7], np.uint16)
+    def saved(text: str) -> bytes:
+        held, right = io.BytesIO(), np.array([5, 7], np.uint16)
         np.savez(held, info=np.array(text), genes=genes, validation_right=right, test_right=right)
-        return held.getvalue() if rng.random() < 0.7 else bytes_(rng, held.getvalue())
+        return held.getvalue()
 
-    return Target("tabular benchmarks", 0.5, draw, Place(folder, "benchmark.npz").feeding(load_tabular))
+    def feed(data: bytes) -> None:
+        head, content = split(data, 2)
+        place(content if head == b"file" else saved(decoded(content)))
+
+    seeds = [joined("info", info), joined("info", info), joined("file", saved(info))]
+    return Target("tabular benchmarks", 0.5, seeds, by_head({"info": of_json, "file": bytes_}), feed)
 
 
 def benchmark_info(

@@ -56,7 +56,12 @@ class RunDirectory:
                 raise UserError(f"{self.path} is not empty and not a run; choose another --out")
             write_text(self.config_path, tomli_w.dumps(wanted))
             return
-        held = self.read_config(type(config)).model_dump(mode="json", exclude_none=True)
+        try:
+            held = self.read_config(type(config)).model_dump(mode="json", exclude_none=True)
+        except UserError as error:
+            raise UserError(
+                f"{self.path} holds another kind of run, or a damaged one ({error}); choose another --out"
+            ) from error
         if held != wanted:
             raise UserError(
                 f"run {self.path} was made with other settings ({', '.join(_unlike(held, wanted))}); "

@@ -246,6 +246,7 @@ def _catboost(seed: int) -> Any:
         random_seed=seed,
         thread_count=1,
         allow_writing_files=False,
+        allow_const_label=True,  # on few images all networks may err equally
         verbose=False,
     )
 

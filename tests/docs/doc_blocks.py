@@ -1,27 +1,43 @@
 """The code blocks of the documentation, and what comments in front of them say.
 
 <!-- needs: gpu -->               it is not run; its commands must parse
-<!-- shortened: --epochs 0.1 -->  options that each of its commands which knows them is given, instead of its own
+<!-- needs: minutes -->           it is run by `make docs-blocks` and not by the suite, where its commands must parse
+<!-- shortened: --epochs 0.1 -->  the suite gives these options to each of its commands which knows them, instead of
+                                  its own; of a file, the keys which it sets: search.rounds=1 finetune.epochs=0.1
 <!-- file: my.toml -->            a file of this name is written, for the blocks behind it
+<!-- exit: 1 -->                  its commands may end with this code, too
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import typer
 
 from nat2deploy.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("bash", "python", "toml", "text", "json")
-_COMMENT = re.compile(r"<!--\s*(needs|shortened|file):\s*(.*?)\s*-->")
+RARE = (
+    "hours",
+    "a network with several exits",
+    "a device",
+    "a cluster",
+    "gpu",
+    "CIFAR-10",
+    "a downloaded checkpoint",
+)
+"""What blocks need that few have, or that not every search of the tutorial ends with: they are parsed only."""
+_COMMENT = re.compile(r"<!--\s*(needs|shortened|file|exit):\s*(.*?)\s*-->")
 
 
 @dataclass
@@ -36,6 +52,24 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
+
+    def runs(self, *, whole: bool) -> bool:
+        """Whether it is run, by the suite or ``whole``, as it stands."""
+        needs = self.notes.get("needs")
+        return needs is None or (whole and needs == "minutes")
+
+    @property
+    def quick_text(self) -> str:
+        """A TOML file's text with the keys that the suite sets."""
+        value = tomllib.loads(self.text)
+        for word in self.notes.get("shortened", "").split():
+            place, given = word.split("=", 1)
+            *tables, key = place.split(".")
+            holder = value
+            for table in tables:
+                holder = holder.setdefault(table, {})
+            holder[key] = json.loads(given)
+        return tomli_w.dumps(value) if "shortened" in self.notes else self.text
 
     @property
     def commands(self) -> list[list[str]]:

@@ -1,17 +1,21 @@
-"""A small part of ``make fuzz``, and what came out of it."""
+"""A small part of ``make fuzz`` and ``make fuzz-guided``, and what came out of them."""
 
 import gzip
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fuzz.__main__ import all_targets
 from fuzz.target import fuzz
+from fuzz.targets import all_targets
 from nat2deploy.agent.job import JOB_FILE, Job, receive
 from nat2deploy.cli.options import tables
 from nat2deploy.cost.table import load_table
@@ -29,6 +33,52 @@ from nat2deploy.search.tabular import load_tabular
 from nat2deploy.target import load_profile
 
 DEEP = '{"a":' * 50_000
+needs_atheris = pytest.mark.skipif(find_spec("atheris") is None, reason="pip install 'nat2deploy[fuzz]'")
+
+# Each character is a branch of its own: drawn blindly, one input in some million would have them all.
+PLANTED = """
+import os
+import signal
+
+from nat2deploy.errors import UserError
+
+def parse(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    found = 0
+    if text[0:1] == "m":
+        found += 1
+        if text[1:2] == "a":
+            found += 1
+            if text[2:3] == "c":
+                found += 1
+                if text[3:4] == "=":
+                    raise KeyError("planted")
+    raise UserError(f"no budget: {found}")
+
+def die(data: bytes) -> None:
+    if data.count(b"m") > 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    raise UserError("no budget")
+"""
+PROGRAM = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+
+from fuzz.instrument import instrumented
+
+with instrumented(["planted"]):
+    import planted
+from fuzz.guided import guided
+from fuzz.inputs import of_text
+from fuzz.target import Target, fuzz
+
+target = Target("planted", 1, [b"latency<=5ms"], of_text, planted.parse)
+found = guided(target, 20_000, 0, Path("corpus"))
+dead = guided(Target("dead", 1, [b"latency<=5ms"], of_text, planted.die), 20_000, 0, Path("other"))
+blind = fuzz(target, 20_000, 0)
+print(json.dumps({"guided": asdict(found), "dead": asdict(dead), "blind": asdict(blind)}))
+"""
 
 
 def test_damaged_input_to_every_parser_is_taken_or_refused_in_words(outcome, tmp_path):
@@ -37,6 +87,62 @@ def test_damaged_input_to_every_parser_is_taken_or_refused_in_words(outcome, tmp
     assert faults == {}
     assert sum(one.inputs for one in found) == 40 * len(found) > 1000
     assert sum(one.refused for one in found) > 700 and sum(one.accepted for one in found) > 100
+
+
+def python(*words, cwd, repository):
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": f"{cwd}{os.pathsep}{repository}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_atheris
+def test_inputs_that_reach_more_code_lead_to_a_planted_fault_and_a_parser_that_dies_is_one(
+    tmp_path, repository
+):
+    (tmp_path / "planted.py").write_text(PLANTED)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = python("program.py", cwd=tmp_path, repository=repository)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    [(fault, (trace, given))] = found["guided"]["firsts"].items()
+    assert fault.startswith("KeyError at ") and fault.endswith("planted.py:17")
+    assert "planted" in trace and given.startswith("b'mac=")
+    assert found["guided"]["inputs"] == 20_000 and found["guided"]["refused"] > 0
+    assert found["guided"]["edges"] >= 5 and found["guided"]["corpus"] >= 4
+    assert found["blind"]["faults"] == {}
+    [(fault, (log, given))] = found["dead"]["firsts"].items()
+    assert fault == "libFuzzer: deadly signal" and "ERROR" in log and given.count("m") > 1
+
+
+@needs_atheris
+def test_parsers_take_or_refuse_guided_inputs_and_are_told_with_what_was_reached(
+    outcome, tmp_path, repository
+):
+    words = ("-m", "fuzz", "--guided", "--count", "600", "--only", "budgets", "profiles")
+    more = ("--run", str(outcome.out), "--corpus", "corpus", "--json", "found.json")
+    done = python(*words, *more, cwd=tmp_path, repository=repository)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "branches reached by" in done.stdout and "0 faults" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["guided"] is True
+    names = [one["name"] for one in found["targets"]]
+    assert names == ["budgets", "names of spaces and profiles", "profiles"]
+    for one in found["targets"]:
+        assert one["inputs"] == one["accepted"] + one["refused"] > 0
+        assert one["edges"] > 20 and one["features"] >= one["edges"]
+    assert len(list((tmp_path / "corpus" / "budgets").iterdir())) > 10
+
+
+def test_without_atheris_one_line_says_how_to_get_it(tmp_path, repository):
+    (tmp_path / "atheris.py").write_text("raise ImportError")
+    done = python("-m", "fuzz", "--guided", cwd=tmp_path, repository=repository)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "pip install 'nat2deploy[fuzz]'" in done.stderr
 
 
 def test_a_name_that_no_system_takes_is_no_file(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from nat2deploy.errors import UserError
-from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.config import PipelineConfig, SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.search.settings import SearchSettings
 
@@ -16,6 +16,15 @@ def test_other_settings_are_named_to_the_last_key(tmp_path):
     now = old.model_copy(update={"settings": SearchSettings(), "budgets": ("params<=1M",)})
     with pytest.raises(UserError, match=r"other settings \(budgets, settings.searcher\)"):
         run.begin(now)
+
+
+def test_a_pipelines_folder_is_no_searchs(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.begin(PipelineConfig(data="digits"))
+    with pytest.raises(
+        UserError, match=r"run holds another kind of run.*seed: unknown key.*choose another --out"
+    ):
+        run.begin(SearchConfig(supernet="w", data="digits"))
 
 
 def test_a_run_that_is_gone_on_with_is_rid_of_what_a_kill_left(tmp_path):

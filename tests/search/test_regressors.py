@@ -77,6 +77,15 @@ def test_as_many_neighbours_as_there_are(rows, count):
     assert found[0] == pytest.approx(y[:count].mean())
 
 
+@pytest.mark.parametrize("name", SURROGATES)
+def test_every_kind_fits_networks_that_err_equally(name):
+    if name in PACKAGES:
+        pytest.importorskip(PACKAGES[name])
+    x = np.random.default_rng(0).integers(0, 3, (4, 12)).astype(float)
+    found = SURROGATES[name].make(0).fit(x, np.full(4, 0.1)).predict(x)
+    np.testing.assert_allclose(found, 0.1, atol=0.01)
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_kind_whose_package_is_missing_is_named(name, monkeypatch):
     find = importlib.util.find_spec
