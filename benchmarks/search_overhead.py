@@ -29,6 +29,7 @@ from nat2deploy.search import nat2, proposal
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.judges.base import InProcess
+from nat2deploy.search.presets import PRESETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--budget", action="append", default=[])
-    parser.add_argument("--preset", default="ours", choices=["ours", "fixed", "nat", "nat2"])
+    parser.add_argument("--preset", default="ours", choices=list(PRESETS))
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--archive-size", type=int)
     parser.add_argument("--threads", type=int, default=1, help="of training and judging")

@@ -122,8 +122,8 @@ class SearchSettings(BaseModel):
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
     subset: SubsetName = "greedy"
-    """How candidates are chosen from the last population: by the hypervolume that they are expected to
-    add, far apart in cost, or in even steps of it."""
+    """How candidates are chosen: from all that evolution looked at by the hypervolume that they are expected
+    to add, or from its last population far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of ``greedy``: the share of candidates that go to where the surrogate's members disagree."""
     exploitation: Annotated[float, Field(ge=0, le=1)] = 0.0
