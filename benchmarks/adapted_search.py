@@ -7,10 +7,10 @@ when its time is over; the front that it leaves is judged on test images with th
 is the processor's, where the system tells it: that is wall time where nothing else runs, and is as much work
 for each method where something does. The
 presets keep their policies; the authors' sizes, made for days on GPUs, are cut by one factor (--share) alike
-in archive, candidates and what adaptation is fitted to, and adaptation has the same epochs and images a step
-in all. Printed are the hypervolume of (test error, predicted latency), between the best of all runs and the
-budget, the best test accuracy within the budget, and how far each run came. A finished run is kept: start
-again to go on.
+in archive, candidates and what adaptation is fitted to, ours are the defaults, and adaptation has the same
+epochs and images a step in all. Printed are the hypervolume of (test error, predicted latency), between the
+best of all runs and the budget, the best test accuracy within the budget, and how far each run came. A
+finished run is kept: start again to go on.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ class Job:
 
 
 def settings_of(method: str, share: float, common: dict[str, Any]) -> dict[str, Any]:
-    """A preset's settings with its sizes cut to a ``share``, and what is the same for all."""
+    """A preset's settings, the authors' sizes cut to a ``share``, and what is the same for all."""
     defaults = SearchSettings(preset=method)
-    sizes = {name: max(_LEAST[name], round(share * getattr(defaults, name))) for name in _SIZES}
+    cut = () if method == "ours" else _SIZES
+    sizes = {name: max(_LEAST[name], round(share * getattr(defaults, name))) for name in cut}
     # The authors' continuous fits alone take minutes a round; what they are fitted to stays.
     return {"preset": method, **sizes, "distribution": "categorical", **common}
 
@@ -183,7 +184,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="of processor time, for each run")
     parser.add_argument("--rounds", type=int, default=1000, help="at most; the time ends a run before")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--share", type=float, default=0.4, help="of the presets' sizes")
+    parser.add_argument("--share", type=float, default=0.4, help="of the authors' sizes")
     parser.add_argument("--preprocessing", type=int, default=3, help="draws times the archive; NAT2 has 10")
     parser.add_argument("--adapt-epochs", type=float, default=0.5, help="a round; the authors have 5")
     parser.add_argument("--warmup-epochs", type=float, default=3.0, help="on other data than the weights'")

@@ -13,6 +13,7 @@ from nat2deploy.run.front import Front, FrontNetwork, save_front
 from nat2deploy.run.measure_front import Found, measure_front, measured_values
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
+from nat2deploy.search.balance import candidates_of
 from nat2deploy.search.budget import feasible, format_cost
 from nat2deploy.search.judges.base import evaluator_options
 from nat2deploy.search.judges.opening import open_judge
@@ -81,7 +82,7 @@ class _Teller:
     def __init__(self, report: Report, inputs: SearchInputs, settings: SearchSettings) -> None:
         self.report = report
         self.inputs = inputs
-        self.time_left = TimeLeft(settings)
+        self.time_left = TimeLeft(settings, candidates_of(settings, inputs.data))
 
     def __call__(self, status: Status) -> None:
         words = []

@@ -20,6 +20,7 @@ from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_json
 from nat2deploy.search.archive import ArchiveFile, Evaluation, Role
+from nat2deploy.search.balance import candidates_of
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.distribution import DISTRIBUTIONS
 from nat2deploy.search.halving import Halving
@@ -84,6 +85,7 @@ class Nat2Search:
         self.encoding = objectives.encoding
         self.weights = weights
         self.settings = settings
+        self.candidates = candidates_of(settings, data)
         self.listener = listener
         self.start: WarmStart = start or {}
         self._version = 0
@@ -192,13 +194,13 @@ class Nat2Search:
     def _explore(self, archive: list[Evaluation], version: int) -> None:
         """Judge this round's candidates; the surrogate learns from each batch of them."""
         settings = self.settings
-        size = settings.batch_candidates or settings.candidates
-        batches = range(0, settings.candidates, size)
+        size = settings.batch_candidates or self.candidates
+        batches = range(0, self.candidates, size)
         earlier = self.rounds.others(version)
         drawn = [e.architecture for e in self.file.of_version(version) if e.role != "candidate"]
         proposed: list[Architecture] = []
         for number, first in enumerate(batches):
-            batch = Batch(version, number, min(size, settings.candidates - first))
+            batch = Batch(version, number, min(size, self.candidates - first))
             found = [e for a in proposed if (e := self.file.find(a, version)) is not None]
             whole = [*archive, *(e for e in found if e.images is None)]
             others = [*earlier, *(e for e in found if e.images is not None)]
@@ -213,7 +215,7 @@ class Nat2Search:
             )
             self._tell("evolve", number + 1, len(batches))
             proposed += chosen
-            self._evaluate(chosen, version, "candidate", whole, of=(first, settings.candidates))
+            self._evaluate(chosen, version, "candidate", whole, of=(first, self.candidates))
 
     def _adapt(self, merged: list[Evaluation], version: int) -> None:
         """Adapt the weights to the distribution of the archive's best, and make that the next version."""

@@ -2,8 +2,7 @@
 
 ``nat`` is Lu et al., "Neural Architecture Transfer" (2021), ``nat2`` Sarti et al., "NAT2" (2023), each with
 the numbers of the first author's released code; ``ours`` are the defaults. ``fixed`` is ours for weights
-that stay as they are: it finds more with fewer evaluations, but its candidates go to where networks are
-good already, so that adaptation would train no others. Any setting that is given goes before the preset's.
+that stay as they are. Any setting that is given goes before the preset's.
 The authors search super-networks of widths 1.0 and 1.2 side by side: give both. What their code does wrong
 is not repeated:
 
@@ -77,15 +76,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fixed": {
         "adapt_epochs": 0.0,
         "reevaluate": False,
-        "first_archive": 40,
-        "batch_candidates": 8,
-        "surrogates": ("process-trees-ridge",),
-        "surrogate_costs": True,
-        "surrogate_target": "log-error",
-        "surrogate_learns": "everything",
-        "surrogate_folds": 5,
-        "surrogate_ensemble": False,
-        "subset": "expected-improvement",
+        "archive_size": 100,
+        "candidates": 16,
+        "rounds": 8,
     },
     "nat": {
         **_AUTHORS,

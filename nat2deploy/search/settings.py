@@ -76,16 +76,17 @@ class SearchSettings(BaseModel):
     the latency of each table, else MACs."""
     accuracy_only: bool = False
     """Optimise accuracy alone; budgets still limit the costs."""
-    archive_size: Annotated[int, Field(ge=4)] = 100
-    first_archive: Annotated[int, Field(ge=4)] | None = None
+    archive_size: Annotated[int, Field(ge=4)] = 60
+    first_archive: Annotated[int, Field(ge=4)] | None = 40
     """Architectures drawn for the first archive, which then grows to ``archive_size``; that many when not
     given, or when it is fewer."""
-    candidates: Positive = 16
-    """Architectures evaluated a round."""
-    batch_candidates: Positive | None = None
+    candidates: Positive | None = None
+    """Architectures evaluated a round; when not given as many as take the work of the round's adaptation and
+    of judging the archive again, or 16 where weights stay as they are."""
+    batch_candidates: Positive | None = 8
     """Candidates evaluated at once, after which the surrogate is fitted again; all of a round's when not
     given. Fewer than there are workers leave some idle."""
-    rounds: Positive = 8
+    rounds: Positive = 4
     initialisation: InitialisationName = "within-budgets"
     repair: Literal["push", "fill"] = "fill"
     """How holes inside a stage are closed: what follows moves up, or is cleared."""
@@ -94,22 +95,18 @@ class SearchSettings(BaseModel):
     update: UpdateName = "constant-size"
     reevaluate: bool = True
     """Judge the whole archive again after each adaptation; else members keep their first evaluation."""
-    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = (
-        "gaussian-process",
-        "extra-trees",
-        "gradient-boosting",
-    )
+    surrogates: Annotated[tuple[SurrogateName, ...], Field(min_length=1)] = ("process-trees-ridge",)
     """Kinds tried each round; the best by cross-validated Kendall tau is used."""
     surrogate_features: Literal["own", "integer", "one-hot", "choices"] = "own"
     """What surrogates see of the genes; ``own``: each kind what suits it."""
-    surrogate_costs: bool = False
+    surrogate_costs: bool = True
     """Surrogates see the logarithms of all costs, too."""
-    surrogate_target: Literal["error", "log-error"] = "error"
+    surrogate_target: Literal["error", "log-error"] = "log-error"
     """What surrogates learn: the error, or its logarithm."""
-    surrogate_learns: Literal["archive", "everything"] = "archive"
+    surrogate_learns: Literal["archive", "everything"] = "everything"
     """From what: the archive, or everything that was judged with its weights."""
-    surrogate_folds: Annotated[int, Field(ge=2)] = 10
-    surrogate_ensemble: bool = True
+    surrogate_folds: Annotated[int, Field(ge=2)] = 5
+    surrogate_ensemble: bool = False
     """The folds' models vote together; else one model fitted on everything predicts."""
     searcher: SearcherName = "by-objectives"
     """``by-objectives``: NSGA-II for two objectives, NSGA-III for more. One is always left to a GA."""
@@ -121,7 +118,7 @@ class SearchSettings(BaseModel):
     """Distribution index of the polynomial mutation."""
     population: Annotated[int, Field(ge=8)] = 100
     generations: Positive = 20
-    subset: SubsetName = "greedy"
+    subset: SubsetName = "expected-improvement"
     """How candidates are chosen: from all that evolution looked at by the hypervolume that they are expected
     to add, or from its last population far apart in cost, or in even steps of it."""
     exploration: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -132,7 +129,7 @@ class SearchSettings(BaseModel):
     subset_population: Annotated[int, Field(ge=4)] = 500
     """Of ``gap-variance``'s genetic algorithm."""
     subset_generations: Positive = 200
-    top: Positive = 50
+    top: Positive = 30
     """The best of the archive that the adaptation's distribution is taken from."""
     distribution: DistributionName = "categorical"
     """Of each gene among those: smoothed counts, or the best fitting continuous distribution of scipy."""

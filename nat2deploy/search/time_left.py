@@ -19,16 +19,19 @@ class TimeLeft:
     """Follows a search's statuses; knows the time left once each stage that is to come has run before.
 
     A round is judging the archive, then surrogate, evolution and evaluation, once or more, and adaptation;
-    after the last one the archive is judged once more.
+    after the last one the archive is judged once more. ``candidates`` is how many a round judges.
     """
 
-    def __init__(self, settings: SearchSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: SearchSettings, candidates: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.settings = settings
+        self.candidates = candidates
         self.clock = clock
         self._order = ["archive", "surrogate", "evolve", "evaluate"]
         self._order += ["distribution"] if settings.distribution != "categorical" else []
         self._order += ["adapt"] if settings.adapt_epochs > 0 else []
-        self._steps = {"evaluate": float(settings.candidates)}
+        self._steps = {"evaluate": float(candidates)}
         self._here: tuple[int, dict[str, float]] = (0, {})  # steps of the running round
         self._seconds: dict[str, float] = defaultdict(float)
         self._done: dict[str, float] = defaultdict(float)
@@ -69,7 +72,7 @@ class TimeLeft:
             return max(0.0, rounds * self._steps.get(stage, 1.0) - self._here[1].get(stage, 0.0))
         running = status.total - status.done if status.stage == "archive" else 0
         again = range(status.version + 1, settings.rounds + 1) if settings.reevaluate else range(0)
-        sizes = (settings.first_size + version * settings.candidates for version in again)
+        sizes = (settings.first_size + version * self.candidates for version in again)
         grows = settings.update == "grow"
         return float(running + sum(size if grows else min(size, settings.archive_size) for size in sizes))
 

@@ -14,14 +14,19 @@ import pytest
 from nat2deploy.search.settings import SearchSettings
 
 
-@pytest.mark.parametrize("method", adapted_search.METHODS)
-def test_sizes_are_cut_alike_and_policies_stay(method):
+@pytest.mark.parametrize("method", ["nat", "nat2"])
+def test_the_authors_sizes_are_cut_alike_and_policies_stay(method):
     whole = SearchSettings(preset=method)
     cut = SearchSettings(**adapted_search.settings_of(method, 0.4, {"rounds": 5}))
     for name in ("archive_size", "candidates", "top"):
         assert getattr(cut, name) == round(0.4 * getattr(whole, name))
     changed = {"archive_size", "candidates", "top", "rounds", "distribution"}
     assert cut.model_dump(exclude=changed) == whole.model_dump(exclude=changed)
+
+
+def test_ours_are_the_defaults():
+    given = SearchSettings(**adapted_search.settings_of("ours", 0.4, {"rounds": 5}))
+    assert given == SearchSettings(rounds=5)
 
 
 def test_hypervolume_is_a_share_of_the_box_of_all_fronts():

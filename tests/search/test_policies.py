@@ -25,7 +25,7 @@ POLICIES = {
     "fitted": {"distribution": "continuous", "surrogates": ("svr",), "surrogate_ensemble": False},
     "stratified": {"initialisation": "stratified", "objectives": ("macs", "params")},
     "in even steps": {"subset": "gap-variance", "subset_population": 20, "subset_generations": 5},
-    "by what is expected": {"subset": "expected-improvement"},
+    "apart in cost": {"subset": "greedy"},
     "exploring": {
         "subset": "greedy",
         "exploration": 0.67,
@@ -34,7 +34,7 @@ POLICIES = {
     },
     "in batches": {"batch_candidates": 2},
     "from few": {"first_archive": 4, "batch_candidates": 1, "reevaluate": False},
-    "of costs": {"surrogate_costs": True, "surrogate_target": "log-error"},
+    "of errors, costs unseen": {"surrogate_costs": False, "surrogate_target": "error"},
     "accuracy alone": {"accuracy_only": True, "searcher": "by-objectives"},
 }
 SEARCHES = {"default": {}, "from a small archive": {"first_archive": 4, "candidates": 2}, **POLICIES}

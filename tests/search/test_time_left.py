@@ -52,7 +52,7 @@ class Search:
 
 
 def test_it_is_exact_once_every_stage_has_run():
-    said = Search(TimeLeft(SETTINGS)).run()
+    said = Search(TimeLeft(SETTINGS, 4)).run()
     assert said[0][1] is None
     known = [(left, now) for status, left, now in said if status.version > 0]
     assert len(known) > 80
@@ -61,20 +61,20 @@ def test_it_is_exact_once_every_stage_has_run():
 
 
 def test_what_was_found_on_disk_says_nothing():
-    said = Search(TimeLeft(SETTINGS)).run(found=7)
+    said = Search(TimeLeft(SETTINGS, 4)).run(found=7)
     end = said[-1][2]
     assert all(left == pytest.approx(end - now) for status, left, now in said if status.version > 0)
 
 
 def test_nothing_is_known_before_each_stage_has_run():
-    said = Search(TimeLeft(SETTINGS)).run()
+    said = Search(TimeLeft(SETTINGS, 4)).run()
     first = next(status for status, left, _ in said if left is not None)
     assert (first.stage, first.version) == ("adapt", 0)
 
 
 def test_stages_that_never_run_are_not_waited_for():
     settings = SETTINGS.model_copy(update={"adapt_epochs": 0.0, "reevaluate": False, "rounds": 1})
-    search = Search(TimeLeft(settings), settings)
+    search = Search(TimeLeft(settings, 4), settings)
     for step in range(10):
         search.now += 1
         search.tell("archive", 0, step + 1, 10)
