@@ -254,6 +254,11 @@ def test_importing_the_package_loads_nothing_heavy():
     assert loaded_after("import nat2deploy; assert nat2deploy.__version__") == set()
 
 
+def test_what_neither_profiles_nor_searches_loads_nothing_for_it():
+    loaded = loaded_after("import nat2deploy.run.finetune, nat2deploy.run.export, nat2deploy.run.train")
+    assert not loaded & {"scipy", "sklearn", "pymoo"}
+
+
 @pytest.mark.parametrize("verb", [[], ["search"]])
 def test_help_loads_nothing_heavy(verb):
     run = (

@@ -8,7 +8,6 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import kendalltau, spearmanr
 
 from nat2deploy.errors import UserError
 
@@ -71,6 +70,11 @@ def certify(predicted_ms: ArrayLike, measured_ms: ArrayLike, *, noise: float) ->
             f"no certificate: the machine's noise is {noise:.1%}, above {MAX_NOISE:.0%}; "
             "stop other work on it and profile again"
         )
+    from scipy.stats import (
+        kendalltau,
+        spearmanr,
+    )  # slow to load, and who only reads tables needs none
+
     signed = predicted / measured - 1
     errors = np.abs(signed)
     constant = np.ptp(predicted) == 0 or np.ptp(measured) == 0  # no order to agree on

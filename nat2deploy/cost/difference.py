@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.latency import BlockLatency
@@ -60,6 +59,8 @@ def compare_tables(
     Raises:
         UserError: other spaces, or no resolution and width in common.
     """
+    from scipy.stats import spearmanr  # slow to load, and who only reads tables needs none
+
     for table in (first, second):
         table.check_fingerprint(space)
     resolutions = tuple(r for r in first.resolutions if r in second.resolutions)

@@ -13,7 +13,6 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.optimize import nnls
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -53,6 +52,8 @@ def at_percentile(percentile: Percentile, median_ms: NDArray[np.float64]) -> NDA
 
 def _fit(medians_ms: NDArray[np.float64], wanted_ms: NDArray[np.float64]) -> Percentile:
     """Non-negative least squares of the excess over the median, then once more without its outliers."""
+    from scipy.optimize import nnls  # slow to load, and who only reads tables needs none
+
     excess = np.maximum(wanted_ms / medians_ms - 1, 0.0)
     terms = np.stack([np.ones_like(medians_ms), 1 / medians_ms], axis=1)
     kept = np.ones(len(medians_ms), dtype=bool)

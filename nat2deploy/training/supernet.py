@@ -132,6 +132,7 @@ def train_supernet(
     recipe = info.model_dump_json(exclude={"phases"})
     seed = settings.seed
     supernet.to(settings.device)
+    first_teacher: nn.Module | None = None  # one for all phases, with its statistics
     for number, phase in enumerate(phases):
         if number < done:
             continue
@@ -139,8 +140,10 @@ def train_supernet(
         if phase.distil and settings.teacher == "extracted":
             teacher = CalibratedTeacher(supernet, data, seed, settings.exit_weights)
         elif phase.distil:
-            first = _first_full(supernet, teacher_file, info, world).to(settings.device)
-            teacher = CalibratedTeacher(first, data, seed, settings.exit_weights)
+            if first_teacher is None:
+                first = _first_full(supernet, teacher_file, info, world).to(settings.device)
+                first_teacher = CalibratedTeacher(first, data, seed, settings.exit_weights)
+            teacher = first_teacher
         if phase.sort_channels and number:
             supernet.sort_channels()
         sampler = _phase_sampler(supernet, phase, settings, number)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from nat2deploy.data import standard
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.errors import UserError
@@ -103,6 +104,14 @@ def test_digits_are_divided_without_loss_or_overlap(loaded_digits: ImageData) ->
     images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[:, None]
     whole = Split(torch.from_numpy(images), torch.from_numpy(raw.target))
     assert rows(data.train, data.validation, data.test) == rows(whole)
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(loaded_digits, monkeypatch) -> None:
+    monkeypatch.setattr(standard, "find_spec", lambda name: None)
+    data = load_data("digits")
+    assert data.labels == loaded_digits.labels
+    for split in ("train", "validation", "test"):
+        assert getattr(data, split).fingerprint() == getattr(loaded_digits, split).fingerprint()
 
 
 def test_digits_are_stratified(loaded_digits: ImageData) -> None:

@@ -15,13 +15,13 @@ from nat2deploy.run.front import load_front
 from nat2deploy.run.search import search
 
 
-def _command(outcome, out):
+def _words(outcome, out):
     config = RunDirectory(outcome.out / "search").read_config(SearchConfig)
     settings = out.parent / "settings.toml"
     settings.write_text(tomli_w.dumps(config.settings.model_dump(mode="json", exclude_none=True)))
     budgets = [word for budget in config.budgets for word in ("--budget", budget)]
     return [
-        sys.executable, "-m", "nat2deploy", "search", "--space", config.space.name, "--supernet", config.supernet,
+        "search", "--space", config.space.name, "--supernet", config.supernet,
         "--data", config.data, "--table", config.table, *budgets, "--settings", str(settings), "--seed", "3",
         "--allow-uncertified", "--out", str(out), "--json",
     ]  # fmt: skip
@@ -31,15 +31,18 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow
-def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, tmp_path):
+def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, command, tmp_path):
     """Killed in the first archive, in the first candidates and in the second archive, one after the other."""
     out = tmp_path / "search"
-    command = _command(outcome, out)
+    words = _words(outcome, out)
     archive = out / "archive.jsonl"
     whole = b""
     for lines in (3, 12, 20):
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+            [sys.executable, "-m", "nat2deploy", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
         )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -52,8 +55,8 @@ def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, tmp_path)
         assert kept.startswith(whole)
         whole = kept[: kept.rfind(b"\n") + 1]
         assert whole.count(b"\n") >= lines
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+    code, _, error = command(*words)
+    assert code == 0, error
     finished = archive.read_bytes()
     assert finished.startswith(whole)
     undisturbed = outcome.out / "search" / "archive.jsonl"  # of the same settings

@@ -78,14 +78,6 @@ def test_the_bundle_is_the_fine_tuned_network(outcome):
     assert all(check.ok for check in outcome.verification.checks)
 
 
-def test_running_it_again_changes_nothing(outcome, config_path):
-    before = {p: p.read_bytes() for p in outcome.out.rglob("*.json*") if "timings" not in p.name}
-    again = run_pipeline(load_pipeline(config_path), outcome.out)
-    assert [n.id for n in again.front.networks] == [n.id for n in outcome.front.networks]
-    archive = outcome.out / "search" / "archive.jsonl"
-    assert archive.read_bytes() == before[archive]
-
-
 def test_the_stored_config_is_complete_and_the_same_settings(outcome, config_path):
     stored = outcome.out / "config.toml"
     text = tomllib.loads(stored.read_text())

@@ -166,6 +166,7 @@ def test_a_pipeline_chooses_precisions(outcome, config_path, tables, tmp_path):
     whole = load_pipeline(config_path).model_dump(exclude_none=True)
     whole["profile"]["tables"] = {"here": tables}
     whole["budgets"] = ["latency@here<=2s"]
+    whole["search"]["rounds"] = 1
     whole["train"]["supernet"] = str(outcome.out / "supernet.safetensors")
     found = run_pipeline(parse(PipelineConfig, whole, "config"), tmp_path / "run")
     assert found.manifest.target.precision == found.manifest.architecture["precision"]

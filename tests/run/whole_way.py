@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from nat2deploy.measure import networks
+from nat2deploy.measure.interleave import Measurement, measure_interleaved
 from torture.tiny import SPACE as TINY_SPACE
 
 CONFIG = """
@@ -15,7 +22,7 @@ allow_uncertified = true
 name = "{space}"
 [profile]
 precision = 0.2
-time_limit_s = 6
+time_limit_s = 2
 calibration_networks = 8
 held_out_networks = 8
 [train]
@@ -47,3 +54,15 @@ def write_config(folder: Path) -> Path:
     config = folder / "config.toml"
     config.write_text(CONFIG.format(space=space))
     return config
+
+
+@contextmanager
+def brief_measurements() -> Iterator[None]:
+    """Measure whole networks, as fronts and bundles are, for a second at most."""
+
+    def brief(*runs: Any, time_limit_s: float, **options: Any) -> Measurement:
+        return measure_interleaved(*runs, time_limit_s=min(1.0, time_limit_s), **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "measure_interleaved", brief)
+        yield

@@ -61,7 +61,7 @@ def kill_as_soon_as_it_judges(cluster, killed):
     """First a worker of the second node, then the node itself."""
     for what in ("worker", "node"):
         while not (workers := at_work("_judge", cluster.second)):
-            time.sleep(0.005)
+            time.sleep(0.02)  # to look through all processes takes time, too
         if what == "worker":
             os.kill(workers[0], signal.SIGKILL)
             while Path(f"/proc/{workers[0]}").exists():

@@ -12,6 +12,7 @@ import torch
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training import supernet as module
+from nat2deploy.training import teacher as teacher_module
 from nat2deploy.training.evaluation import SubNetworkEvaluator
 from nat2deploy.training.loop import LoopSettings
 from nat2deploy.training.losses import distillation_loss
@@ -243,6 +244,19 @@ def test_the_teacher_is_the_full_network_as_the_first_phase_left_it_and_stays_so
             assert torch.equal(now, full) and torch.equal(now, at_first[name])
         assert not teacher.training
         assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
+
+
+def test_the_teachers_statistics_are_found_once_a_resolution_not_a_phase(train, tmp_path, monkeypatch, space):
+    found = []
+    plain = teacher_module.recalibrate
+
+    def recalibrate(network, images):
+        found.append(network)
+        plain(network, images)
+
+    monkeypatch.setattr(teacher_module, "recalibrate", recalibrate)
+    train(tmp_path)
+    assert 1 <= len(found) <= len(space.resolutions) < len(NAMES) - 1
 
 
 def test_a_resumed_training_has_the_same_teacher(train, tmp_path, teachers, killed):
