@@ -11,20 +11,13 @@ from pymoo.core.individual import Individual
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
-from pymoo.util.misc import cdist
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from pymoo.util.ref_dirs import get_reference_directions
-from pymoo.util.ref_dirs.reduction import ReductionBasedReferenceDirectionFactory, kmeans
-from pymoo.util.reference_direction import (
-    UniformReferenceDirectionFactory,
-    get_partition_closest_to_points,
-    sample_on_unit_simplex,
-)
 
 Floats = NDArray[np.float64]
 
 
-def reference_directions(objectives: int, points: int) -> Floats:
+def reference_directions(objectives: int, points: int, seed: int = 1) -> Floats:
     """Evenly spread unit directions [points, objectives]: exact for one or two objectives, else Riesz energy.
 
     From three objectives on there is at least one direction an objective.
@@ -34,40 +27,13 @@ def reference_directions(objectives: int, points: int) -> Floats:
     if objectives == 2:
         return np.asarray(get_reference_directions("uniform", 2, n_partitions=points - 1), dtype=np.float64)
     points = max(points, objectives)  # pymoo fails on fewer
-    return _riesz(objectives, points).copy()
+    return _riesz(objectives, points, seed).copy()
 
 
 @lru_cache(maxsize=16)
-def _riesz(objectives: int, points: int) -> Floats:
-    """Kept, for many take a second to find."""
-    start = _Reduction(objectives, points, lexsort=False).do()
-    return np.asarray(get_reference_directions("energy", objectives, points, X=start), dtype=np.float64)
-
-
-class _Reduction(ReductionBasedReferenceDirectionFactory):  # type: ignore[misc]
-    """Where Riesz energy starts: pymoo's points to the bit, from the distances that are looked at alone.
-
-    pymoo keeps all distances between its 10,000 points, which takes 800 MB and seconds.
-    """
-
-    def _do(self, random_state: np.random.Generator) -> Floats:
-        partitions = get_partition_closest_to_points(self.n_points, self.n_dim)
-        edges = UniformReferenceDirectionFactory(self.n_dim, n_partitions=partitions).do()
-        edges = edges[np.any(edges == 0, axis=1)]
-        sample = sample_on_unit_simplex(
-            self.n_sample_points, self.n_dim, random_state=random_state, unit_simplex_mapping=self.sampling
-        )
-        pool = np.vstack([edges, sample])
-        chosen = list(range(len(edges)))
-        nearest = cdist(pool, edges).min(axis=1)
-        left = np.arange(len(edges), len(pool))
-        while len(chosen) < self.n_points:
-            place = int(nearest[left].argmax())
-            chosen.append(int(left[place]))
-            nearest = np.minimum(nearest, cdist(pool, pool[chosen[-1:]])[:, 0])
-            left = np.flatnonzero(left != place)  # so pymoo goes on, with places for points
-        centroids = kmeans(pool, pool[chosen], self.kmeans_max_iter, self.kmeans_a_tol, len(edges))
-        return np.asarray(centroids, dtype=np.float64)
+def _riesz(objectives: int, points: int, seed: int) -> Floats:
+    """Kept, for they take seconds to find."""
+    return np.asarray(get_reference_directions("energy", objectives, points, seed=seed), dtype=np.float64)
 
 
 def non_dominated(objectives: Floats) -> NDArray[np.int64]:

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from pymoo.util.ref_dirs.reduction import ReductionBasedReferenceDirectionFactory
 
-from nat2deploy.search.survival import _Reduction, non_dominated, reference_directions, survivors
+from nat2deploy.search.survival import non_dominated, reference_directions, survivors
 
 few_values = st.integers(min_value=0, max_value=5).map(float)
 matrices = arrays.arrays(np.float64, st.tuples(st.integers(0, 14), st.integers(2, 3)), elements=few_values)
@@ -134,12 +133,3 @@ def test_reference_directions_lie_on_the_simplex_and_apart(width, points):
     gaps = [np.linalg.norm(a - b) for a, b in itertools.combinations(directions, 2)]
     assert min(gaps) > 0.4 / points
     np.testing.assert_array_equal(directions, reference_directions(width, points))
-
-
-@pytest.mark.parametrize(("width", "points"), [(3, 3), (3, 16), (3, 41), (4, 9), (6, 25)])
-def test_riesz_energy_starts_from_the_points_that_pymoo_starts_from(width, points):
-    ours, theirs = (
-        kind(width, points, n_sample_points=400, lexsort=False).do()
-        for kind in (_Reduction, ReductionBasedReferenceDirectionFactory)
-    )
-    np.testing.assert_array_equal(ours, theirs)
