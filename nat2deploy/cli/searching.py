@@ -209,7 +209,12 @@ def search(
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1)] = None,
     archive_size: Annotated[int | None, typer.Option(min=4)] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, help="Evaluations a round.")] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Evaluations a round; as many as take the work of its adaptation when not given."
+        ),
+    ] = None,
     adapt_epochs: Annotated[float | None, typer.Option(min=0, help="Adaptation a round.")] = None,
     warmup_epochs: Annotated[float | None, typer.Option(min=0, help="On a new data set, before.")] = None,
     settings: Annotated[
