@@ -181,7 +181,7 @@ def _robust(
     shares: NDArray[np.float64], prior: NDArray[np.float64], least: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Solve shares [networks, terms] × x = 1 with a ridge toward ``prior``, reweighted (Huber, 1964)."""
-    from scipy.optimize import lsq_linear  # slow to load, and who only reads tables needs none
+    from scipy.optimize import lsq_linear  # slow to load; who only reads tables needs none
 
     sizes = np.sqrt(np.mean(shares**2, axis=0))
     ridge = np.diag(_RIDGE * np.sqrt(len(shares)) * sizes)

@@ -70,10 +70,7 @@ def certify(predicted_ms: ArrayLike, measured_ms: ArrayLike, *, noise: float) ->
             f"no certificate: the machine's noise is {noise:.1%}, above {MAX_NOISE:.0%}; "
             "stop other work on it and profile again"
         )
-    from scipy.stats import (
-        kendalltau,
-        spearmanr,
-    )  # slow to load, and who only reads tables needs none
+    from scipy.stats import kendalltau, spearmanr  # slow to load; who only reads tables needs none
 
     signed = predicted / measured - 1
     errors = np.abs(signed)

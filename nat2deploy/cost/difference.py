@@ -59,7 +59,7 @@ def compare_tables(
     Raises:
         UserError: other spaces, or no resolution and width in common.
     """
-    from scipy.stats import spearmanr  # slow to load, and who only reads tables needs none
+    from scipy.stats import spearmanr  # slow to load; who only reads tables needs none
 
     for table in (first, second):
         table.check_fingerprint(space)

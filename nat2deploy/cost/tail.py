@@ -52,7 +52,7 @@ def at_percentile(percentile: Percentile, median_ms: NDArray[np.float64]) -> NDA
 
 def _fit(medians_ms: NDArray[np.float64], wanted_ms: NDArray[np.float64]) -> Percentile:
     """Non-negative least squares of the excess over the median, then once more without its outliers."""
-    from scipy.optimize import nnls  # slow to load, and who only reads tables needs none
+    from scipy.optimize import nnls  # slow to load; who only reads tables needs none
 
     excess = np.maximum(wanted_ms / medians_ms - 1, 0.0)
     terms = np.stack([np.ones_like(medians_ms), 1 / medians_ms], axis=1)

@@ -1,8 +1,8 @@
 """How many candidates a round judges where nobody says: as many as take the work of adapting.
 
-When to adapt is the question of when to buy what one could go on renting: weights that are adapted late have
-their search wasted on bad ones, and adapted early they cost what would have judged more networks. Whoever
-spends as much on the one as on the other never spends more than twice what the better of the two would have.
+Adapting late wastes a search on bad weights, adapting early takes the time that would have judged more
+networks. Which of the two pays better is not known before; whoever spends as much on the one as on the other
+gives at least half of the work to it.
 """
 
 from __future__ import annotations
