@@ -312,6 +312,7 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
                 "bundle": str(outcome.bundle),
                 "manifest": outcome.manifest.model_dump(mode="json"),
                 "verification": asdict(outcome.verification),
+                "missed": [asdict(one) for one in outcome.missed],
                 "report": str(outcome.report),
             }
         )
@@ -324,4 +325,7 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     console.print()
     print_manifest(outcome.manifest, outcome.bundle, as_json=False)
     print_verification(outcome.verification, as_json=False)
+    for one in outcome.missed:
+        text = f"network {one.network} was exported before, and measured over {'; '.join(one.checks)}"
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
     console.print(f"report {outcome.report}", soft_wrap=True, markup=False)

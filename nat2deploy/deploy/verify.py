@@ -26,8 +26,6 @@ from nat2deploy.measure.statistics import Summary
 from nat2deploy.precision import Precision
 from nat2deploy.target import Fingerprint, fingerprint
 
-LATENCIES = ("latency_ms", "latency_p95_ms", "latency_p99_ms")
-
 
 @dataclass(frozen=True)
 class Check:
@@ -101,6 +99,15 @@ def exit_name(number: int) -> str:
 def expected_of(stages: StagesSpec, exits: Sequence[Summary], batch: int) -> float:
     """The expected latency in ms, of what was measured up to each exit."""
     return expected_cost(stages.shares, [one.median_ms for one in exits], batch)
+
+
+def latencies(latency: Summary) -> dict[str, float]:
+    """What budgets limit, by metric."""
+    return {
+        "latency_ms": latency.median_ms,
+        "latency_p95_ms": latency.p95_ms,
+        "latency_p99_ms": latency.p99_ms,
+    }
 
 
 def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verification:
@@ -227,7 +234,7 @@ def _expected(
 
 def _budgets(manifest: Manifest, latency: Summary, same_machine: bool) -> list[Check]:
     """Check each latency budget against what was measured here."""
-    measured = dict(zip(LATENCIES, (latency.median_ms, latency.p95_ms, latency.p99_ms), strict=True))
+    measured = latencies(latency)
     note = "" if manifest.stages is None else ", all stages"
     note += "" if same_machine else " (not the machine it was exported on)"
     return [

@@ -232,12 +232,19 @@ class _Check(_File):
     text: str = ""
 
 
+class _Missed(_File):
+    network: str = ""
+    checks: tuple[str, ...] = ()
+
+
 class Verification(_File):
     """``verification.json`` of a pipeline."""
 
     network: str = ""
     ok: bool
     checks: tuple[_Check, ...] = ()
+    missed: tuple[_Missed, ...] = ()
+    """Networks that were exported before, and measured over a latency budget."""
 
 
 class SuperNetwork(_File):

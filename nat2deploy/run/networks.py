@@ -40,7 +40,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
     """
     run = RunDirectory(run_path)
     search = run.read_config(SearchConfig)
-    chosen = _choose(run, wanted)
+    chosen = choose_network(run, wanted)
     folder = run.network(chosen.id)
     data = data_of(run, search)
     report = read_report(folder)
@@ -66,7 +66,7 @@ def describe(space: SearchSpace, architecture: Architecture, data: ImageData) ->
     )
 
 
-def _choose(run: RunDirectory, wanted: str) -> FrontNetwork:
+def choose_network(run: RunDirectory, wanted: str) -> FrontNetwork:
     """As ``Front.choose``, but ``best`` is the best of those that were fine-tuned, if any were."""
     front = load_front(run.front_path)
     if wanted != "best" or front.best is None:

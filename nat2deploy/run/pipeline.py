@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pydantic import RootModel
 
 from nat2deploy.cost.table import LatencyTable
 from nat2deploy.deploy.manifest import Manifest
-from nat2deploy.deploy.verify import Verification, verify_bundle
+from nat2deploy.deploy.verify import Verification
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
 from nat2deploy.progress import Report, silent
@@ -28,15 +29,16 @@ from nat2deploy.run.config import (
     load_pipeline,
 )
 from nat2deploy.run.cost_source import check_tables, load_tables, table_of
+from nat2deploy.run.deploy_front import deploy_front
 from nat2deploy.run.directory import RunDirectory
-from nat2deploy.run.export import bundle_target, export
-from nat2deploy.run.finetune import finetune
+from nat2deploy.run.export import bundle_target
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front
 from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
 from nat2deploy.run.search_inputs import searched_space
 from nat2deploy.run.train import train
+from nat2deploy.run.within_budget import TooSlow
 from nat2deploy.search.budget import budgets_on, parse_budgets
 from nat2deploy.space.search_space import load_space
 
@@ -68,6 +70,8 @@ class Outcome:
     finetuned: list[FinetuneReport]
     manifest: Manifest
     verification: Verification
+    missed: tuple[TooSlow, ...]
+    """Networks that were exported before, and measured over a latency budget."""
     bundle: Path
     report: Path
 
@@ -86,6 +90,9 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     it found in ``verification.json``, each stage's seconds in ``timings.json``, and the report in
     ``report.html``.
     A killed pipeline goes on where it was.
+
+    Where the config leaves the choice, a network whose bundle measures over a latency budget is followed by
+    the most accurate one of the front that is as much below it; three are exported at most.
 
     Raises:
         UserError: an input that cannot be used, or no network keeps the budgets.
@@ -112,19 +119,10 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
             raise UserError(
                 front.note or "no network of the front keeps its budgets when measured; raise one"
             )
-        with _timed(out, "finetune"):
-            tuning = config.finetune.model_copy(update={"seed": config.seed})
-            finetuned = finetune(out / "search", tuning, report)
-        bundle = out / "bundle"
-        with _timed(out, "export"):
-            manifest = export(out / "search", config.export, bundle, report)
-            report("verify", 0, 1)
-            verification = verify_bundle(bundle, seed=config.seed)
-            report("verify", 1, 1)
-            write_json(out / "verification.json", asdict(verification))
-        table = table_of(tables, manifest.architecture.get("precision"))
+        made = deploy_front(config, front, out, partial(_timed, out), report)
+        table = table_of(tables, made.manifest.architecture.get("precision"))
         written = write_report(out)
-        return Outcome(out, table, front, finetuned, manifest, verification, bundle, written.report)
+        return Outcome(out, table, front, **vars(made), report=written.report)
 
 
 def _tables(config: PipelineConfig, path: Path, report: Report) -> Sequence[LatencyTable]:

@@ -221,6 +221,7 @@ def write_pipeline(folder: Path, networks: list[dict[str, Any]]) -> Path:
             {"name": "parity", "ok": True, "text": "as PyTorch"},
             {"name": "latency<=0.25ms", "ok": False, "text": "0.300 ms of 0.25 ms"},
         ],
+        "missed": [{"network": "0123456789", "checks": ["latency<=0.25ms: 0.310 ms of 0.25 ms"]}],
     }
     write(folder / "verification.json", verification)
     write(folder / "timings.json", {"profile": 80.5, "train": 0.0, "search": 700.0, "finetune": 60.0})
