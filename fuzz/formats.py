@@ -32,6 +32,7 @@ from nat2deploy.measure.plan import CLASS_LADDER
 from nat2deploy.report.facts import gather
 from nat2deploy.report.payload import payload_of
 from nat2deploy.report.reading import read_run
+from nat2deploy.report.repeat import commands, settings_file
 from nat2deploy.run.config import PipelineConfig, load_pipeline
 from nat2deploy.run.finetune_report import read_report
 from nat2deploy.run.front import load_front
@@ -173,7 +174,10 @@ def _reported(folder: Path, run: Path) -> Target:
         name = decoded(head) if decoded(head) in whole else names[0]
         (folder / name).write_bytes(content)
         try:
-            payload_of(gather(read_run(folder)))
+            facts = gather(read_run(folder))
+            payload_of(facts)
+            commands(facts.files)
+            settings_file(facts.files)
         finally:
             (folder / name).write_bytes(whole[name])
 

@@ -70,12 +70,13 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     files = RunFiles(name=path.resolve().name, folder=folder)
     read = _Reader(files.problems)
     if whole:
-        files.pipeline = config
-        files.search = read(folder / "config.toml", lambda p: read_toml(p, "run config"), {})
+        files.pipeline = _of_kinds(config, config_path, files.problems)
+        held: dict[str, Any] = read(folder / "config.toml", lambda p: read_toml(p, "run config"), {})
+        files.search = _of_kinds(held, folder / "config.toml", files.problems)
         files.timings = read(path / "timings.json", _numbers, {})
         files.verification = read.model(path / "verification.json", Verification)
     else:
-        files.search = config
+        files.search = _of_kinds(config, config_path, files.problems)
     files.front = read.model(folder / "front.json", Front)
     files.history = read(folder / "history.json", _history, [])
     files.archive = read(folder / "archive.jsonl", _archive, [])
@@ -91,6 +92,28 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     files.supernet = read(folder / "supernet.safetensors", _supernet, None)
     files.space = _space(files)
     return files
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("space", "tables", "settings", "profile"), dict),
+    **dict.fromkeys(("budgets", "resolutions"), list),
+    **dict.fromkeys(("table", "supernet"), str | list),
+    **dict.fromkeys(("data", "start", "name"), str),
+}
+"""What a report reads of configs, the keys of ``profile`` and ``space`` among it."""
+
+
+def _of_kinds(config: dict[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
+    """Leave out of a config what is of another kind than it has to be, and note it."""
+    found = {}
+    for key, value in config.items():
+        if not isinstance(value, _KINDS.get(key, object)):
+            problems.append(f"{path.parent.name}/{path.name}: {key} cannot be read")
+        elif key in ("space", "profile"):
+            found[key] = _of_kinds(value, path, problems)
+        else:
+            found[key] = value
+    return found
 
 
 class _Reader:
@@ -166,7 +189,7 @@ def listed(value: Any) -> list[str]:
 def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[LatencyTable]]:
     named = files.search.get("tables") or files.pipeline.get("profile", {}).get("tables") or {}
     single = files.search.get("table") or str(path / "table.json")
-    places = {str(name): listed(place) for name, place in dict(named).items()} or {"": listed(single)}
+    places = {str(name): listed(place) for name, place in named.items()} or {"": listed(single)}
     found: dict[str, list[LatencyTable]] = {}
     for name, texts in places.items():
         for text in texts:
@@ -179,8 +202,11 @@ def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[Latenc
 
 
 def _table(place: Path, read: _Reader) -> LatencyTable | None:
-    if place.exists():
-        return read(place, load_table, None)
+    try:
+        if place.exists():
+            return read(place, load_table, None)
+    except OSError:  # no name of a file, it is too long for one
+        return None
     if place.name != str(place):
         return None
     try:
@@ -200,7 +226,7 @@ def _space(files: RunFiles) -> SearchSpace | None:
     try:
         if files.supernet is not None and files.supernet.space:
             return SearchSpace.model_validate(files.supernet.space)
-        name = files.pipeline.get("space", {}).get("name") or (files.search.get("space") or {}).get("name")
+        name = files.pipeline.get("space", {}).get("name") or files.search.get("space", {}).get("name")
         return None if name is None else load_space(str(name))
     except (UserError, ValidationError):
         return None

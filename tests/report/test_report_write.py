@@ -1,9 +1,11 @@
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import tomli_w
 from made_runs import (
     TABLE,
     made_curves,
@@ -14,6 +16,7 @@ from made_runs import (
     made_tuning,
     write,
     write_archive,
+    write_pipeline,
     write_search,
 )
 
@@ -22,6 +25,7 @@ from nat2deploy.report.facts import gather
 from nat2deploy.report.page import render
 from nat2deploy.report.payload import payload_of
 from nat2deploy.report.reading import read_run
+from nat2deploy.report.repeat import commands
 from nat2deploy.report.write import write_report
 
 
@@ -135,6 +139,42 @@ def test_a_broken_file_is_named_and_left_out(made, tmp_path, broken, content):
     assert broken.rpartition("/")[2] in problem
     write(tmp_path / "r.html", render(facts, left, {}))
     assert problem in Page(tmp_path / "r.html").text
+
+
+def problems_of(run):
+    """What is read of a run for its report, and what of it could not be."""
+    facts = gather(read_run(run))
+    payload_of(facts)
+    commands(facts.files)
+    return facts.files.problems
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("tables", v) for v in ("x", 3, [["a"]])),
+        *((name, 3) for name in ("space", "settings", "budgets", "table", "supernet", "data", "start")),
+    ],
+)
+def test_a_setting_of_another_kind_is_named_and_left_out(made, tmp_path, key, value):
+    run = write_search(tmp_path / "run", made)
+    config = tomllib.loads((run / "config.toml").read_text())
+    write(run / "config.toml", tomli_w.dumps({**config, key: value}))
+    assert problems_of(run) == [f"run/config.toml: {key} cannot be read"]
+
+
+def test_a_pipelines_tables_of_another_kind_are_left_out(made, tmp_path):
+    run = write_pipeline(tmp_path / "whole", made)
+    config = tomllib.loads((run / "config.toml").read_text())
+    write(run / "config.toml", tomli_w.dumps({**config, "profile": {"tables": "x" * 5000}}))
+    assert problems_of(run) == ["whole/config.toml: tables cannot be read"]
+
+
+def test_a_tables_name_may_be_too_long_for_a_file(made, tmp_path):
+    run = write_search(tmp_path / "run", made)
+    config = tomllib.loads((run / "config.toml").read_text())
+    write(run / "config.toml", tomli_w.dumps({**config, "table": "x" * 5000}))
+    assert problems_of(run) == []
 
 
 def test_a_run_that_has_just_begun_has_a_report(made, tmp_path):
