@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -163,47 +164,41 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path, title: str) -> None:
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
 
     figure, panels = pyplot.subplots(
-        1, len(rows), figsize=(5.0 * len(rows), 4.2), sharey=True, squeeze=False, layout="constrained"
+        1, len(rows), figsize=(5.0 * len(rows), 4.6), sharey=True, squeeze=False, layout="constrained"
     )
+    peers = dict.fromkeys(row["network"] for held in rows.values() for row in held if row["side"] != "ours")
+    markers = dict(zip(peers, cycle("s^vDP*X"), strict=False))
     for axes, (engine, held) in zip(panels[0], rows.items(), strict=True):
         sides = list(dict.fromkeys(row["side"] for row in held))
         for side in sorted(sides, key=lambda side: side != "ours"):
             here = [row for row in held if row["side"] == side]
             colour = {"ours": "tab:blue", "peers": "tab:orange"}.get(side, "tab:brown")
             _staircase(axes, here, max(row["latency_ms"] for row in held), colour)
-            x, y = [row["latency_ms"] for row in here], [row["top1"] for row in here]
-            spread = [
-                [row["top1"] - row["top1_low"] for row in here],
-                [row["top1_high"] - row["top1"] for row in here],
-            ]
-            width = [
-                [row["latency_ms"] - row["latency_low_ms"] for row in here],
-                [row["latency_high_ms"] - row["latency_ms"] for row in here],
-            ]
-            axes.errorbar(x, y, spread, width, "o", color=colour, markersize=4, linewidth=1, label=side)
             for row in here:
-                if side != "ours":
-                    at = (row["latency_ms"], row["top1"])
-                    axes.annotate(
-                        row["network"],
-                        at,
-                        (4, -9),
-                        textcoords="offset points",
-                        fontsize=6.5,
-                        color=colour,
-                        rotation=-20,
-                    )
+                latency, top1 = row["latency_ms"], row["top1"]
+                axes.errorbar(
+                    [latency],
+                    [top1],
+                    [[top1 - row["top1_low"]], [row["top1_high"] - top1]],
+                    [[latency - row["latency_low_ms"]], [row["latency_high_ms"] - latency]],
+                    markers[row["network"]] if side != "ours" else "o",
+                    color=colour,
+                    markersize=5,
+                    linewidth=1,
+                    label=side if side == "ours" else f"{side}: {row['network']}",
+                )
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes.margins(x=0.12)
-        axes.set_xlim(right=2.5 * max(row["latency_ms"] for row in held))
+        axes.margins(x=0.08)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(title=engine, xlabel="latency, ms")
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("test top-1")
-    panels[0][0].legend(loc="best")
+    found = [axes.get_legend_handles_labels() for axes in panels[0]]
+    handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
