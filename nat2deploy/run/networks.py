@@ -14,6 +14,7 @@ from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_report import FinetuneReport, read_report
 from nat2deploy.run.front import Front, FrontNetwork, load_front
+from nat2deploy.run.read_search import read_search
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -40,7 +41,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
         UserError: no run or network.
     """
     run = RunDirectory(run_path)
-    search = run.read_config(SearchConfig)
+    search = read_search(run)
     chosen = choose_network(run, wanted)
     folder = run.network(chosen.id)
     data = data_of(run, search)
