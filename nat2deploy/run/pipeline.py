@@ -86,7 +86,7 @@ def quickstart_config() -> PipelineConfig:
 
 
 def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> Outcome:
-    """Do every stage in the folder ``out``; stages that are done are not done again.
+    """Do every stage in the folder ``out``; what is done is not done again, but exporting and verifying.
 
     The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors`` (of several widths one each,
     such as ``supernet-w1.2.safetensors``), the run in ``search/``, the bundle in ``bundle/``, what verifying
