@@ -104,8 +104,10 @@ def read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"no {what} at {path}; check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no system takes
-        raise UserError(f"cannot read {what} {path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror or error}; name a file") from error
+    except ValueError as error:  # not UTF-8, or a name that no system takes
+        raise UserError(f"cannot read {what} {path}: {error}; name a text file in UTF-8") from error
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -72,7 +72,10 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except _UsageError as error:
-        _fail(error.format_message())
+        text = _told(error)
+        if not text:  # its help was printed instead
+            raise SystemExit(2) from None
+        _fail(text)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
@@ -89,6 +92,16 @@ def main() -> None:
     if code == _INTERRUPTED and launched().is_first:
         print("stopped; the same command goes on where it was", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Any) -> str:
+    """What is wrong with the command line, and where options and commands are listed if it does not say."""
+    text: str = error.format_message().removeprefix("Invalid value: ")
+    missing = hasattr(error, "param_type") or not isinstance(error, typer.BadParameter)
+    context = getattr(error, "ctx", None)
+    if not text or not missing or context is None or "Did you mean" in text or "Possible options" in text:
+        return text
+    return f"{text.rstrip('.')}; see `{context.command_path} --help`"
 
 
 def _fail(message: str) -> None:

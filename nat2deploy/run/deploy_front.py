@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification, verify_bundle
+from nat2deploy.errors import UserError
 from nat2deploy.files import write_json
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import PipelineConfig
@@ -16,8 +17,8 @@ from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
 from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_report import FinetuneReport
-from nat2deploy.run.front import Front
-from nat2deploy.run.networks import choose_network
+from nat2deploy.run.front import Front, FrontNetwork
+from nat2deploy.run.networks import best_tuned, choose_network
 from nat2deploy.run.within_budget import TooSlow, next_within, too_slow
 
 
@@ -42,17 +43,17 @@ def deploy_front(
     """Fine-tune, export and verify: the network that the config names, or the best that keeps its budgets.
 
     A machine that has become slower since the search measured the front makes the best one miss them.
+    A bundle for another machine is kept: how long it takes here says nothing about its budgets.
     """
     bundle = out / "bundle"
     target = config.export.target or next(iter(config.profile.tables), "")
     free = config.export.network == "best" and config.finetune.network in ("best", "all")
     tuning = config.finetune.model_copy(update={"seed": config.seed})
-    exported = config.export
     finetuned: dict[str, FinetuneReport] = {}
     missed: list[TooSlow] = []
-    while True:
-        with timed("finetune"):
-            finetuned |= {one.id: one for one in finetune(out / "search", tuning, report)}
+
+    def make(network: FrontNetwork) -> Deployed:
+        exported = config.export.model_copy(update={"network": network.id})
         with timed("export"):
             manifest = export(out / "search", exported, bundle, report)
             report("verify", 0, 1)
@@ -60,12 +61,32 @@ def deploy_front(
             report("verify", 1, 1)
             before = {"missed": [asdict(one) for one in missed]}
             write_json(out / "verification.json", asdict(verification) | before)
-        network = choose_network(RunDirectory(out / "search"), exported.network)
-        over = too_slow(network, manifest, verification, target) if free else None
-        following = next_within(front, manifest, [*missed, over], target) if over else None
-        if over is None or following is None:
-            return Deployed([*finetuned.values()], manifest, verification, tuple(missed), bundle)
-        missed.append(over)
-        if following.id not in finetuned:
-            tuning = tuning.model_copy(update={"network": following.id})
-        exported = exported.model_copy(update={"network": following.id})
+        return Deployed([*finetuned.values()], manifest, verification, tuple(missed), bundle)
+
+    with timed("finetune"):
+        finetuned |= {one.id: one for one in finetune(out / "search", tuning, report)}
+    # Of those that were tuned now: a run that was killed later has tuned others, too.
+    network = best_tuned(front, finetuned) if free else None
+    network = network or choose_network(RunDirectory(out / "search"), config.export.network)
+    made = make(network)
+    unusable: set[str] = set()
+    while free:
+        if network.id not in unusable:
+            over = too_slow(network, made.manifest, made.verification, target)
+            if over is None:
+                break
+            missed.append(over)
+        following = next_within(front, made.manifest, missed, target, finetuned, unusable)
+        if following is None:
+            break
+        network = following
+        try:
+            if network.id not in finetuned:
+                one = tuning.model_copy(update={"network": network.id})
+                with timed("finetune"):
+                    finetuned |= {done.id: done for done in finetune(out / "search", one, report)}
+            made = make(network)
+        except UserError as error:  # such as one exit where stages are wanted; the bundle before it stays
+            unusable.add(network.id)
+            report("export", 1, 1, f"network {network.id} is left out: {error}")
+    return made

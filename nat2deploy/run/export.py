@@ -20,6 +20,7 @@ from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.int8_tuning import tuned_network
 from nat2deploy.run.networks import open_network
+from nat2deploy.run.read_search import read_search
 from nat2deploy.run.stages import stages_plan
 from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
 from nat2deploy.target import PRECISIONS, DeviceKind, Target, fingerprint
@@ -41,7 +42,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         UserError: no run or network, no such target of the run, ``out`` holds something else, the engine does
             not run the precision or device, or it does not agree with PyTorch.
     """
-    search = RunDirectory(run_path).read_config(SearchConfig)
+    search = read_search(RunDirectory(run_path))
     report("export", 0, 2, "open the network")
     chosen, data = open_network(run_path, config.network)
     architecture = chosen.info.choice

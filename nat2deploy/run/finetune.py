@@ -6,13 +6,13 @@ from pathlib import Path
 
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
-from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_network import NetworkTuning
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.finetune_workers import Job, tune_side_by_side
 from nat2deploy.run.front import Front, FrontNetwork, load_front
+from nat2deploy.run.read_search import read_search
 
 
 def finetune(run_path: Path, config: FinetuneConfig, report: Report = silent) -> list[FinetuneReport]:
@@ -24,7 +24,7 @@ def finetune(run_path: Path, config: FinetuneConfig, report: Report = silent) ->
         UserError: no run or network, a cost that is not known, no such device, or training diverged.
     """
     run = RunDirectory(run_path)
-    search = run.read_config(SearchConfig)
+    search = read_search(run)
     chosen = _chosen(load_front(run.front_path), config.network)
     _check_devices(config.devices)
     with run.locked():

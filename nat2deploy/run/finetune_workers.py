@@ -12,11 +12,11 @@ from typing import cast
 
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report
-from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_network import NetworkTuning
 from nat2deploy.run.front import load_front
+from nat2deploy.run.read_search import read_search
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _work(job: Job, threads: int, connection: Connection) -> None:
     try:
         run = RunDirectory(job.run)
         chosen = load_front(run.front_path).choose(job.network)
-        tuning = NetworkTuning(run, run.read_config(SearchConfig), chosen, job.config)
+        tuning = NetworkTuning(run, read_search(run), chosen, job.config)
         report = tuning.finetune(job.device, tell)
         connection.send(("done", 1.0, f"{100 * report.test.top1:.2f} % on test"))
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_report import FinetuneReport, read_report
-from nat2deploy.run.front import FrontNetwork, load_front
+from nat2deploy.run.front import Front, FrontNetwork, load_front
+from nat2deploy.run.read_search import read_search
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -39,7 +41,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
         UserError: no run or network.
     """
     run = RunDirectory(run_path)
-    search = run.read_config(SearchConfig)
+    search = read_search(run)
     chosen = choose_network(run, wanted)
     folder = run.network(chosen.id)
     data = data_of(run, search)
@@ -69,16 +71,17 @@ def describe(space: SearchSpace, architecture: Architecture, data: ImageData) ->
 def choose_network(run: RunDirectory, wanted: str) -> FrontNetwork:
     """As ``Front.choose``, but ``best`` is the best of those that were fine-tuned, if any were."""
     front = load_front(run.front_path)
-    if wanted != "best" or front.best is None:
+    if wanted != "best":
         return front.choose(wanted)
+    found = {network.id: read_report(run.network(network.id)) for network in front.networks}
+    tuned = {key: report for key, report in found.items() if report is not None}
+    return best_tuned(front, tuned) or front.choose(wanted)
 
-    tuned = {n.id: read_report(run.network(n.id)) for n in front.networks if n.feasible}
-    validated = {
-        key: report.validation_after.top1
-        for key, report in tuned.items()
-        if report is not None and report.feasible
-    }
-    return front.choose(max(validated, key=lambda key: validated[key])) if validated else front.best
+
+def best_tuned(front: Front, tuned: Mapping[str, FinetuneReport]) -> FrontNetwork | None:
+    """Return the network that validates best after tuning, of those within the budgets before and after."""
+    within = [n for n in front.networks if n.feasible and n.id in tuned and tuned[n.id].feasible]
+    return max(within, key=lambda network: tuned[network.id].validation_after.top1, default=None)
 
 
 def data_of(run: RunDirectory, search: SearchConfig) -> ImageData:

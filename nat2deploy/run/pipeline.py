@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import RootModel
 
 from nat2deploy.cost.table import LatencyTable
+from nat2deploy.data.load import load_data
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification
 from nat2deploy.errors import UserError
@@ -41,6 +42,8 @@ from nat2deploy.run.train import train
 from nat2deploy.run.within_budget import TooSlow
 from nat2deploy.search.budget import budgets_on, parse_budgets
 from nat2deploy.space.search_space import load_space
+from nat2deploy.supernet.checkpoint import supernet_info
+from nat2deploy.supernet.shipped import find_supernet
 
 
 class _Timings(RootModel[dict[str, float]]):
@@ -83,7 +86,7 @@ def quickstart_config() -> PipelineConfig:
 
 
 def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> Outcome:
-    """Do every stage in the folder ``out``; stages that are done are not done again.
+    """Do every stage in the folder ``out``; what is done is not done again, but exporting and verifying.
 
     The folder holds ``config.toml``, ``table.json``, ``supernet.safetensors`` (of several widths one each,
     such as ``supernet-w1.2.safetensors``), the run in ``search/``, the bundle in ``bundle/``, what verifying
@@ -103,6 +106,10 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         load_space(config.space.name).restrict(widths=config.train.widths or None)
     else:
         searched_space(as_tuple(config.train.supernet), _searched(config))  # now, not after profiling
+    if config.train.start is not None:
+        supernet_info(find_supernet(config.train.start))
+    if not (config.profile.table or config.profile.tables or (out / "table.json").exists()):
+        load_data(config.data)  # all else reads it first
     run = RunDirectory(out)
     run.begin(config)
     with run.locked():

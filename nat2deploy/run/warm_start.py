@@ -8,6 +8,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.read_search import read_search
 from nat2deploy.run.search_inputs import SearchInputs
 from nat2deploy.search.archive import read_archive
 from nat2deploy.search.initialisation import always_drawn
@@ -39,7 +40,7 @@ def open_earlier(start: str) -> SearchConfig:
         UserError: no run, or one that has judged nothing yet.
     """
     run = RunDirectory(Path(start))
-    config = run.read_config(SearchConfig)
+    config = read_search(run)
     if not (run.supernet_path.exists() and (run.path / "archive.jsonl").exists()):
         raise UserError(f"run {start} has not judged any network yet; go on with it, or leave out --from")
     return config

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nat2deploy.cost.metric_names import at
 from nat2deploy.deploy.manifest import BudgetSpec, Manifest
 from nat2deploy.deploy.verify import Verification, latencies
+from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front, FrontNetwork
 from nat2deploy.run.measure_front import measured_values
 
@@ -30,13 +32,15 @@ def too_slow(
 ) -> TooSlow | None:
     """Return by how much a bundle of a front's network misses its latency budgets; None when it keeps them.
 
+    None as well where it was not measured, or on another machine than the bundle's.
+
     Args:
         network: of the front.
         manifest: of the bundle, with the budgets.
         verification: of the bundle, on this machine.
         target: name of the run's target that the bundle is for; empty without names.
     """
-    if verification.latency is None:
+    if verification.latency is None or not verification.same_machine:
         return None
     measured = latencies(verification.latency)
     budgets = _latency_budgets(manifest)
@@ -52,15 +56,28 @@ def too_slow(
 
 
 def next_within(
-    front: Front, manifest: Manifest, missed: Sequence[TooSlow], target: str
+    front: Front,
+    manifest: Manifest,
+    missed: Sequence[TooSlow],
+    target: str,
+    tuned: Mapping[str, FinetuneReport] = MappingProxyType({}),
+    unusable: Collection[str] = (),
 ) -> FrontNetwork | None:
     """Return the most accurate network that keeps the budgets if all are as much slower as those before.
 
+    Args:
+        front: to choose from.
+        manifest: of a bundle of it, with the budgets.
+        missed: networks whose bundles took too long.
+        target: as of ``too_slow``.
+        tuned: networks that are fine-tuned: their accuracy is known, and whether they keep the budgets.
+        unusable: networks that cannot be exported.
+
     None where no other one does, or ``MOST_EXPORTED`` were tried.
     """
-    if len(missed) >= MOST_EXPORTED:
+    tried = {one.network for one in missed} | set(unusable)
+    if len(tried) >= MOST_EXPORTED:
         return None
-    tried = {one.network for one in missed}
     budgets = _latency_budgets(manifest)
 
     def keeps(network: FrontNetwork) -> bool:
@@ -72,8 +89,12 @@ def next_within(
             if budget.metric in expected
         )
 
+    def top1(network: FrontNetwork) -> float:
+        return tuned[network.id].validation_after.top1 if network.id in tuned else network.top1
+
     left = [one for one in front.networks if one.feasible and one.id not in tried and keeps(one)]
-    return max(left, key=lambda one: one.top1, default=None)
+    left = [one for one in left if one.id not in tuned or tuned[one.id].feasible]
+    return max(left, key=top1, default=None)
 
 
 def _latency_budgets(manifest: Manifest) -> list[BudgetSpec]:

@@ -56,7 +56,8 @@ def exit_stages(network: SubNetwork) -> list[ExitStage]:
     if len(network.exits) < 2:
         raise UserError(
             "the network has one exit, so there is none to stop at early; search a space of several, such as "
-            "nano-me-d, or add some with `nat2deploy finetune RUN --method aep --prune none`"
+            "nano-me-d, or add some with `nat2deploy finetune RUN --method aep --prune none` to a network of "
+            "several stages (one that validates worse with them is kept as it was: give it more --epochs)"
         )
     network = copy.deepcopy(network).eval()
     layers, before = network.layers(), 0

@@ -236,7 +236,9 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["search"], "--out"),
+        (["search"], "nat2deploy search --help`"),
+        (["serch"], "'search'"),
+        (["frobnicate"], "nat2deploy --help`"),
         (["table", "show", "broken.json"], "broken.json"),
         (["search", "--supernet", "w.safetensors", "--data", "digits", "--budget", "macs<=1k", "--out", "run"], "cheapest"),
     ],
@@ -244,6 +246,12 @@ def test_bad_input_gives_one_line_code_2_and_writes_nothing(arguments, words, in
 def test_bad_input_to_a_process_of_its_own(arguments, words, inputs):
     """A wrong option, a bad file, and the check that comes after all imports and reading."""
     _assert_refused(nat2deploy, arguments, words, inputs)
+
+
+@pytest.mark.parametrize("group", [[], ["table"], ["supernet"]])
+def test_a_group_alone_prints_its_help_and_no_error(group, here):
+    done = here(*group)
+    assert done.returncode == 2 and "Commands" in done.stdout and done.stderr == ""
 
 
 def test_a_variant_is_trained_with_every_option_and_judged(tmp_path, here):

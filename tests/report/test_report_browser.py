@@ -49,6 +49,15 @@ def test_every_picture_is_drawn_without_complaints_or_network(browser, page, tmp
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
+def test_a_networks_id_stays_on_one_line(browser, page):
+    """Where its card is as narrow as they get."""
+    browser.open(page)
+    browser.evaluate("document.querySelector('.cards').style.gridTemplateColumns = '9.5rem'")
+    browser.evaluate("document.querySelector('.card .id').textContent = '2ab6a23bd4'")
+    height = "parseFloat(getComputedStyle(document.querySelector('.card .id')).lineHeight)"
+    assert browser.evaluate(f"document.querySelector('.card .id').offsetHeight < 1.5 * {height}")
+
+
 def test_the_scheme_may_change_while_the_page_is_open(browser, page):
     browser.open(page)
     browser.wait_for("document.querySelector('#plot-front .main-svg') !== null")

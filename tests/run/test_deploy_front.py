@@ -10,6 +10,7 @@ import pytest
 from nat2deploy.cli.render import print_outcome
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.verify import Check
+from nat2deploy.errors import UserError
 from nat2deploy.report.write import write_report
 from nat2deploy.run import deploy_front as module
 from nat2deploy.run.config import load_pipeline
@@ -79,6 +80,11 @@ def test_a_bundle_that_was_not_measured_is_kept(manifest, slower):
     assert too_slow(network("a", 0.9, 1.0), manifest, replace(slower(1e6), latency=None), "") is None
 
 
+def test_a_bundle_for_another_machine_is_kept_however_slow_this_one_is(manifest, slower):
+    elsewhere = replace(slower(1e6), same_machine=False)
+    assert too_slow(network("a", 0.9, 1.0), manifest, elsewhere, "") is None
+
+
 @pytest.mark.parametrize("on", ["", "pi5"])
 @pytest.mark.parametrize(("measured_ms", "taken_ms"), [(None, 40.0), (48.0, 48.0)])
 def test_how_much_slower_is_by_what_the_search_measured_else_predicted(
@@ -111,6 +117,20 @@ def test_there_is_no_next_where_all_are_too_slow_or_enough_were_tried(manifest):
     tried = [TooSlow(str(number), (), {"latency_ms": 1.01}) for number in range(MOST_EXPORTED)]
     assert next_within(front, manifest, tried, "") is None
     assert next_within(front, manifest, tried[1:], "").id == "b"
+
+
+def test_what_is_fine_tuned_counts_by_its_own_accuracy_and_budgets(manifest, outcome):
+    front = front_of(network("a", 0.7, 10.0), network("b", 0.8, 10.0), network("c", 0.9, 49.0))
+    missed = [TooSlow("c", (), {"latency_ms": 1.2})]
+    report = outcome.finetuned[0]
+
+    def tuned(top1, feasible=True):
+        after = report.validation_after.model_copy(update={"top1": top1})
+        return report.model_copy(update={"validation_after": after, "feasible": feasible})
+
+    assert next_within(front, manifest, missed, "", {"a": tuned(0.95), "b": tuned(0.85)}).id == "a"
+    assert next_within(front, manifest, missed, "", {"a": tuned(0.95, False)}).id == "b"
+    assert next_within(front, manifest, missed, "", {}, {"b"}).id == "a"
 
 
 @pytest.fixture
@@ -167,3 +187,36 @@ def test_a_network_that_the_config_names_is_not_replaced(slow_run):
     named = config.export.model_copy(update={"network": front.best.id})
     made = deploy_front(config.model_copy(update={"export": named}), front, out, lambda stage: nullcontext())
     assert made.missed == () and made.manifest.network == front.best.id and not made.verification.ok
+
+
+def test_after_a_kill_it_begins_with_the_network_that_it_began_with(slow_run):
+    """What was tuned before the kill may validate better than what comes first."""
+    config, front, out = slow_run
+    first = deploy_front(config, front, out, lambda stage: nullcontext())
+    path = out / "search" / "networks" / first.manifest.network / "finetune.json"
+    told = json.loads(path.read_text())
+    told["validation_after"]["top1"] = 1.0
+    path.write_text(json.dumps(told))
+    made = deploy_front(config, front, out, lambda stage: nullcontext())
+    assert [one.network for one in made.missed] == [front.best.id]
+    assert made.manifest.network == first.manifest.network
+
+
+def test_a_network_that_cannot_be_exported_leaves_the_bundle_before_it(slow_run, monkeypatch):
+    config, front, out = slow_run
+    real = module.export
+
+    def export(run, exported, *rest):
+        if exported.network != front.best.id:
+            raise UserError("it has one exit")
+        return real(run, exported, *rest)
+
+    said = []
+    monkeypatch.setattr(module, "export", export)
+    made = deploy_front(
+        config, front, out, lambda stage: nullcontext(), lambda *words: said.append(words[-1])
+    )
+    assert made.manifest.network == front.best.id and made.missed == () and not made.verification.ok
+    with open_bundle(out / "bundle") as bundle:
+        assert bundle.manifest.network == front.best.id
+    assert any(str(words).endswith("is left out: it has one exit") for words in said)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import tomllib
 
 import pytest
@@ -8,7 +9,9 @@ from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
 from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.finetune import finetune
 from nat2deploy.run.pipeline import quickstart_config, run_pipeline
+from nat2deploy.run.read_search import read_search
 from nat2deploy.run.schema import schemas
 from nat2deploy.run.search import search
 from nat2deploy.search.settings import SearchSettings
@@ -124,3 +127,29 @@ def test_the_checked_in_examples_are_valid(request):
     for path in found:
         config = load_pipeline(path)
         load_space(config.space.name).restrict(resolutions=config.space.resolutions)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"data": "digit"}, "did you mean digits"), ({"train": {"start": "absent"}}, "no super-network absent")],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured_or_written(config_path, tmp_path, changed, words):
+    config = load_pipeline(config_path)
+    wrong = PipelineConfig.model_validate(config.model_dump() | changed)
+    with pytest.raises(UserError, match=words):
+        run_pipeline(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_path, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(outcome.out, moved)
+    stored = moved / "search" / "config.toml"
+    stored.write_text(stored.read_text().replace(str(outcome.out), "runs/where-it-was"))
+    config = load_pipeline(config_path)
+    tuning = config.finetune.model_copy(update={"seed": config.seed})
+    assert finetune(moved / "search", tuning) == outcome.finetuned
+    assert read_search(RunDirectory(moved / "search")).table == str(moved / "table.json")
+    (moved / "config.toml").unlink()  # a file of that name in any other folder may be another table
+    with pytest.raises(UserError, match="where-it-was"):
+        finetune(moved / "search", tuning)

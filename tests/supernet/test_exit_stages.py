@@ -67,5 +67,5 @@ def test_the_parts_hold_each_weight_of_the_network_once():
 def test_a_network_with_one_exit_has_no_parts():
     space = load_space("nano")
     network = SubNetwork(plan_network(space, space.smallest(28, 1.0), 10))
-    with pytest.raises(UserError, match=r"has one exit.*--method aep --prune none"):
+    with pytest.raises(UserError, match=r"has one exit.*--method aep --prune none.*kept as it was"):
         exit_stages(network)
