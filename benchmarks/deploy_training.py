@@ -210,7 +210,9 @@ class Ours:
         teacher = None
         if self.config.distil:
             supernet, _ = load_supernet(RunDirectory(self.run).supernet_path)
-            teacher = CalibratedTeacher(supernet, self.data, self.config.seed, self.order)
+            teacher = CalibratedTeacher(
+                supernet, self.data, self.config.seed, self.order, epochs=self.config.epochs
+            )
         options = {
             "data": self.data,
             "resolution": chosen.info.choice.resolution,

@@ -116,7 +116,9 @@ class NetworkTuning:
         teacher = None
         if self.config.distil:
             order = self.search.settings.exit_weights
-            teacher = CalibratedTeacher(supernet, data, self.config.seed, order).to(device)
+            teacher = CalibratedTeacher(
+                supernet, data, self.config.seed, order, epochs=self.config.epochs
+            ).to(device)
         pruning = Pruning(self._costs(), self.budgets, self.prune_by, self.config.prune_tolerance)
         result = train_further(
             network.to(device),

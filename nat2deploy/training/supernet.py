@@ -133,16 +133,17 @@ def train_supernet(
     seed = settings.seed
     supernet.to(settings.device)
     first_teacher: nn.Module | None = None  # one for all phases, with its statistics
+    taught = sum(phase.epochs for phase in phases if phase.distil)
     for number, phase in enumerate(phases):
         if number < done:
             continue
         teacher: nn.Module | None = None
         if phase.distil and settings.teacher == "extracted":
-            teacher = CalibratedTeacher(supernet, data, seed, settings.exit_weights)
+            teacher = CalibratedTeacher(supernet, data, seed, settings.exit_weights, epochs=phase.epochs)
         elif phase.distil:
             if first_teacher is None:
                 first = _first_full(supernet, teacher_file, info, world).to(settings.device)
-                first_teacher = CalibratedTeacher(first, data, seed, settings.exit_weights)
+                first_teacher = CalibratedTeacher(first, data, seed, settings.exit_weights, epochs=taught)
             teacher = first_teacher
         if phase.sort_channels and number:
             supernet.sort_channels()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -33,18 +34,26 @@ class CalibratedTeacher(nn.Module):
 
     Sub-networks leave statistics in a super-network that are wrong for the full network, whose predictions
     would be next to random with them; and those of one resolution are wrong at another. They are computed on
-    training images of ``data``, drawn by ``seed``, when a resolution first comes up. ``order`` says which
-    exits count most.
+    training images of ``data``, drawn by ``seed``, when a resolution first comes up: on no more than are
+    trained on in the ``epochs`` that it teaches, or short training would mostly be this. ``order`` says
+    which exits count most.
     """
 
     def __init__(
-        self, supernet: AnySuperNetwork, data: ImageData, seed: int, order: ExitWeights = "ascending"
+        self,
+        supernet: AnySuperNetwork,
+        data: ImageData,
+        seed: int,
+        order: ExitWeights = "ascending",
+        *,
+        epochs: float,
     ) -> None:
         super().__init__()
         self.network = full_teacher(supernet, order)
         self.seed = seed
         self.normalisation = data.normalisation
-        self.images = data.train.subset(min(len(data.train), _IMAGES), seed)
+        taught = max(_BATCH, math.ceil(epochs * len(data.train)))
+        self.images = data.train.subset(min(len(data.train), _IMAGES, taught), seed)
         self._statistics: dict[int, dict[str, Tensor]] = {}
         self._resolution = 0
         self._turn_to(supernet.space.resolutions[-1])
