@@ -82,7 +82,7 @@ def run(job: Job, given: argparse.Namespace) -> None:
         "adapt_epochs": given.adapt_epochs,
         "adapt_subnets": 2,
         "batch_size": 128,
-        "recalibration_images": 1000,
+        "recalibration_images": given.recalibration_images,
         "validation_images": given.validation_images,
     }
     chosen = settings_of(job.method, given.share, common)
@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--preprocessing", type=int, default=3, help="draws times the archive; NAT2 has 10")
     parser.add_argument("--adapt-epochs", type=float, default=0.5, help="a round; the authors have 5")
     parser.add_argument("--warmup-epochs", type=float, default=3.0, help="on other data than the weights'")
+    parser.add_argument("--recalibration-images", type=int, default=1000)
     parser.add_argument("--validation-images", type=int, default=2000)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()

@@ -67,8 +67,9 @@ def test_without_the_systems_word_it_is_wall_time():
 def test_a_search_for_real(tmp_path, monkeypatch, capsys):
     given = ["adapted_search.py", "--out", str(tmp_path), "--data", "digits", "--minutes", "10"]
     given += ["--seeds", "1", "--share", "0.05", "--rounds", "1", "--adapt-epochs", "0.1"]
-    given += ["--warmup-epochs", "0.3"]
+    given += ["--warmup-epochs", "0.1"]
     given += ["--methods", "ours", "--validation-images", "100", "--json"]
+    given += ["--recalibration-images", "50"]
     monkeypatch.setattr("sys.argv", given)
     adapted_search.main()
     found = json.loads(capsys.readouterr().out)["ours"]
