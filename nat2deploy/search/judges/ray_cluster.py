@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import tempfile
 import warnings
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import torch
 
@@ -23,6 +25,7 @@ from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator
 from nat2deploy.version import __version__
 
 _AHEAD = 4
+_CLIENT_PORT = 10001  # Ray's own default
 _keys = itertools.count()
 
 
@@ -137,13 +140,22 @@ def _join(ray: Any, address: str) -> bool:
         return False
     options = {} if address == "ray" else {"address": address}
     try:
+        if options:
+            _reach(address)
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False, **options)
-    except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(
             f"workers {address}: no Ray cluster can be joined ({_first_line(error)}); "
             "check that it runs, and its address"
         ) from error
     return True
+
+
+def _reach(address: str) -> None:
+    """Connect to ``ray://HOST:PORT`` and leave: Ray itself tries for half a minute before it gives up."""
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname or "", parts.port or _CLIENT_PORT), timeout=10):
+        pass
 
 
 def _first_line(error: BaseException) -> str:
