@@ -6,9 +6,9 @@ import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report
@@ -32,7 +32,7 @@ class Job:
 @dataclass
 class _Running:
     job: Job
-    process: SpawnProcess
+    process: BaseProcess
     connection: Connection
     share: float = 0.0
 
@@ -49,7 +49,7 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
     import torch
 
     threads = max(1, torch.get_num_threads() // workers)
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     waiting, finished = list(jobs), 0
     running: dict[Connection, _Running] = {}
     try:
@@ -81,6 +81,15 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
         for one in running.values():
             one.process.kill()
             one.process.join()
+
+
+def _context() -> Any:
+    """Processes fork from one that has imported what they need, where the system can: that takes seconds."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by optimisers
+    return context
 
 
 def _work(job: Job, threads: int, connection: Connection) -> None:

@@ -20,7 +20,7 @@ resolutions = [28]
 [profile]
 table = "nano-x86-1-thread"
 [train]
-epochs = 0.5
+epochs = 0.1
 batch_size = 64
 [search]
 archive_size = 5
