@@ -17,8 +17,13 @@ def scaled(channels: int, width: float) -> int:
 
 def stage_channels(space: SearchSpace, width: float) -> tuple[int, ...]:
     """Output channels of the first block and of every stage."""
-    base = (space.first_block.channels, *(stage.channels for stage in space.stages))
-    return tuple(scaled(channels, width) for channels in base)
+    return tuple(_channels(space, width, behind) for behind in range(len(space.stages) + 1))
+
+
+def _channels(space: SearchSpace, width: float, behind: int) -> int:
+    """Output channels of a stage (1 first), or of the first block (0)."""
+    block = space.stages[behind - 1] if behind else space.first_block
+    return scaled(block.channels, width)
 
 
 def stage_sizes(space: SearchSpace, resolution: int) -> tuple[int, ...]:
@@ -64,10 +69,10 @@ def layer_signatures(
 ) -> dict[int, BlockSignature]:
     """The branches (bits) of the layer at a ``position`` (0 first) of a ``stage`` (0 first)."""
     spec = space.stages[stage]
-    channels = stage_channels(space, width)
     sizes = stage_sizes(space, resolution)
     first = position == 0
-    inside, outside = channels[stage] if first else channels[stage + 1], channels[stage + 1]
+    outside = _channels(space, width, stage + 1)
+    inside = _channels(space, width, stage) if first else outside
     size = sizes[stage] if first else sizes[stage + 1]
     stride = spec.stride if first else 1
     act = spec.activation
@@ -98,7 +103,7 @@ def added(position: int) -> range:
 
 def sum_signature(space: SearchSpace, resolution: int, width: float, stage: int) -> BlockSignature:
     """One sum of two tensors of the shape of a stage's outputs."""
-    channels = stage_channels(space, width)[stage + 1]
+    channels = _channels(space, width, stage + 1)
     size = stage_sizes(space, resolution)[stage + 1]
     return BlockSignature("add", channels, channels, channels, 1, 1, False, False, "none", size, size)
 
@@ -111,7 +116,7 @@ def head_signatures(
     mid = scaled(base * space.head.expansion, width)
     features = scaled(base * space.head.features, width)
     size = stage_sizes(space, resolution)[stage]
-    inside = stage_channels(space, width)[stage]
+    inside = _channels(space, width, stage)
     act = space.head.activation
     return (
         BlockSignature("head", inside, mid, features, 1, 1, False, False, act, size, size),
