@@ -49,7 +49,7 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
     import torch
 
     threads = max(1, torch.get_num_threads() // workers)
-    context = _context()
+    context = _context(jobs)
     waiting, finished = list(jobs), 0
     running: dict[Connection, _Running] = {}
     try:
@@ -83,9 +83,13 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
             one.process.join()
 
 
-def _context() -> Any:
-    """Processes fork from one that has imported what they need, where the system can: that takes seconds."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+def _context(jobs: Sequence[Job]) -> Any:
+    """How processes start: on CPUs forked from one that has imported what they need, which takes seconds.
+
+    CUDA must not be initialised before a fork, and what imports do to it is not known.
+    """
+    forked = "forkserver" in multiprocessing.get_all_start_methods()
+    if not forked or any(job.device != "cpu" for job in jobs):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by optimisers

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from early_run import make_run
@@ -250,6 +252,20 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(two_phases, command, 
     code, out, error = command(*words)
     assert code == 0, error
     assert json.loads(out) == two_phases
+
+
+@pytest.mark.parametrize(
+    ("devices", "known", "method"),
+    [
+        (["cpu", "cpu"], ["fork", "spawn", "forkserver"], "forkserver"),
+        (["cpu", "cpu"], ["spawn"], "spawn"),  # Windows
+        (["cpu", "cuda:0"], ["fork", "spawn", "forkserver"], "spawn"),
+    ],
+)
+def test_processes_are_forked_where_the_system_can_and_no_gpu_is_used(monkeypatch, devices, known, method):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: known)
+    jobs = [finetune_workers.Job(Path("run"), "a", FinetuneConfig(), device) for device in devices]
+    assert finetune_workers._context(jobs).get_start_method() == method
 
 
 def test_no_such_gpu_is_one_line(tmp_path):
