@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Literal
 
@@ -116,9 +117,8 @@ class NetworkTuning:
         teacher = None
         if self.config.distil:
             order = self.search.settings.exit_weights
-            teacher = CalibratedTeacher(
-                supernet, data, self.config.seed, order, epochs=self.config.epochs
-            ).to(device)
+            epochs = self.config.epochs if self.config.phases == 1 else math.ceil(self.config.epochs)
+            teacher = CalibratedTeacher(supernet, data, self.config.seed, order, epochs=epochs).to(device)
         pruning = Pruning(self._costs(), self.budgets, self.prune_by, self.config.prune_tolerance)
         result = train_further(
             network.to(device),

@@ -6,9 +6,9 @@ import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from nat2deploy.errors import UserError
 from nat2deploy.progress import Report
@@ -32,7 +32,7 @@ class Job:
 @dataclass
 class _Running:
     job: Job
-    process: BaseProcess
+    process: SpawnProcess
     connection: Connection
     share: float = 0.0
 
@@ -49,7 +49,7 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
     import torch
 
     threads = max(1, torch.get_num_threads() // workers)
-    context = _context(jobs)
+    context = multiprocessing.get_context("spawn")
     waiting, finished = list(jobs), 0
     running: dict[Connection, _Running] = {}
     try:
@@ -81,19 +81,6 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
         for one in running.values():
             one.process.kill()
             one.process.join()
-
-
-def _context(jobs: Sequence[Job]) -> Any:
-    """How processes start: on CPUs forked from one that has imported what they need, which takes seconds.
-
-    CUDA must not be initialised before a fork, and what imports do to it is not known.
-    """
-    forked = "forkserver" in multiprocessing.get_all_start_methods()
-    if not forked or any(job.device != "cpu" for job in jobs):
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by optimisers
-    return context
 
 
 def _work(job: Job, threads: int, connection: Connection) -> None:

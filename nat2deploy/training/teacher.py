@@ -34,9 +34,9 @@ class CalibratedTeacher(nn.Module):
 
     Sub-networks leave statistics in a super-network that are wrong for the full network, whose predictions
     would be next to random with them; and those of one resolution are wrong at another. They are computed on
-    training images of ``data``, drawn by ``seed``, when a resolution first comes up: on no more than are
-    trained on in the ``epochs`` that it teaches, or short training would mostly be this. ``order`` says
-    which exits count most.
+    training images of ``data``, drawn by ``seed``, when a resolution first comes up: on 2,000, or, in batches
+    of 250, on no more than the ``epochs`` have that it teaches at a time, or short training would mostly be
+    this. ``order`` says which exits count most.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CalibratedTeacher(nn.Module):
         self.network = full_teacher(supernet, order)
         self.seed = seed
         self.normalisation = data.normalisation
-        taught = max(_BATCH, math.ceil(epochs * len(data.train)))
+        taught = _BATCH * max(1, math.ceil(epochs * len(data.train) / _BATCH))  # in whole batches
         self.images = data.train.subset(min(len(data.train), _IMAGES, taught), seed)
         self._statistics: dict[int, dict[str, Tensor]] = {}
         self._resolution = 0

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from early_run import make_run
@@ -20,7 +18,7 @@ from nat2deploy.cli.app import app
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.errors import UserError
 from nat2deploy.report.write import write_report
-from nat2deploy.run import finetune_workers
+from nat2deploy.run import finetune_network, finetune_workers
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.export import export
 from nat2deploy.run.finetune import finetune
@@ -254,18 +252,15 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(two_phases, command, 
     assert json.loads(out) == two_phases
 
 
-@pytest.mark.parametrize(
-    ("devices", "known", "method"),
-    [
-        (["cpu", "cpu"], ["fork", "spawn", "forkserver"], "forkserver"),
-        (["cpu", "cpu"], ["spawn"], "spawn"),  # Windows
-        (["cpu", "cuda:0"], ["fork", "spawn", "forkserver"], "spawn"),
-    ],
-)
-def test_processes_are_forked_where_the_system_can_and_no_gpu_is_used(monkeypatch, devices, known, method):
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: known)
-    jobs = [finetune_workers.Job(Path("run"), "a", FinetuneConfig(), device) for device in devices]
-    assert finetune_workers._context(jobs).get_start_method() == method
+@pytest.mark.parametrize(("phases", "taught"), [(1, 0.4), (2, 1)])
+def test_a_teacher_knows_how_long_it_teaches(tmp_path, monkeypatch, phases, taught):
+    def teacher(*_, epochs):
+        raise UserError(f"{epochs:g} epochs")
+
+    monkeypatch.setattr(finetune_network, "CalibratedTeacher", teacher)
+    config = FinetuneConfig(**QUICK | {"epochs": 0.4, "phases": phases, "distil": True})
+    with pytest.raises(UserError, match=rf"^{taught:g} epochs$"):
+        finetune(make_run(tmp_path), config)
 
 
 def test_no_such_gpu_is_one_line(tmp_path):

@@ -32,12 +32,12 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.mark.slow
 def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, command, tmp_path):
-    """Killed in the first archive and, gone on with, among later candidates."""
+    """Killed in the first archive, in the first candidates and in the second archive, one after the other."""
     out = tmp_path / "search"
     words = _words(outcome, out)
     archive = out / "archive.jsonl"
     whole = b""
-    for lines in (3, 20):
+    for lines in (3, 12, 20):
         process = subprocess.Popen(
             [sys.executable, "-m", "nat2deploy", *words],
             stdout=subprocess.DEVNULL,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -119,9 +121,41 @@ def test_what_a_node_cannot_do_is_said_in_one_line(cluster, begin, digits, tmp_p
             search.run()
 
 
-def test_a_cluster_that_is_not_there_is_named(digits, tmp_path):
-    with pytest.raises(UserError, match=r"ray://127\.0\.0\.1:1: no Ray cluster can be joined"):
-        open_judge("ray://127.0.0.1:1", digits, evaluator_options(SETTINGS), tmp_path)
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("ray://127.0.0.1:1", "refused"),
+        ("ray://127.0.0.1", "names no port; Ray's own is 10001"),
+        ("ray://127.0.0.1:x", "Port could not be cast"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named_and_ray_not_asked(digits, tmp_path, monkeypatch, address, why):
+    monkeypatch.setattr(ray_cluster, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it tries for half a minute"))
+    with pytest.raises(UserError, match=rf"{re.escape(address)}: no Ray cluster can be joined .*{why}"):
+        open_judge(address, digits, evaluator_options(SETTINGS), tmp_path)
+
+
+def test_a_cluster_that_has_just_been_started_is_waited_for(monkeypatch):
+    with socket.socket() as later:
+        later.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(ray_cluster.time, "sleep", lambda _: later.listen())
+        ray_cluster._reach(f"ray://127.0.0.1:{later.getsockname()[1]}")
+
+
+def test_what_listens_and_is_no_cluster_is_named(digits, tmp_path, monkeypatch):
+    def init(**_):
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"ray://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(
+            UserError, match=r"no Ray cluster can be joined \(ray client connection timeout\)"
+        ):
+            open_judge(address, digits, evaluator_options(SETTINGS), tmp_path)
 
 
 def test_without_ray_it_says_how_to_install_it(digits, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import tempfile
+import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -25,7 +26,7 @@ from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator
 from nat2deploy.version import __version__
 
 _AHEAD = 4
-_CLIENT_PORT = 10001  # Ray's own default
+_PATIENCE_S = 8.0
 _keys = itertools.count()
 
 
@@ -152,10 +153,25 @@ def _join(ray: Any, address: str) -> bool:
 
 
 def _reach(address: str) -> None:
-    """Connect to ``ray://HOST:PORT`` and leave: Ray itself tries for half a minute before it gives up."""
+    """Connect to ``ray://HOST:PORT`` and leave: Ray itself tries half a minute, whatever is wrong.
+
+    A cluster that has just been started gets a few seconds to listen.
+
+    Raises:
+        OSError, ValueError: nobody listens there, or it is no address.
+    """
     parts = urlsplit(address)
-    with socket.create_connection((parts.hostname or "", parts.port or _CLIENT_PORT), timeout=10):
-        pass
+    if parts.port is None:
+        raise ValueError("it names no port; Ray's own is 10001")
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            with socket.create_connection((parts.hostname or "", parts.port), timeout=10):
+                return
+        except ConnectionRefusedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
 
 
 def _first_line(error: BaseException) -> str:
