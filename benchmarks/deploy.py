@@ -8,7 +8,8 @@ the peers start from random ones. All see the same images, augmentation, batches
 --minutes of processor time, or for --epochs. What is behind all of ours (the super-network's training and the
 search) is stated as shared. With --peers-minutes the peers are trained once more, for as long as that says:
 `total` gives them what all of ours took together, in equal parts. All are then exported as bundles, judged on
-the test split in each engine, and measured interleaved in one run an engine.
+the test split in each engine, and measured interleaved in one run an engine. In `int8-faster` layers that 8
+bits make slower stay in float, on both sides (`export --int8-layers faster`).
 
 The report says for each peer whether ours are as accurate at its latency, and 1.5 times faster at its
 accuracy. Killed, the same command goes on; a minute of training is lost at most.
@@ -39,7 +40,7 @@ from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.front import load_front
 
-ENGINES = ("onnxruntime:fp32", "onnxruntime:int8", "openvino:fp32")
+ENGINES = ("onnxruntime:fp32", "onnxruntime:int8", "onnxruntime:int8-faster", "openvino:fp32")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from nat2deploy.data.sets import ImageData
 from nat2deploy.deploy.bench import BenchRow, bench
 from nat2deploy.deploy.export import export_bundle
 from nat2deploy.deploy.judging import Labelled
+from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import CostSpec
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, sha256, write_json
@@ -22,6 +23,7 @@ from nat2deploy.progress import Report
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
+from nat2deploy.run.networks import open_network
 from nat2deploy.target import Target
 
 
@@ -61,7 +63,11 @@ class Deployment:
 
     def _export(self, one: Trained, engine: str, bundle: Path) -> None:
         """Make a network's bundle, unless that of the same weights is there."""
-        backend, _, precision = engine.partition(":")
+        backend, _, number_format = engine.partition(":")
+        precision, _, layers = number_format.partition("-")
+        config = ExportConfig(
+            network=one.name, engine=backend, precision=precision, int8_layers=layers or "all"
+        )
         run = self.out / "run"
         ours = RunDirectory(run).network(one.name) / "network.safetensors"
         stamp = bundle.with_name(f"{one.name}.json")
@@ -70,17 +76,20 @@ class Deployment:
             return
         stamp.unlink(missing_ok=True)
         bundle.parent.mkdir(parents=True, exist_ok=True)
-        if one.side == "ours":
-            export(run, ExportConfig(network=one.name, engine=backend, precision=precision), bundle)
+        if one.side == "ours" and not layers:
+            export(run, config, bundle)
         else:
+            # Layers are measured here, whatever machine the table is of, which `export` does not do.
+            module = open_network(run, one.name)[0].network if one.side == "ours" else self.peers.open(one)
             target = Target(device="cpu", backend=backend, precision=precision, threads=1, batch=1)
-            self._export_peer(self.peers.open(one), one, target, bundle)
+            self._export_module(module, one, target, config, bundle)
         write_json(stamp, key)
 
-    def _export_peer(self, module: nn.Module, one: Trained, target: Target, bundle: Path) -> None:
-        """As ``export`` does it with ours, with the same options."""
+    def _export_module(
+        self, module: nn.Module, one: Trained, target: Target, config: ExportConfig, bundle: Path
+    ) -> None:
+        """As ``export`` does it, with the same options."""
         data = self.data
-        images = ExportConfig().calibration_images
         export_bundle(
             module,
             out=bundle,
@@ -88,15 +97,16 @@ class Deployment:
             preprocessing=Preprocessing(resolution=one.resolution, mean=data.mean, std=data.std),
             labels=data.labels,
             network_id=one.name,
-            architecture={"torchvision": one.network},
-            space="torchvision",
+            architecture={one.side: one.network},
+            space=one.side,
             costs=CostSpec(macs=_macs(module, one.resolution), params=parameters(module)),
             test=Labelled(data.name, data.test.images, data.test.targets),
             validation=Labelled(data.name, data.validation.images, data.validation.targets),
             reference_images=data.validation.subset(min(64, len(data.validation)), self.seed).images,
-            calibration_images=data.train.subset(images, self.seed).images,
+            calibration_images=data.train.subset(config.calibration_images, self.seed).images,
             seed=self.seed,
-            time_limit_s=None,
+            options=EngineOptions(int8_layers=config.int8_layers),
+            time_limit_s=None if config.int8_layers == "all" else 1.0,  # nothing else is measured without
         )
 
 

@@ -74,6 +74,7 @@ def pytest_collection_finish():
     """Keep what is loaded by now out of garbage collection: each measurement collects, a third of a second long."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # tests make many small objects, and few cycles
 
 
 # Three kernels, an expansion of 1 beside broken ones, squeeze-and-excite on and off, equal neighbours.

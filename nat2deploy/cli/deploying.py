@@ -56,6 +56,9 @@ def export(
             help="int8: points of top-1, for which layers stay in float; 0.5% unless the search chose int8."
         ),
     ] = None,
+    int8_layers: Annotated[
+        str, typer.Option(help="int8: all, or faster: those that are faster in 8 bits, measured here.")
+    ] = "all",
     qat_epochs: Annotated[
         float, typer.Option(min=0, help="int8: epochs of quantisation-aware fine-tuning first.")
     ] = 0.0,
@@ -110,6 +113,7 @@ def export(
         "save_optimised": save_optimised,
         "calibration_method": calibration_method,
         "calibration_images": calibration_images,
+        "int8_layers": int8_layers,
         "qat_epochs": qat_epochs,
         "qat_learning_rate": qat_learning_rate,
         "max_accuracy_drop": share("--max-accuracy-drop", max_accuracy_drop),

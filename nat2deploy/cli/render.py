@@ -20,7 +20,7 @@ from nat2deploy.search.budget import budget_word, format_cost
 
 if TYPE_CHECKING:  # each brings half of torch along, which bad input should not wait for
     from nat2deploy.deploy.bench import BenchRow
-    from nat2deploy.deploy.manifest import EngineSpec, Manifest
+    from nat2deploy.deploy.manifest import EngineSpec, Manifest, QuantisationSpec
     from nat2deploy.deploy.verify import Verification
     from nat2deploy.engines.status import BackendStatus
     from nat2deploy.measure.backends import BackendChoice
@@ -216,8 +216,8 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     if accuracy is not None:
         beside = "" if accuracy.float_top1 is None else f", PyTorch {percent(accuracy.float_top1)}"
         console.print(f"test     {percent(accuracy.top1)} on {accuracy.images} images{beside}")
-    if manifest.quantisation is not None and manifest.quantisation.float_layers:
-        console.print(f"in float {escape(', '.join(manifest.quantisation.float_layers))}")
+    if manifest.quantisation is not None:
+        _print_float_layers(manifest.quantisation)
     if manifest.engine is not None and manifest.engine.recipe is not None:
         console.print(f"engine   {escape(_plans(manifest.target.backend, manifest.engine))}")
     if manifest.evidence.device != "verified":
@@ -235,6 +235,14 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         else f"python {out}/run.py IMAGE.png"
     )
     console.print(f"try      {where}")
+
+
+def _print_float_layers(made: QuantisationSpec) -> None:
+    for why, names in (("accuracy", made.float_layers), ("latency", made.slower_layers)):
+        if names and len(names) == made.layers:
+            console.print(f"in float all {made.layers} layers, for {why}")
+        elif names:
+            console.print(f"in float for {why}: {escape(', '.join(names))}")
 
 
 def _plans(backend: Backend, engine: EngineSpec) -> str:

@@ -36,7 +36,7 @@ from nat2deploy.deploy.stages import make_stages
 from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT, to_onnx
-from nat2deploy.engines.quantise import is_symmetric, quantise, target_onnx
+from nat2deploy.engines.quantise import is_symmetric, target_onnx
 from nat2deploy.engines.registry import compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
@@ -100,7 +100,7 @@ def export_bundle(
         budgets: the limits that it was searched under.
         costs: of the network.
         test: the test split, on which the engine is judged beside PyTorch.
-        validation: what the layers that int8 leaves in float are searched on; none is left without.
+        validation: what the layers that int8 leaves in float for accuracy are searched on; none is without.
         reference_images: uint8 [N, C, H, W] to compare the engine with PyTorch on; they travel along.
         calibration_images: uint8 [N, C, H, W] of the training split, for int8.
         options: of the engine.
@@ -114,10 +114,13 @@ def export_bundle(
 
     Raises:
         UserError: ``out`` is something else than a bundle, the target's backend cannot be bundled, the
-            labels do not fit, or the engine does not agree with PyTorch, see ``agrees`` and ``judge_engine``.
+            labels do not fit, only faster layers shall get 8 bits where nothing is measured, or the engine
+            does not agree with PyTorch, see ``agrees`` and ``judge_engine``.
     """
     batches = options.batches or (target.batch, target.batch, target.batch)
     _check(target, labels, reference_images, batches, options)
+    if options.int8_layers == "faster":
+        _check_measured(target, stages is None and time_limit_s is not None)
     check_replaceable(out)
     shape = (target.batch, _CHANNELS, preprocessing.resolution, preprocessing.resolution)
     eager = compile_model(module, Target(backend="torch", threads=target.threads, batch=target.batch), shape)
@@ -226,19 +229,20 @@ def _model(module: nn.Module, given: Making) -> tuple[bytes, QuantisationSpec | 
         return target_onnx(module, target, shape, free_batch=free), None
     calibration = inputs_of(given.preprocessing, given.calibration_images)
     plain = to_onnx(module, shape, dynamic_batch=free)
-    symmetric, images = is_symmetric(target), len(calibration)
-    if given.validation is None:
-        model = quantise(plain, calibration, symmetric=symmetric, method=options.method)
-        return model, QuantisationSpec(
-            method=options.method, calibration_images=images, qat_epochs=options.qat_epochs
-        )
-    model, spec = quantise_network(
-        Whole(plain, calibration, symmetric=symmetric, method=options.method),
+    return quantise_network(
+        Whole(plain, calibration, symmetric=is_symmetric(target), method=options.method),
         plain,
         given,
         lambda model, shown: run_all(engine_here(model, target)[0], shown),
+        lambda model: engine_here(model, target)[0],
     )
-    return model, spec
+
+
+def _check_measured(target: Target, possible: bool) -> None:
+    if target.precision != "int8" or target.kind != "cpu" or not possible:
+        raise UserError(
+            f"--int8-layers faster: {target} is not measured here as one int8 file on the CPU; leave it out"
+        )
 
 
 def _check(

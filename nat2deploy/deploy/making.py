@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.calibration import Method
 from nat2deploy.target import Target
+
+Int8Layers = Literal["all", "faster"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class EngineOptions:
         method: of calibration, for int8.
         max_accuracy_drop: how far the top-1 of int8 may lie below PyTorch's in float, as a share; layers
             stay in float for it.
+        int8_layers: which get 8 bits: ``all``, or those that are measured to be ``faster`` in them.
         qat_epochs: for how many epochs the module was tuned for 8 bits, for the manifest.
         save_optimised: add ONNX Runtime's graph as it is optimised for this machine.
     """
@@ -33,6 +37,7 @@ class EngineOptions:
     batches: Batches | None = None
     method: Method = "min-max"
     max_accuracy_drop: float = MAX_ACCURACY_DROP
+    int8_layers: Int8Layers = "all"
     save_optimised: bool = False
     qat_epochs: float = 0.0
 

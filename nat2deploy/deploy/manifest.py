@@ -125,13 +125,17 @@ class EngineSpec(_Part):
 class QuantisationSpec(_Part):
     """How the network became 8-bit, after ``qat_epochs`` of quantisation-aware fine-tuning.
 
-    ``float_layers`` stayed in float so that the engine's top-1 on validation, ``top1``, lies at most
-    ``max_accuracy_drop`` below PyTorch's in float, ``float_top1``; shares all three.
+    Of its ``layers`` (None in bundles of before) two kinds stayed in float: ``slower_layers``, because the
+    network was not measured to be faster with them in 8 bits, and ``float_layers``, so that the engine's
+    top-1 on validation, ``top1``, lies at most ``max_accuracy_drop`` below PyTorch's in float,
+    ``float_top1``; shares all three.
     """
 
     method: Literal["min-max", "entropy", "percentile"]
     calibration_images: Count
     qat_epochs: Quantity = 0.0
+    layers: Count | None = None
+    slower_layers: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     max_accuracy_drop: Share | None = None
     float_top1: Share | None = None

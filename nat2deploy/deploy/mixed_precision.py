@@ -35,14 +35,15 @@ def quantise_within(
     lowest_top1: float,
     validation: tuple[Floats, np.ndarray],
     run: Run[Model],
+    in_float: Sequence[str] = (),
     progress: Progress = lambda text: None,
 ) -> MixedPrecision[Model]:
     """Quantise a float model with as few layers in float as its accuracy on validation images allows.
 
-    All layers in 8 bits are tried first. When that is not enough, layers are ranked by how far logits move
-    when that layer alone is in 8 bits; the shortest beginning of the ranking that reaches ``lowest_top1`` in
-    float is found by bisection, and then each of its layers goes back to 8 bits, the least sensitive first,
-    where accuracy stands it.
+    All layers in 8 bits are tried first, but for those of ``in_float``. When that is not enough, layers are
+    ranked by how far logits move when that layer alone is in 8 bits; the shortest beginning of the ranking
+    that reaches ``lowest_top1`` in float is found by bisection, and then each of its layers goes back to 8
+    bits, the least sensitive first, where accuracy stands it.
 
     Args:
         quantiser: of the model.
@@ -51,6 +52,7 @@ def quantise_within(
         lowest_top1: what the engine must reach on validation, a share.
         validation: float32 [N, 3, r, r] and targets [N].
         run: the engine.
+        in_float: layers that stay in float in any case, and are not among those found.
         progress: told what is tried.
 
     Raises:
@@ -59,15 +61,15 @@ def quantise_within(
     images, targets = validation
 
     def judged(float_layers: Sequence[str]) -> MixedPrecision[Model]:
-        found = quantiser.in_8_bits(float_layers)
+        found = quantiser.in_8_bits([*in_float, *float_layers])
         top1 = float(np.mean(run(found, images).argmax(axis=1) == targets))
-        progress(f"{len(float_layers)} layers in float: {top1:.2%}")
+        progress(f"{len(float_layers)} layers in float for accuracy: {top1:.2%}")
         return MixedPrecision(found, tuple(float_layers), top1)
 
     best = judged(())
     if best.top1 >= lowest_top1:
         return best
-    ranking = _ranked(quantiser, model, calibration[:_RANKING_IMAGES], run, progress)
+    ranking = _ranked(quantiser, model, calibration[:_RANKING_IMAGES], run, in_float, progress)
     low, high = 0, len(ranking)
     best = judged(ranking)
     while high - low > 1:  # low is not enough, high is, or is all there are
@@ -85,13 +87,19 @@ def quantise_within(
 
 
 def _ranked(
-    quantiser: Quantisable[Model], model: Model, images: Floats, run: Run[Model], progress: Progress
+    quantiser: Quantisable[Model],
+    model: Model,
+    images: Floats,
+    run: Run[Model],
+    in_float: Sequence[str],
+    progress: Progress,
 ) -> list[str]:
-    """The layers, the one that moves logits most when it alone is in 8 bits first."""
+    """The other layers, the one that moves logits most when it alone is in 8 bits first."""
     exact = run(model, images)
     errors = {}
-    for index, layer in enumerate(quantiser.layers):
-        progress(f"sensitivity of layer {index + 1} of {len(quantiser.layers)}")
+    asked = [layer for layer in quantiser.layers if layer not in in_float]
+    for index, layer in enumerate(asked):
+        progress(f"sensitivity of layer {index + 1} of {len(asked)}")
         others = [one for one in quantiser.layers if one != layer]
         errors[layer] = float(np.square(run(quantiser.in_8_bits(others), images) - exact).mean())
     return sorted(errors, key=lambda layer: -errors[layer])

@@ -239,6 +239,7 @@ def _quantised(
         models,
         given,
         lambda some, shown: run_exits(StagedEngine(some, plan.weights, given.target), shown)[-1],
+        lambda some: StagedEngine(some, plan.weights, given.target),
     )
 
 

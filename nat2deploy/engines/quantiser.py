@@ -90,6 +90,8 @@ def layers(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     of_tensor: dict[str, str] = {}
     for node in proto.graph.node:
+        if node.op_type == "Constant":  # numbers of the graph, such as sizes of a shuffle
+            continue
         before = [of_tensor[name] for name in node.input if name in of_tensor]
         if node.op_type in _WEIGHTED or not before:
             layer = node.name

@@ -219,6 +219,8 @@ class ExportConfig(_Config):
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
     """How far top-1 in int8 may lie below float's, as a share; layers stay in float for it. Without it 0.005,
     and any where the search chose int8: the accuracy that it promised was that of 8 bits."""
+    int8_layers: Literal["all", "faster"] = "all"
+    """int8: which layers get 8 bits: all, or those that are faster in them, measured on this machine."""
     qat_epochs: Annotated[float, Field(ge=0)] = 0.0
     """int8: epochs of quantisation-aware fine-tuning before the network is exported."""
     qat_learning_rate: Rate = 0.002
@@ -248,6 +250,11 @@ class ExportConfig(_Config):
         if self.stages and (self.engine != "onnxruntime" or self.device not in (None, "cpu")):
             raise ValueError(
                 "stages run in onnxruntime on the CPU; without them the network is exported as one graph"
+            )
+        on_cpu = self.engine in ("onnxruntime", "openvino") and self.device in (None, "cpu")
+        if self.int8_layers == "faster" and (self.stages or not on_cpu):
+            raise ValueError(
+                "int8_layers = 'faster' is for a network of one file, in onnxruntime or openvino on the CPU"
             )
         if self.stages and self.save_optimised:
             raise ValueError("save_optimised is for a network of one file, stages have several")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     Where the search chose precisions, the network is exported in its own, unless another one is asked for.
 
     For an int8 target activations are calibrated on images of the training split, and the layers that must
-    stay in float are searched on validation images. Test accuracy is the engine's. Latency is measured here
-    only when the latency table is of this machine.
+    stay in float are searched on validation images, and by latency where that is asked for. Test accuracy is
+    the engine's. Latency is measured here only when the latency table is of this machine.
 
     As stages, a network with several exits stops where it is sure enough; thresholds are fitted on validation
     images.
@@ -56,6 +57,10 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     plain = replace(architecture, precision=None)
     model = CostModel(chosen.info.space, data.classes, predicting)
     costs = model.costs(plain)
+    # On a GPU what was measured says nothing about whether the engine's GPU is here.
+    here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
+    chosen_int8 = architecture.precision is not None and config.precision is None
+    check_int8_layers(config, {target.precision, "int8"} if chosen_int8 else {target.precision}, here=here)
     report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     seed = search.settings.seed if config.seed is None else config.seed
@@ -71,11 +76,9 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     allowed = config.max_accuracy_drop
     if allowed is None:
         allowed = 1.0 if promised else MAX_ACCURACY_DROP
-    # On a GPU what was measured says nothing about whether the engine's GPU is here.
     stages = None
     if config.stages:
         stages = stages_plan(config, chosen, network, model)
-    here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     manifest = export_bundle(
         network,
         out=out,
@@ -98,6 +101,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
             batches=config.batches,
             method=config.calibration_method,
             max_accuracy_drop=allowed,
+            int8_layers=config.int8_layers if target.precision == "int8" else "all",
             save_optimised=config.save_optimised,
             qat_epochs=config.qat_epochs,
         ),
@@ -136,6 +140,30 @@ def _budgets(search: SearchConfig, name: str) -> list[Budget]:
         if target in ("", name):
             found.append(replace(budget, metric=metric))
     return found
+
+
+def check_int8_layers(config: ExportConfig, precisions: Collection[str], *, here: bool) -> None:
+    """Check that ``int8_layers`` can be kept.
+
+    Args:
+        config: of the export.
+        precisions: those that the bundle may be in.
+        here: whether latency is measured on this machine.
+
+    Raises:
+        UserError: only faster layers shall get 8 bits, but none gets any, or none can be measured.
+    """
+    if config.int8_layers == "all":
+        return
+    if "int8" not in precisions:
+        raise UserError(
+            f"--int8-layers: the bundle is in {' or '.join(sorted(precisions))}; add --precision int8"
+        )
+    if not here:
+        raise UserError(
+            "--int8-layers faster: the table is of another machine, and latency is measured on this one; "
+            "export there, or leave it out"
+        )
 
 
 def bundle_target(config: ExportConfig, measured: Target | None) -> Target:

@@ -72,17 +72,19 @@ class SearchWeights:
         if not self.path.exists():
             self._transfer(report)
         self._warm_up.clear()
+        loaded = self._loaded
+        if self.settings.adapt_epochs == 0:
+            return
         teacher_path = self.path.with_name("teacher.safetensors")
         if not teacher_path.exists():
-            save_supernet(teacher_path, *self._loaded)
-        if self.settings.adapt_epochs > 0:
-            self.teacher = CalibratedTeacher(
-                load_supernet(teacher_path)[0],
-                self.data,
-                self.settings.seed,
-                self.settings.exit_weights,
-                epochs=self.settings.adapt_epochs,
-            )
+            save_supernet(teacher_path, *loaded)
+        self.teacher = CalibratedTeacher(
+            load_supernet(teacher_path)[0],
+            self.data,
+            self.settings.seed,
+            self.settings.exit_weights,
+            epochs=self.settings.adapt_epochs,
+        )
 
     def adapt(self, sampler: Sampler, report: Report) -> None:
         """Train on sampled sub-networks and save the result as the next version."""

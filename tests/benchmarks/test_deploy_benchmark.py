@@ -13,6 +13,7 @@ from deploy_report import compare, draw
 from deploy_training import Budget, spaced, spent
 
 from nat2deploy.data.load import load_data
+from nat2deploy.deploy import quantised
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.run.config import SearchConfig
@@ -179,17 +180,27 @@ def test_it_trains_deploys_and_measures_both_sides_and_goes_on(run, monkeypatch,
         "squeezenet1_1",
         "--engines",
         "onnxruntime:fp32",
+        "onnxruntime:int8-faster",
         "--seconds",
         "0.2",
         "--out",
         str(out),
     ]
     monkeypatch.setattr(sys, "argv", [*command, *options])
+    # None is faster in 8 bits: after so little training 8 bits cost more than the half point that is allowed.
+    monkeypatch.setattr(quantised, "slower_in_8_bits", lambda quantiser, *_, **__: tuple(quantiser.layers))
     deploy.main()
     found = read_json(out / "deploy.json", "benchmark")
     rows = found["rows"]["onnxruntime:fp32"]
     assert {row["side"] for row in rows} == {"ours", "peers"} and not found["refused"]
     assert all(row["images"] == 360 and row["training_minutes"] > 0 and row["macs"] > 1e5 for row in rows)
+    top1 = {row["network"]: row["top1"] for row in rows}
+    for mixed in found["rows"]["onnxruntime:int8-faster"]:
+        bundle = out / "bundles" / "onnxruntime-int8-faster" / mixed["network"]
+        made = read_json(bundle / "manifest.json", "manifest")["quantisation"]
+        assert len(made["slower_layers"]) == made["layers"] > 0
+        assert mixed["top1"] == pytest.approx(top1.pop(mixed["network"]))
+    assert not top1
     assert (out / "deploy.png").stat().st_size < 100_000
     assert not (run / "networks").exists()  # the given run is left as it is
     for name in ("finetune", "train_network"):

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from nat2deploy.cost.table import load_table
 from nat2deploy.data.load import load_data
+from nat2deploy.deploy import quantised
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.parity import run_all
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.engines.registry import has_gpu, load_engine
 from nat2deploy.errors import UserError
+from nat2deploy.files import read_json
 from nat2deploy.run import cost_source
+from nat2deploy.run import export as export_module
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.export import export
 from nat2deploy.target import Target
@@ -80,3 +84,58 @@ def test_a_precision_that_no_bundle_holds_is_one_line(outcome, measured_as, tmp_
     with pytest.raises(UserError, match="holds fp32 and int8, not bf16"):
         export(outcome.out / "search", ExportConfig(), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+FASTER = ("--precision", "int8", "--int8-layers", "faster", "--max-accuracy-drop", "100%")
+
+
+@pytest.mark.parametrize("kept", [2, None])
+def test_layers_that_are_not_faster_in_8_bits_stay_in_float_and_are_named(
+    outcome, command, monkeypatch, tmp_path, kept
+):
+    def slower(quantiser, measure, **_):
+        return tuple(quantiser.layers)[:kept]
+
+    monkeypatch.setattr(quantised, "slower_in_8_bits", slower)
+    code, printed, error = command("export", outcome.out / "search", "--out", tmp_path / "bundle", *FASTER)
+    assert code == 0, error
+    made = read_json(tmp_path / "bundle" / "manifest.json", "manifest")["quantisation"]
+    told = " ".join(printed.split())
+    if kept is None:
+        assert f"in float all {made['layers']} layers, for latency" in told
+    else:
+        assert f"in float for latency: {', '.join(made['slower_layers'])}" in told
+        assert len(made["slower_layers"]) == kept
+    assert "for accuracy" not in told
+
+
+def test_faster_layers_are_refused_where_none_gets_8_bits(outcome, command, tmp_path):
+    words = ("export", outcome.out / "search", "--out", tmp_path / "bundle", "--int8-layers")
+    for value, told in (
+        ("faster", "--int8-layers: the bundle is in fp32; add --precision int8"),
+        ("some", "int8_layers: Input should be 'all' or 'faster'"),
+    ):
+        code, _, error = command(*words, value)
+        assert code == 2 and told in " ".join(error.split())
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_faster_layers_of_another_machine_are_refused_before_tuning(outcome, monkeypatch, tmp_path):
+    table = load_table(outcome.out / "table.json")
+    board = table.fingerprint.model_copy(update={"cpu": "A board"})
+    target = Target(precision="int8")
+    other = table.model_copy(update={"target": target, "fingerprint": board})
+    monkeypatch.setattr(cost_source, "load_table", lambda path: other)
+    monkeypatch.setattr(export_module, "tuned_network", lambda *_: pytest.fail("it tunes for hours"))
+    with pytest.raises(UserError, match="the table is of another machine"):
+        export(
+            outcome.out / "search", ExportConfig(int8_layers="faster", qat_epochs=5.0), tmp_path / "bundle"
+        )
+
+
+@pytest.mark.parametrize("other", [{"stages": True}, {"engine": "tensorrt"}, {"device": "cuda"}])
+def test_faster_layers_are_for_one_file_on_the_cpu(other):
+    with pytest.raises(
+        ValidationError, match="is for a network of one file, in onnxruntime or openvino on the"
+    ):
+        ExportConfig(int8_layers="faster", **other)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from early_run import make_run
+from programs import Program
 
 from nat2deploy.cli.app import app
 from nat2deploy.deploy.verify import verify_bundle
@@ -29,7 +27,6 @@ from nat2deploy.space.lowering import lower, total_macs, total_params
 from nat2deploy.training.evaluation import judge
 
 QUICK = {"epochs": 2.0, "batch_size": 64, "learning_rate": 0.05, "distil": False}
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -234,19 +231,14 @@ def two_phases(tmp_path_factory):
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(two_phases, command, tmp_path, workers):
     run = make_run(tmp_path)
     words = ("finetune", str(run), *TWO_PHASES, "--workers", workers, "--json")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nat2deploy", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    )
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if list(run.rglob(".phase1")):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    assert process.wait(timeout=60) == -signal.SIGKILL, "it ended before it could be killed"
+    with Program("-m", "nat2deploy", *words, folder=tmp_path) as program:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and program.poll() is None:
+            if list(run.rglob(".phase1")):
+                program.kill()
+                break
+            time.sleep(0.005)
+        assert program.wait() == -signal.SIGKILL, "it ended before it could be killed"
     code, out, error = command(*words)
     assert code == 0, error
     assert json.loads(out) == two_phases

@@ -1,13 +1,11 @@
 """SIGKILL in the middle of a search: it goes on, and loses no finished evaluation."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import tomli_w
+from programs import Program
 
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
@@ -27,9 +25,6 @@ def _words(outcome, out):
     ]  # fmt: skip
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 @pytest.mark.slow
 def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, command, tmp_path):
     """Killed in the first archive, in the first candidates and in the second archive, one after the other."""
@@ -38,19 +33,14 @@ def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, command, 
     archive = out / "archive.jsonl"
     whole = b""
     for lines in (3, 12, 20):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nat2deploy", *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-        )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if archive.exists() and archive.read_bytes().count(b"\n") >= lines:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-            time.sleep(0.005)
-        assert process.wait(timeout=60) == -signal.SIGKILL, "the search ended before it could be killed"
+        with Program("-m", "nat2deploy", *words, folder=tmp_path) as program:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and program.poll() is None:
+                if archive.exists() and archive.read_bytes().count(b"\n") >= lines:
+                    program.kill()
+                    break
+                time.sleep(0.005)
+            assert program.wait() == -signal.SIGKILL, "the search ended before it could be killed"
         kept = archive.read_bytes()
         assert kept.startswith(whole)
         whole = kept[: kept.rfind(b"\n") + 1]

@@ -149,6 +149,15 @@ def test_a_pipeline_of_several_tables(outcome, config_path, tables, tmp_path):
     assert not (tmp_path / "run" / "table.json").exists()
 
 
+def test_layers_that_are_faster_in_8_bits_need_a_table_of_8_bits(config_path, tables, tmp_path):
+    whole = load_pipeline(config_path).model_dump(exclude_none=True)
+    whole["profile"]["tables"] = {"board": tables["board"]}
+    whole["export"]["int8_layers"] = "faster"
+    with pytest.raises(UserError, match="the bundle is in fp32; add --precision int8"):
+        run_pipeline(parse(PipelineConfig, whole, "config"), tmp_path / "run")
+    assert not (tmp_path / "run" / "supernet.safetensors").exists()
+
+
 def test_a_table_that_no_bundle_can_be_for_is_refused_before_searching(config_path, tables, tmp_path):
     board = load_table(Path(tables["board"]))
     openvino = board.target.model_copy(update={"backend": "openvino", "precision": "bf16"})

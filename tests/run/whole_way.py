@@ -58,10 +58,10 @@ def write_config(folder: Path) -> Path:
 
 @contextmanager
 def brief_measurements() -> Iterator[None]:
-    """Measure whole networks, as fronts and bundles are, for a second at most."""
+    """Measure whole networks, as fronts and bundles are, for a quarter of a second at most."""
 
     def brief(*runs: Any, time_limit_s: float, **options: Any) -> Measurement:
-        return measure_interleaved(*runs, time_limit_s=min(1.0, time_limit_s), **options)
+        return measure_interleaved(*runs, time_limit_s=min(0.25, time_limit_s), **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "measure_interleaved", brief)

@@ -6,10 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from programs import Program
 from safetensors.torch import load_file
 from torch import nn
 
@@ -87,29 +90,25 @@ def torchrun_environment(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
-def two_of(*program: object) -> list[subprocess.CompletedProcess[str]]:
+class Done(NamedTuple):
+    """What a program did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def two_of(*words: object, folder: Path) -> list[Done]:
     """Both processes of a Python program, started without torchrun's own seconds."""
     port = free_port()
-    command = [sys.executable, *map(str, program)]
-    both = [
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT | torchrun_environment(rank, 2, port),
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=120) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(command, process.returncode, *texts)
-        for process, texts in zip(both, printed, strict=True)
-    ]
+    both = []
+    with ExitStack() as running:
+        for rank in range(2):
+            prints = folder / f"process {rank}"
+            prints.mkdir(exist_ok=True)
+            program = Program(*words, folder=prints, changes=torchrun_environment(rank, 2, port))
+            both.append(running.enter_context(program))
+        return [Done(program.wait(120), *program.printed()) for program in both]
 
 
 def given() -> dict[str, object]:
@@ -128,7 +127,7 @@ def halves(tmp_path_factory) -> list[dict]:
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("halves")
     torch.save(given(), folder / "given.pt")
-    done = two_of(one_of_two.__file__, "parts", folder)
+    done = two_of(one_of_two.__file__, "parts", folder, folder=folder)
     assert [process.returncode for process in done] == [0, 0], [process.stderr for process in done]
     found = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
     assert [(half["rank"], half["size"]) for half in found] == [(0, 2), (1, 2)]
@@ -348,16 +347,16 @@ def test_the_first_process_alone_prints_and_nothing_is_left_behind(work, undistu
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_at_its_step_and_ends_the_same(work, undisturbed):
+def test_killed_it_goes_on_at_its_step_and_ends_the_same(work, undisturbed, tmp_path):
     command = arguments(work, "again.safetensors")
-    first, second = two_of(one_of_two.__file__, "killed", "depth-1", 2, *command)
+    first, second = two_of(one_of_two.__file__, "killed", "depth-1", 2, *command, folder=tmp_path)
     assert first.returncode == -9
     # Nobody waits for the one that is gone.
     assert second.returncode == 2 and second.stdout == ""
     assert second.stderr.startswith("error in process 1: another process of this training ended")
     assert supernet_info(work / "again.safetensors").phases == PHASES[:5]
     assert torch.load(work / ".again.safetensors.training")["done"] == 1
-    done = two_of("-m", "nat2deploy", *command)
+    done = two_of("-m", "nat2deploy", *command, folder=tmp_path)
     assert [process.returncode for process in done] == [0, 0], [process.stderr for process in done]
     assert done[1].stdout == done[1].stderr == ""
     again = load_file(work / "again.safetensors")
