@@ -216,3 +216,19 @@ def test_where_it_cannot_be_measured_it_is_refused(export: Export, tmp_path: Pat
     with pytest.raises(UserError, match=r"^--int8-layers faster: .* is not measured here"):
         export(calibration_images=make_images(8), **given)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_faster_in_the_end_is_as_it_was_begun_with() -> None:
+    network = Chain([5.0, 5.0, 1.0, 1.0], [1.0, 1.0, 0.5, 20.0], border=0.0)
+    begun, found = frozenset("0123"), frozenset("3")
+    assert network.found() == found
+    looks = []
+
+    def lucky(models: Sequence[Choice]) -> list[Summary]:
+        """Each step is faster than the one before; the result is no faster than what was begun with."""
+        looks.append(set(models))
+        same = looks[-1] == {begun, found}
+        return [replace(one, median_ms=1.0) if same else one for one in network.measure(models)]
+
+    assert slower_in_8_bits(network, lucky) == ("0", "1", "2", "3")
+    assert looks.count({begun, found}) == 1
