@@ -100,7 +100,7 @@ def export_bundle(
         budgets: the limits that it was searched under.
         costs: of the network.
         test: the test split, on which the engine is judged beside PyTorch.
-        validation: what the layers that int8 leaves in float for accuracy are searched on; none is without.
+        validation: what the layers that int8 leaves in float for accuracy are searched on; without, none.
         reference_images: uint8 [N, C, H, W] to compare the engine with PyTorch on; they travel along.
         calibration_images: uint8 [N, C, H, W] of the training split, for int8.
         options: of the engine.

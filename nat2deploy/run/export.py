@@ -59,8 +59,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     costs = model.costs(plain)
     # On a GPU what was measured says nothing about whether the engine's GPU is here.
     here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
-    chosen_int8 = architecture.precision is not None and config.precision is None
-    check_int8_layers(config, {target.precision, "int8"} if chosen_int8 else {target.precision}, here=here)
+    by_search = architecture.precision is not None and config.precision is None
+    check_int8_layers(config, {target.precision, "int8"} if by_search else {target.precision}, here=here)
     report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     seed = search.settings.seed if config.seed is None else config.seed
