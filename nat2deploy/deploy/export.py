@@ -233,7 +233,6 @@ def _model(module: nn.Module, given: Making) -> tuple[bytes, QuantisationSpec | 
         Whole(plain, calibration, symmetric=is_symmetric(target), method=options.method),
         plain,
         given,
-        lambda model, shown: run_all(engine_here(model, target)[0], shown),
         lambda model: engine_here(model, target)[0],
     )
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from nat2deploy.deploy.judging import first_classes, inputs_of
 from nat2deploy.deploy.making import Making
 from nat2deploy.deploy.manifest import QuantisationSpec
-from nat2deploy.deploy.mixed_precision import MixedPrecision, Run, quantise_within
+from nat2deploy.deploy.mixed_precision import MixedPrecision, quantise_within
+from nat2deploy.deploy.parity import run_all
 from nat2deploy.deploy.quantisable import Model, Quantisable
 from nat2deploy.deploy.slower_layers import Measure, slower_in_8_bits
 from nat2deploy.engines.base import Engine
@@ -23,7 +24,6 @@ def quantise_network(
     quantiser: Quantisable[Model],
     model: Model,
     given: Making,
-    run: Run[Model],
     compile_here: Callable[[Model], Engine],
 ) -> tuple[Model, QuantisationSpec]:
     """Quantise a network: all layers, or those that make it faster; less those that accuracy needs in float.
@@ -34,8 +34,7 @@ def quantise_network(
         quantiser: of the model.
         model: in float32.
         given: with calibration images.
-        run: the engine.
-        compile_here: the engine that latency is measured of.
+        compile_here: the engine that answers, and that latency is measured of.
 
     Raises:
         UserError: the model cannot be quantised.
@@ -60,15 +59,17 @@ def quantise_network(
     said = first_classes(given.eager, preprocessing, given.validation.images)
     float_top1 = float((said == targets).mean())
 
+    calibration = inputs_of(preprocessing, given.calibration_images)
+    images = inputs_of(preprocessing, given.validation.images)
+
     def within(in_float: Sequence[str]) -> MixedPrecision[Model]:
-        assert given.calibration_images is not None and given.validation is not None
         return quantise_within(
             quantiser,
             model,
-            inputs_of(preprocessing, given.calibration_images),
+            calibration,
             lowest_top1=float_top1 - given.options.max_accuracy_drop - 1e-9,
-            validation=(inputs_of(preprocessing, given.validation.images), targets),
-            run=run,
+            validation=(images, targets),
+            run=lambda some, shown: run_all(compile_here(some), shown),
             in_float=in_float,
             progress=given.progress,
         )

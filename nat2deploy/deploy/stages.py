@@ -238,7 +238,6 @@ def _quantised(
         Stages(models, inputs, method=given.options.method),
         models,
         given,
-        lambda some, shown: run_exits(StagedEngine(some, plan.weights, given.target), shown)[-1],
         lambda some: StagedEngine(some, plan.weights, given.target),
     )
 
