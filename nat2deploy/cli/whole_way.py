@@ -25,7 +25,8 @@ def run(
 ) -> None:
     """Profile, train, search, fine-tune, export and verify as a TOML file says.
 
-    The same command goes on with a run that was stopped or killed.
+    The same command goes on with a run that was stopped or killed. Exit code 1 when the bundle fails a check,
+    such as a latency over the budget.
     """
     from nat2deploy.cli.render import print_outcome
     from nat2deploy.files import parse
@@ -39,6 +40,8 @@ def run(
     with progress() as report:
         outcome = run_pipeline(settings, out or Path("runs") / config.stem, report)
     print_outcome(outcome, as_json=as_json)
+    if not outcome.verification.ok:
+        raise typer.Exit(1)
 
 
 def quickstart(
@@ -49,7 +52,10 @@ def quickstart(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The whole way on scikit-learn's digits and this machine's CPU, in a few minutes."""
+    """The whole way on scikit-learn's digits and this machine's CPU, in a few minutes.
+
+    Exit code 1 when the bundle fails a check, such as a latency over the budget.
+    """
     from nat2deploy.cli.render import print_outcome
     from nat2deploy.run.pipeline import quickstart_config, run_pipeline
 
@@ -59,3 +65,5 @@ def quickstart(
     with progress() as report:
         outcome = run_pipeline(config, out, report)
     print_outcome(outcome, as_json=as_json)
+    if not outcome.verification.ok:
+        raise typer.Exit(1)

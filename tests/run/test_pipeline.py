@@ -1,12 +1,16 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from nat2deploy.cli.app import main
 from nat2deploy.data.load import load_data
+from nat2deploy.deploy.verify import Check
 from nat2deploy.errors import UserError
+from nat2deploy.run import pipeline
 from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune import finetune
@@ -153,3 +157,19 @@ def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_pa
     (moved / "config.toml").unlink()  # a file of that name in any other folder may be another table
     with pytest.raises(UserError, match="where-it-was"):
         finetune(moved / "search", tuning)
+
+
+@pytest.mark.parametrize(("command", "ok"), [("run", True), ("run", False), ("quickstart", False)])
+def test_a_bundle_that_fails_a_check_ends_the_whole_way_with_1(
+    command, ok, outcome, config_path, monkeypatch, capsys
+):
+    late = Check("latency<=50ms", ok, "99 ms")
+    found = replace(outcome, verification=replace(outcome.verification, checks=(late,)))
+    monkeypatch.setattr(pipeline, "run_pipeline", lambda *given: found)
+    monkeypatch.setattr(
+        "sys.argv", ["nat2deploy", *(["run", str(config_path)] if command == "run" else [command])]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == (0 if ok else 1)
+    assert ("FAILED" in capsys.readouterr().out) is not ok
