@@ -19,8 +19,10 @@ class SurrogateInput:
     ``integer`` are the genes as they are, ``one-hot`` has a column for each value of each gene. ``choices``
     takes layers apart into what they are chosen by: presence, kernel, expansion and each branch, and adds the
     depth of each stage; what a kernel is worth is learnt from all layers that have it, whatever else they
-    are. With ``costs_of`` the logarithm of every cost follows: they are known before anything is judged,
-    and say most of what size is worth.
+    are. The squares of kernel and expansion say what the middle of three is worth beside the ends: a larger
+    one adds less than the one before. With ``costs_of`` the logarithm of every cost follows: they are known
+    before anything is judged, and say most of what size is worth. Of ``choices`` that of MACs comes once
+    more, times the resolution: what larger images are worth depends on the network's size.
     """
 
     def __init__(
@@ -30,6 +32,12 @@ class SurrogateInput:
         self.encoding = encoding
         self.costs_of = costs_of
         self._layers = _layer_choices(encoding) if features == "choices" else None
+        self._resolutions: Floats | None = None
+        resolutions = encoding.space.resolutions
+        if features == "choices" and costs_of is not None and len(resolutions) > 1:
+            self._resolutions = np.array([*_around_zero(resolutions).values()])
+            ends = encoding.repair(np.stack([encoding.lower, encoding.upper]))
+            self._middle_log_macs = float(np.log(costs_of(ends)["macs"]).mean())
 
     def __call__(self, genes: Genes) -> Floats:
         """Return the features [N, F]."""
@@ -37,6 +45,9 @@ class SurrogateInput:
         if self.costs_of is not None:
             costs = self.costs_of(genes)
             columns.append(np.log(np.stack([costs[metric] for metric in sorted(costs)], axis=1)))
+            if self._resolutions is not None:
+                around = np.log(costs["macs"]) - self._middle_log_macs
+                columns.append((self._resolutions[genes[:, 0]] * around)[:, None])
         return np.concatenate(columns, axis=1)
 
     def _of_genes(self, genes: Genes) -> Floats:
@@ -55,14 +66,16 @@ def _layer_choices(encoding: IntegerEncoding) -> Floats:
     space = encoding.space
     kernels, expansions = _around_zero(space.kernels), _around_zero(space.expansions)
     bits = max(state.bit_length() for state in space.branch_states)
-    table = np.zeros((encoding.states, 3 + bits))
+    table = np.zeros((encoding.states, 5 + bits))
     for code in range(1, encoding.states):
         layer = encoding.layer(code)
         table[code, 0] = 1.0
         if layer.kernel:
             table[code, 1:3] = kernels[layer.kernel], expansions[layer.expansion]
-        table[code, 3:] = [layer.branches >> bit & 1 for bit in range(bits)]
-    # A branch that every layer has says no more than the layer's presence; what none has, nothing.
+            table[code, 3:5] = np.square(table[code, 1:3])
+        table[code, 5:] = [layer.branches >> bit & 1 for bit in range(bits)]
+    # A branch that every layer has says no more than the layer's presence, nor do squares where only the ends
+    # are chosen from; what none has says nothing.
     distinct: Floats = np.unique(table[:, (table != 0).any(axis=0)], axis=1)
     return distinct
 

@@ -33,28 +33,53 @@ def test_no_choice_is_told_twice_and_none_that_nobody_has(rich_encoding):
 
 
 @given(st.integers(0, 10_000))
-def test_one_more_kernel_changes_one_feature(wide_encoding, seed):
+def test_one_more_kernel_changes_what_is_told_of_that_kernel(wide_encoding, seed):
     """Whatever else the layer is: that is what makes choices easier to learn from than genes."""
     rng = np.random.default_rng(seed)
     genes = uniform_depth_genes(wide_encoding, rng, 1)
     present = np.flatnonzero(genes[0, wide_encoding.first_layer :]) + wide_encoding.first_layer
     place = rng.choice(present)
-    kernels = len(wide_encoding.space.kernels)
-    kernel = (genes[0, place] - 1) % kernels
+    kernels = wide_encoding.space.kernels
+    kernel = (genes[0, place] - 1) % len(kernels)
     other = genes.copy()
-    other[0, place] += 1 if kernel < kernels - 1 else -1
+    other[0, place] += 1 if kernel < len(kernels) - 1 else -1
     see = SurrogateInput("choices", wide_encoding)
-    changed = np.flatnonzero(see(other)[0] != see(genes)[0])
-    assert len(changed) == 1
-    # The same step as any other layer's.
-    assert abs(see(other) - see(genes)).max() == pytest.approx(2 / (kernels - 1))
+    changed = np.abs(see(other) - see(genes))[0]
+    # The same step as any other layer's, and its square where there are more than two.
+    step = 2 / (len(kernels) - 1)
+    assert sorted(changed[changed > 0]) == pytest.approx([step] if len(kernels) == 2 else [step, 1.0])
 
 
 @pytest.mark.parametrize("features", ["integer", "one-hot", "choices"])
 def test_the_logarithms_of_costs_follow_in_the_order_of_their_names(wide_encoding, features):
     genes = uniform_depth_genes(wide_encoding, np.random.default_rng(2), 7)
-    costs = {"params": np.arange(1.0, 8.0), "macs": np.full(7, 3.0)}
     plain = SurrogateInput(features, wide_encoding)(genes)
-    table = SurrogateInput(features, wide_encoding, lambda _: costs)(genes)
-    np.testing.assert_array_equal(table[:, :-2], plain)
-    np.testing.assert_allclose(table[:, -2:], np.log(np.stack([costs["macs"], costs["params"]], axis=1)))
+    table = SurrogateInput(features, wide_encoding, _costs)(genes)
+    logs = np.log(np.stack([_costs(genes)["macs"], _costs(genes)["params"]], axis=1))
+    np.testing.assert_array_equal(table[:, : plain.shape[1]], plain)
+    np.testing.assert_allclose(table[:, plain.shape[1] : plain.shape[1] + 2], logs)
+    more = features == "choices" and len(wide_encoding.space.resolutions) > 1
+    assert table.shape[1] == plain.shape[1] + 2 + more
+
+
+def test_what_resolution_is_worth_may_depend_on_size():
+    encoding = IntegerEncoding(load_space("nano").restrict(resolutions=(28, 32, 64)))
+    genes = np.repeat(uniform_depth_genes(encoding, np.random.default_rng(3), 2), 3, axis=0)
+    genes[:, 0] = [0, 1, 2] * 2
+    both = SurrogateInput("choices", encoding, _costs)(genes)[:, -1]
+    ends = encoding.repair(np.stack([encoding.lower, encoding.upper]))
+    around = np.log(_costs(genes)["macs"]) - np.log(_costs(ends)["macs"]).mean()
+    np.testing.assert_allclose(both, np.array([-1, -7 / 9, 1] * 2) * around)
+
+
+def test_one_resolution_is_no_choice():
+    encoding = IntegerEncoding(load_space("nano").restrict(resolutions=(28,)))
+    genes = uniform_depth_genes(encoding, np.random.default_rng(4), 5)
+    plain, table = (SurrogateInput("choices", encoding, costs)(genes) for costs in (None, _costs))
+    assert table.shape[1] == plain.shape[1] + 2
+
+
+def _costs(genes):
+    """More for each gene, from 1 on."""
+    total = 1.0 + genes.sum(axis=1)
+    return {"params": np.sqrt(total), "macs": total}
