@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
@@ -15,6 +14,7 @@ from torch import nn
 from nat2deploy.blocks import SubNetwork, reset_seeded
 from nat2deploy.engines.half import to_half
 from nat2deploy.engines.onnx_export import to_onnx
+from nat2deploy.engines.onnx_session import open_session
 from nat2deploy.engines.quantise import quantise
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import plan_network
@@ -42,8 +42,9 @@ def drawn(space_name, seed):
     return network
 
 
-def answers(model):
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+def answers(model, *, exact=False):
+    """What ONNX Runtime says, with its kernels or, ``exact``, as the file says."""
+    session = open_session(model, 1, "the model", exact=exact)
     return np.concatenate([session.run(None, {"input": one[None].numpy()})[0] for one in IMAGES])
 
 
@@ -86,7 +87,8 @@ def test_int8_rounds_the_same_tensors_to_the_same_steps_as_the_exported_file(spa
     mine, wanted = roundings(simulated), quantisations(model)
     assert len(wanted) > 30
     assert distance(mine, wanted) < 1e-5 and distance(wanted, mine) < 1e-5
-    engine, exact = answers(model), answered(network)
+    # Kernels of x86 without VNNI have not the room for weights of 8 bits, which is TensorRT's form.
+    engine, exact = answers(model, exact=symmetric), answered(network)
     off = np.abs(answered(simulated) - engine)
     assert off.mean() < 0.8 * np.abs(exact - engine).mean()
     scale, _ = dict(simulated.named_modules())[str(output_of(simulated).target)].steps
