@@ -183,7 +183,8 @@ def test_a_latency_that_nobody_knows_is_refused_before_training(tmp_path):
 
 def test_exits_are_judged_in_the_networks_precision(tmp_path):
     run = make_run(tmp_path, precision="int8")
-    (report,) = finetune(run, FinetuneConfig(method="aep", prune=("none",), **QUICK))
+    longer = QUICK | {"epochs": 8.0}  # what has hardly learnt anything does not survive 8 bits
+    (report,) = finetune(run, FinetuneConfig(method="aep", prune=("none",), **longer))
     assert report.architecture["precision"] == "int8" and report.architecture["exits"] == [1, 2, 3]
     assert report.costs["size_mb"] < 0.5 * report.costs["params"] * 4e-6  # of four bytes each in fp32
     found, data = open_network(run, report.id)
