@@ -10,7 +10,8 @@ within the budget; means over seeds with 95 % bootstrap intervals, and a Mann-Wh
 Weights stay as they are, so nothing is adapted or judged again, and ours is the preset fixed. The presets
 of NAT and NAT2 keep their policies, with first archives of 100 and no pre-processing, whose 3,000
 evaluations would be all; all presets' surrogates have the same --folds. A run is a file: a command that was
-killed goes on where it was.
+killed goes on where it was. ``--stored benchmarks/tabular/searches.npz`` takes what our figures are made of
+from there, and runs only what is left.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -31,8 +33,10 @@ import search_methods as methods
 from rich.console import Console
 from rich.progress import Progress
 from search_report import report
+from search_runs import code_digest, merged, read_runs, write_runs
 
 from nat2deploy.cost.table import load_table
+from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
@@ -146,6 +150,7 @@ def run(job: Job, file: Path, table: Path, evaluations: int) -> None:
             "method": job.method,
             "seed": job.seed,
             "recipe": recipe(job, file, table, evaluations),
+            "code": code_digest(),
             "processor_s": round(seconds, 2),
             "genes": encoding.encode_all([e.architecture for e in task.trace]).tolist(),
         },
@@ -160,6 +165,12 @@ def recipe(job: Job, file: Path, table: Path, evaluations: int) -> str:
     settings = None if job.policies is None else SearchSettings(**dict(job.policies)).model_dump_json()
     parts = [_digest(file), _digest(table), evaluations, job.method, job.seed, repr(SETTINGS[job.setting])]
     return hashlib.sha256(repr([*parts, settings]).encode()).hexdigest()
+
+
+def _is_done(job: Job, file: Path, table: Path, evaluations: int) -> bool:
+    return job.path.exists() and read_json(job.path, "run").get("recipe") == recipe(
+        job, file, table, evaluations
+    )
 
 
 @lru_cache
@@ -183,6 +194,8 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
     parser.add_argument("--folds", type=int, default=5, help="of all presets' surrogates")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--stored", type=Path, help="file of runs that are not to be made again")
+    parser.add_argument("--store", type=Path, help="file to add all runs to")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
 
@@ -212,13 +225,13 @@ def main() -> None:
         if policies is not None:
             SearchSettings(**policies)  # refuses what does not agree before anything runs
     given = (arguments.benchmark, arguments.table, arguments.evaluations)
-    left = [
-        job
-        for job in jobs
-        if not job.path.exists() or read_json(job.path, "run").get("recipe") != recipe(job, *given)
-    ]
-    _run_all(left, arguments)
+    if arguments.stored is not None:
+        take(arguments.stored, [job for job in jobs if not _is_done(job, *given)], given)
+    _run_all([job for job in jobs if not _is_done(job, *given)], arguments)
     runs = [read_json(job.path, "run") for job in jobs]
+    if arguments.store is not None:
+        before = read_runs(arguments.store) if arguments.store.exists() else []
+        write_runs(arguments.store, merged(before, runs))
     benchmark = _benchmark(arguments.benchmark, arguments.table)
     tasks = {name: SETTINGS[name].objectives(benchmark) for name in arguments.settings}
     name = "figures" if arguments.ablation is None else f"ablation-{arguments.ablation}"
@@ -228,6 +241,20 @@ def main() -> None:
     write_json(arguments.out / f"{name}.json", figures)
     if arguments.json:
         print(json.dumps(figures))
+
+
+def take(stored: Path, jobs: list[Job], given: tuple[Path, Path, int]) -> None:
+    """Write the runs of jobs that the file holds."""
+    made = {run["recipe"]: run for run in read_runs(stored)}
+    taken = [(job, made[recipe(job, *given)]) for job in jobs if recipe(job, *given) in made]
+    for job, run in taken:
+        write_json(job.path, run)
+    other = sum(run["code"] != code_digest() for _, run in taken)
+    print(
+        f"{len(taken)} runs of {stored}"
+        + (f", {other} of them by another version of the searches' code" if other else ""),
+        file=sys.stderr,
+    )
 
 
 def _console(to_stderr: bool) -> Console:
@@ -253,4 +280,7 @@ def _run_all(jobs: list[Job], arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pymoo.core.duplicate import DuplicateElimination
 from pymoo.core.problem import Problem
 from pymoo.core.repair import Repair
 from pymoo.operators.crossover.pntx import TwoPointCrossover
@@ -71,6 +72,18 @@ class CanonicalGenes(Repair):  # type: ignore[misc]
         return encoding.repair(np.rint(x).astype(np.int64), self.how)  # type: ignore[no-any-return]
 
 
+class EqualGenes(DuplicateElimination):  # type: ignore[misc]
+    """Finds equal vectors by their bytes; pymoo's own measures all distances."""
+
+    def _do(self, pop: Any, other: Any, is_duplicate: Any) -> Any:
+        seen = set() if other is None else {individual.X.tobytes() for individual in other}
+        for i, individual in enumerate(pop):
+            key = individual.X.tobytes()
+            is_duplicate[i] |= key in seen
+            seen.add(key)
+        return is_duplicate
+
+
 def evolve(
     objectives: Objectives,
     surrogate: Surrogate,
@@ -110,7 +123,7 @@ def evolve(
         crossover=TwoPointCrossover(prob=crossover),
         mutation=PolynomialMutation(eta=eta, vtype=float),
         repair=CanonicalGenes(repair),
-        eliminate_duplicates=True,
+        eliminate_duplicates=EqualGenes(),
     )
     problem = SubNetworkProblem(objectives, surrogate)
     result = minimize(problem, algorithm, ("n_gen", generations), seed=seed, verbose=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 import search as program
 import search_methods as methods
 from search_report import STEP, report
+from search_runs import read_runs, write_runs
 
 from nat2deploy.cost.model import CostModel
+from nat2deploy.errors import UserError
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.tabular import TabularBenchmark, save_tabular
 from nat2deploy.space.encoding import IntegerEncoding
@@ -52,6 +55,12 @@ def benchmark(parts):
     return TabularBenchmark(info, genes, right, CostModel(info.space, 10, None))
 
 
+JOB = program.Job("latency-0.2", "random", None, 3, Path())
+GIVEN = (
+    program.HERE / "tabular/nano-ee-d-fashion-mnist.npz",
+    program.HERE.parent / "latency_tables/nano-ee-d-28-32px-x86-1-thread.json",
+    20,
+)
 BUDGET = program.Setting(("params<=120k", "macs<=6M"))
 
 
@@ -149,8 +158,8 @@ def test_the_program_goes_on_where_it_was(parts, repository, tmp_path, monkeypat
     save_tabular(tmp_path / "b.npz", *parts)
     table = repository / "latency_tables/nano-ee-d-28-32px-x86-1-thread.json"
 
-    def run(seeds, evaluations="20"):
-        given = ["search.py", "--out", str(tmp_path / "out"), "--benchmark", str(tmp_path / "b.npz")]
+    def run(seeds, evaluations="20", out="out", more=()):
+        given = ["search.py", "--out", str(tmp_path / out), "--benchmark", str(tmp_path / "b.npz"), *more]
         given += ["--table", str(table), "--evaluations", evaluations, "--seeds", seeds, "--json"]
         given += ["--settings", "latency-0.12", "p99-0.25", "--methods", "random", "regularised-evolution"]
         monkeypatch.setattr("sys.argv", given)
@@ -166,3 +175,38 @@ def test_the_program_goes_on_where_it_was(parts, repository, tmp_path, monkeypat
     assert figures["settings"]["latency-0.12"]["methods"]["random"]["runs"] == 2
     assert Path(tmp_path / "out/figures.png").exists()
     assert run("1", "25")["settings"]["p99-0.25"]["at"][-1] == 25  # another recipe: done again
+
+    store = str(tmp_path / "runs.npz")
+    run("1", out="some", more=["--store", store])
+    run("2", out="all", more=["--store", store])
+    search = program.run
+
+    def refuse(job, *given):
+        assert job.seed == 2, "a stored run was made again"
+        search(job, *given)
+
+    monkeypatch.setattr(program, "run", refuse)
+    assert run("3", out="again", more=["--stored", store])["settings"]["p99-0.25"]["methods"]["random"][
+        "runs"
+    ]
+    for path in (tmp_path / "again").glob("*/*/[01].json"):
+        assert json.loads(path.read_text()) == json.loads(
+            (tmp_path / "all" / path.relative_to(tmp_path / "again")).read_text()
+        )
+
+
+def test_a_file_of_something_else_holds_no_runs(parts, tmp_path):
+    save_tabular(tmp_path / "b.npz", *parts)
+    (tmp_path / "text.npz").write_text("runs")
+    for name in ("b.npz", "text.npz", "none.npz"):
+        with pytest.raises(UserError, match=rf"{name}: no file of searches' runs .*; make one with --store"):
+            read_runs(tmp_path / name)
+
+
+def test_stored_runs_say_whose_code_made_them(tmp_path, capsys):
+    run = {"setting": "s", "method": "random", "seed": 3, "processor_s": 1.0, "code": "older"}
+    recipe = program.recipe(JOB, *GIVEN)
+    write_runs(tmp_path / "runs.npz", [{**run, "recipe": recipe, "genes": [[1, 2], [0, 3]]}])
+    program.take(tmp_path / "runs.npz", [replace(JOB, path=tmp_path / "3.json")], GIVEN)
+    assert json.loads((tmp_path / "3.json").read_text())["genes"] == [[1, 2], [0, 3]]
+    assert "1 of them by another version" in capsys.readouterr().err

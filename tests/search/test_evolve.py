@@ -6,12 +6,17 @@ import importlib.util
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pymoo.core.duplicate import DefaultDuplicateElimination
+from pymoo.core.population import Population
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
-from nat2deploy.search.evolve import evolve
+from nat2deploy.search.evolve import EqualGenes, evolve
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.searchers import SEARCHERS, check_searcher, make_searcher
 from nat2deploy.search.survival import reference_directions
@@ -162,3 +167,13 @@ def test_a_searcher_whose_package_is_missing_is_named(monkeypatch):
     check_searcher("nsga3")
     with pytest.raises(UserError, match=r"needs the package numba; .*nat2deploy\[age-moea\]"):
         make_searcher("age-moea-2", reference_directions(2, 12), pop_size=12)
+
+
+@given(st.lists(arrays(np.int64, 2, elements=st.integers(0, 2)), min_size=2), st.integers(0, 10))
+def test_equal_genes_are_what_distances_of_nought_are(rows, known):
+    population = Population.new(X=np.stack(rows))
+    known = min(known, len(rows) - 1)
+    fresh, old = population[known:], population[:known]
+    ours, theirs = (how.do(fresh, old) for how in (EqualGenes(), DefaultDuplicateElimination()))
+    assert ours.get("X").tolist() == theirs.get("X").tolist()
+    assert list(ours) == list(theirs)

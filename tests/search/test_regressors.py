@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 from nat2deploy.errors import UserError
 from nat2deploy.search.regressors import (
     PACKAGES,
     SURROGATES,
+    FewRowsTrees,
     NearestRegressor,
     RbfRegressor,
     SampledProcess,
@@ -95,3 +97,14 @@ def test_a_kind_whose_package_is_missing_is_named(name, monkeypatch):
     check_installed(kind for kind in SURROGATES if kind != name)
     with pytest.raises(UserError, match=rf"'{name}' needs the package .*nat2deploy\[surrogates\]"):
         check_installed(["ridge", name])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 5))
+def test_trees_predict_what_theirs_do(seed, rows, width):
+    rng = np.random.default_rng(seed)
+    x, y, new = rng.random((rows, width)), rng.random(rows), rng.random((7, width))
+    ours, theirs = (
+        kind(n_estimators=5, min_samples_leaf=2, random_state=seed).fit(x, y)
+        for kind in (FewRowsTrees, ExtraTreesRegressor)
+    )
+    np.testing.assert_allclose(ours.predict(new), theirs.predict(new), rtol=1e-12)
