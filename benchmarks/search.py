@@ -134,6 +134,7 @@ def _benchmark(file: Path, table: Path) -> TabularBenchmark:
 
 def run(job: Job, file: Path, table: Path, evaluations: int) -> None:
     """Do one run and write its file: what was judged, in order, and how long it took."""
+    code = code_digest()
     benchmark = _benchmark(file, table)
     task = methods.Task(benchmark, SETTINGS[job.setting].objectives(benchmark), evaluations)
     _ = benchmark.model  # fitted once a process, outside the time that is taken
@@ -150,7 +151,7 @@ def run(job: Job, file: Path, table: Path, evaluations: int) -> None:
             "method": job.method,
             "seed": job.seed,
             "recipe": recipe(job, file, table, evaluations),
-            "code": code_digest(),
+            "code": code,
             "processor_s": round(seconds, 2),
             "genes": encoding.encode_all([e.architecture for e in task.trace]).tolist(),
         },
@@ -225,14 +226,24 @@ def main() -> None:
         if policies is not None:
             SearchSettings(**policies)  # refuses what does not agree before anything runs
     given = (arguments.benchmark, arguments.table, arguments.evaluations)
-    if arguments.stored is not None:
-        take(arguments.stored, [job for job in jobs if not _is_done(job, *given)], given)
-    _run_all([job for job in jobs if not _is_done(job, *given)], arguments)
-    runs = [read_json(job.path, "run") for job in jobs]
-    if arguments.store is not None:
-        before = read_runs(arguments.store) if arguments.store.exists() else []
-        write_runs(arguments.store, merged(before, runs))
+    code = code_digest()  # of what runs, whatever is edited meanwhile
+    before = read_runs(arguments.store) if arguments.store is not None and arguments.store.exists() else []
     benchmark = _benchmark(arguments.benchmark, arguments.table)
+    if before and len(before[0]["genes"][0]) != len(benchmark.encoding):
+        raise UserError(f"{arguments.store} holds runs of another search space; give another --store")
+    left = [job for job in jobs if not _is_done(job, *given)]
+    if arguments.stored is not None:
+        taken = take(read_runs(arguments.stored), left, given)
+        other = "" if taken else ": it holds others' --seeds, --evaluations, --folds, --benchmark or --table"
+        _say(f"{taken} of {len(left)} runs are in {arguments.stored}{other}")
+    _run_all([job for job in left if not _is_done(job, *given)], arguments)
+    runs = [{"code": "", **read_json(job.path, "run")} for job in jobs]
+    if old := sum(run["code"] != code for run in runs):
+        _say(
+            f"{old} of {len(runs)} runs were made by other code of the searches; another --out makes all anew"
+        )
+    if arguments.store is not None:
+        write_runs(arguments.store, merged(before, runs))
     tasks = {name: SETTINGS[name].objectives(benchmark) for name in arguments.settings}
     name = "figures" if arguments.ablation is None else f"ablation-{arguments.ablation}"
     figures = report(
@@ -243,18 +254,17 @@ def main() -> None:
         print(json.dumps(figures))
 
 
-def take(stored: Path, jobs: list[Job], given: tuple[Path, Path, int]) -> None:
-    """Write the runs of jobs that the file holds."""
-    made = {run["recipe"]: run for run in read_runs(stored)}
-    taken = [(job, made[recipe(job, *given)]) for job in jobs if recipe(job, *given) in made]
-    for job, run in taken:
+def take(runs: list[dict[str, Any]], jobs: list[Job], given: tuple[Path, Path, int]) -> int:
+    """Write those of the runs that are of jobs; returns how many."""
+    made = {run["recipe"]: run for run in runs}
+    found = [(job, made[recipe(job, *given)]) for job in jobs if recipe(job, *given) in made]
+    for job, run in found:
         write_json(job.path, run)
-    other = sum(run["code"] != code_digest() for _, run in taken)
-    print(
-        f"{len(taken)} runs of {stored}"
-        + (f", {other} of them by another version of the searches' code" if other else ""),
-        file=sys.stderr,
-    )
+    return len(found)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _console(to_stderr: bool) -> Console:

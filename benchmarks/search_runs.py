@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
+import tokenize
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
 
 SAID = ("setting", "method", "seed", "recipe", "code", "processor_s")
+_DAMAGED = (zipfile.BadZipFile, zlib.error)
 
 
 @lru_cache
@@ -27,18 +31,21 @@ def code_digest() -> str:
     files.append(Path(__file__).with_name("search_methods.py"))
     found = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.parts[-2:]):
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                node.body = [part for part in node.body if not _is_text(part)]
-        found.update(ast.unparse(tree).encode())
+        found.update(without_words(path.read_text(encoding="utf-8")).encode())
     return found.hexdigest()
 
 
-def _is_text(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and type(node.value.value) is str
-    )
+def without_words(source: str) -> str:
+    """Python source without comments, docstrings and empty lines, the same in every version of Python."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
@@ -56,7 +63,7 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
             {**{name: run[name] for name in SAID}, "genes": part.tolist()}
             for run, part in zip(said, parts, strict=True)
         ]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, *_DAMAGED) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: no file of searches' runs ({why}); make one with --store") from error
 
@@ -82,9 +89,6 @@ def write_runs(path: Path, runs: list[dict[str, Any]]) -> None:
 
 
 def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Both, the new one where setting, method and seed are the same."""
-
-    def key(run: dict[str, Any]) -> tuple[str, str, int]:
-        return run["setting"], run["method"], run["seed"]
-
-    return [run for _, run in sorted({key(run): run for run in [*old, *new]}.items())]
+    """Both, the new one where the recipe is the same, in the order of what they are runs of."""
+    runs = {run["recipe"]: run for run in [*old, *new]}.values()
+    return sorted(runs, key=lambda run: (run["setting"], run["method"], run["seed"], run["recipe"]))

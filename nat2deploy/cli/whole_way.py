@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nat2deploy.cli.options import Json, Workers
 from nat2deploy.cli.progress import progress
+
+if TYPE_CHECKING:
+    from nat2deploy.deploy.verify import Verification
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +29,7 @@ def run(
     """Profile, train, search, fine-tune, export and verify as a TOML file says.
 
     The same command goes on with a run that was stopped or killed. Exit code 1 when the bundle fails a check,
-    such as a latency over the budget.
+    such as a latency over the budget on the machine that it is for.
     """
     from nat2deploy.cli.render import print_outcome
     from nat2deploy.files import parse
@@ -40,8 +43,7 @@ def run(
     with progress() as report:
         outcome = run_pipeline(settings, out or Path("runs") / config.stem, report)
     print_outcome(outcome, as_json=as_json)
-    if not outcome.verification.ok:
-        raise typer.Exit(1)
+    _end(outcome.verification, f"raise the budget in {config}, or name another network in [export]")
 
 
 def quickstart(
@@ -65,5 +67,15 @@ def quickstart(
     with progress() as report:
         outcome = run_pipeline(config, out, report)
     print_outcome(outcome, as_json=as_json)
-    if not outcome.verification.ok:
+    _end(outcome.verification, "give another --out and a higher --budget, such as latency<=1ms")
+
+
+def _end(verification: Verification, mend: str) -> None:
+    """End with 1 and a line for each of the bundle's faults, ``mend`` where it is slow."""
+    from nat2deploy.deploy.verify import MACHINE_FREE
+
+    for fault in verification.faults:
+        how = "run the same command again" if fault.name in MACHINE_FREE else mend
+        typer.echo(f"the bundle fails its check '{fault.name}': {fault.text}; {how}", err=True)
+    if verification.faults:
         raise typer.Exit(1)

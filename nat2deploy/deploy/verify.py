@@ -36,6 +36,10 @@ class Check:
     text: str
 
 
+MACHINE_FREE = ("files", "parity")
+"""Checks that a bundle passes on every machine or on none."""
+
+
 @dataclass(frozen=True)
 class Verification:
     """What verifying a bundle found.
@@ -66,6 +70,12 @@ class Verification:
     def __post_init__(self) -> None:
         """Derive ``ok``, a field so that it is part of the JSON."""
         object.__setattr__(self, "ok", all(check.ok for check in self.checks))
+
+    @property
+    def faults(self) -> tuple[Check, ...]:
+        """Failed checks of the bundle itself: on another machine than its own latency says nothing of it."""
+        count = self.same_machine
+        return tuple(one for one in self.checks if not one.ok and (count or one.name in MACHINE_FREE))
 
 
 @dataclass(frozen=True)

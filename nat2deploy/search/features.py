@@ -10,7 +10,7 @@ from nat2deploy.search.regressors import Features, Floats
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 
 CostsOf = Callable[[Genes], Mapping[str, Floats]]
-"""Costs of genes [N, G] by metric, each [N], all positive."""
+"""Costs of genes [N, G] by metric, each [N], all positive; ``macs`` among them."""
 
 
 class SurrogateInput:
@@ -76,8 +76,10 @@ def _layer_choices(encoding: IntegerEncoding) -> Floats:
         table[code, 5:] = [layer.branches >> bit & 1 for bit in range(bits)]
     # A branch that every layer has says no more than the layer's presence, nor do squares where only the ends
     # are chosen from; what none has says nothing.
-    distinct: Floats = np.unique(table[:, (table != 0).any(axis=0)], axis=1)
-    return distinct
+    table = table[:, (table != 0).any(axis=0)]
+    _, distinct = np.unique(np.round(table, 9), axis=1, return_index=True)  # (1.7 - 1.4) / 0.3 is not quite 1
+    found: Floats = table[:, distinct]
+    return found
 
 
 def _around_zero(values: tuple[int, ...] | tuple[float, ...]) -> dict[float, float]:

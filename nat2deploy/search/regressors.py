@@ -31,6 +31,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from nat2deploy.errors import UserError
 from nat2deploy.plugins import Registry
@@ -129,11 +130,16 @@ class SampledProcess(GaussianProcessRegressor):  # type: ignore[misc]
 
 
 class FewRowsTrees(ExtraTreesRegressor):  # type: ignore[misc]
-    """Predicts without handing trees out to workers, which takes far longer than trees need for few rows."""
+    """Checks features once, and starts no jobs: theirs take longer than trees need for hundreds of rows."""
 
     def predict(self, X: Floats) -> Floats:
-        """Predict targets [N] of features [N, F]."""
-        rows = np.ascontiguousarray(X, dtype=np.float32)
+        """Predict targets [N] of features [N, F].
+
+        Raises:
+            ValueError: another number of features than was fitted, or an infinite one.
+        """
+        check_is_fitted(self)
+        rows = self._validate_X_predict(X)
         votes = [tree.tree_.predict(rows).reshape(len(rows)) for tree in self.estimators_]
         mean: Floats = np.mean(votes, axis=0)
         return mean

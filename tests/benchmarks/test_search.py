@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import search as program
 import search_methods as methods
 from search_report import STEP, report
-from search_runs import read_runs, write_runs
+from search_runs import code_digest, merged, read_runs, without_words, write_runs
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
@@ -55,12 +54,14 @@ def benchmark(parts):
     return TabularBenchmark(info, genes, right, CostModel(info.space, 10, None))
 
 
-JOB = program.Job("latency-0.2", "random", None, 3, Path())
-GIVEN = (
-    program.HERE / "tabular/nano-ee-d-fashion-mnist.npz",
-    program.HERE.parent / "latency_tables/nano-ee-d-28-32px-x86-1-thread.json",
-    20,
-)
+RUN = {
+    "setting": "latency-0.2",
+    "method": "random",
+    "seed": 0,
+    "recipe": "r",
+    "code": "c",
+    "processor_s": 1.0,
+}
 BUDGET = program.Setting(("params<=120k", "macs<=6M"))
 
 
@@ -176,37 +177,77 @@ def test_the_program_goes_on_where_it_was(parts, repository, tmp_path, monkeypat
     assert Path(tmp_path / "out/figures.png").exists()
     assert run("1", "25")["settings"]["p99-0.25"]["at"][-1] == 25  # another recipe: done again
 
-    store = str(tmp_path / "runs.npz")
-    run("1", out="some", more=["--store", store])
-    run("2", out="all", more=["--store", store])
-    search = program.run
+    store = tmp_path / "runs.npz"
+    run("1", out="one", more=["--store", str(store)])
+    run("1", out="two", more=["--store", str(store), "--first-seed", "1"])
+    kept = read_runs(store)
+    assert sorted(run["seed"] for run in kept) == [0] * 4 + [1] * 4
+    capsys.readouterr()
 
     def refuse(job, *given):
-        assert job.seed == 2, "a stored run was made again"
-        search(job, *given)
+        raise AssertionError("a stored run was made again")
 
     monkeypatch.setattr(program, "run", refuse)
-    assert run("3", out="again", more=["--stored", store])["settings"]["p99-0.25"]["methods"]["random"][
-        "runs"
+    found = run("2", out="again", more=["--stored", str(store)])
+    assert found["settings"]["p99-0.25"]["methods"]["random"]["runs"] == 2
+    for folder, seed in (("one", 0), ("two", 1)):
+        path = f"latency-0.12/random/{seed}.json"
+        again = json.loads((tmp_path / "again" / path).read_text())
+        assert again == json.loads((tmp_path / folder / path).read_text())
+
+
+def test_a_store_keeps_runs_of_other_recipes(tmp_path):
+    runs = [
+        {**RUN, "recipe": recipe, "genes": [[1, 2], [0, 3]][:count]} for recipe, count in (("a", 2), ("b", 1))
     ]
-    for path in (tmp_path / "again").glob("*/*/[01].json"):
-        assert json.loads(path.read_text()) == json.loads(
-            (tmp_path / "all" / path.relative_to(tmp_path / "again")).read_text()
-        )
+    write_runs(tmp_path / "runs.npz", merged(runs[:1], runs[1:]))
+    assert read_runs(tmp_path / "runs.npz") == runs
+    assert merged(runs, [{**runs[0], "seed": 9}])[-1]["seed"] == 9
+    assert len(merged(runs, runs)) == 2
 
 
 def test_a_file_of_something_else_holds_no_runs(parts, tmp_path):
     save_tabular(tmp_path / "b.npz", *parts)
+    write_runs(tmp_path / "cut.npz", [{**RUN, "genes": [[1, 2]]}])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-50])
     (tmp_path / "text.npz").write_text("runs")
-    for name in ("b.npz", "text.npz", "none.npz"):
+    (tmp_path / "empty.npz").touch()
+    for name in ("b.npz", "cut.npz", "text.npz", "empty.npz", "none.npz"):
         with pytest.raises(UserError, match=rf"{name}: no file of searches' runs .*; make one with --store"):
             read_runs(tmp_path / name)
 
 
-def test_stored_runs_say_whose_code_made_them(tmp_path, capsys):
-    run = {"setting": "s", "method": "random", "seed": 3, "processor_s": 1.0, "code": "older"}
-    recipe = program.recipe(JOB, *GIVEN)
-    write_runs(tmp_path / "runs.npz", [{**run, "recipe": recipe, "genes": [[1, 2], [0, 3]]}])
-    program.take(tmp_path / "runs.npz", [replace(JOB, path=tmp_path / "3.json")], GIVEN)
-    assert json.loads((tmp_path / "3.json").read_text())["genes"] == [[1, 2], [0, 3]]
-    assert "1 of them by another version" in capsys.readouterr().err
+@pytest.mark.parametrize("code", ["older", code_digest()])
+def test_runs_of_other_code_are_told(code, parts, repository, tmp_path, monkeypatch, capsys):
+    genes = parts[1][:20]
+    table = repository / "latency_tables/nano-ee-d-28-32px-x86-1-thread.json"
+    save_tabular(tmp_path / "b.npz", *parts)
+    given = (tmp_path / "b.npz", table, len(genes))
+    recipe = program.recipe(program.Job("latency-0.2", "random", None, 0, Path()), *given)
+    run = {**RUN, "code": code, "recipe": recipe, "genes": genes.tolist()}
+    write_runs(tmp_path / "runs.npz", [run])
+    line = ["search.py", "--out", tmp_path / "out", "--benchmark", given[0], "--table", table, "--seeds", 1]
+    line += ["--evaluations", len(genes), "--settings", "latency-0.2", "--methods", "random", "--json"]
+    monkeypatch.setattr("sys.argv", [*map(str, line), "--stored", str(tmp_path / "runs.npz")])
+    for taken in ("1 of 1 runs are in ", "0 of 0 runs are in "):
+        program.main()
+        said = capsys.readouterr().err
+        assert taken in said
+        assert ("1 of 1 runs were made by other code" in said) is (code == "older")
+
+
+def test_a_store_of_another_space_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    write_runs(tmp_path / "runs.npz", [{**RUN, "genes": [[1, 2]]}])
+    line = ["search.py", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "runs.npz")]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(UserError, match="another search space"):
+        program.main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_are_no_code():
+    source = 'def f(x):\n    """Add."""\n    return x + 1  # one\n'
+    assert without_words(source) == "def f(x):\n    return x + 1"
+    assert without_words(source.replace("Add.", "Add\n    one.")) == without_words(source)
+    assert without_words(source.replace("x + 1", "x + 2")) != without_words(source)
+    assert without_words('s = "# no comment"\n') == 's = "# no comment"'

@@ -155,7 +155,9 @@ def _start(block: Block, words: list[str], folder: Path) -> None:
     done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, check=False)
     print(f"{block}: {shlex.join(words)}: {time.monotonic() - began:.0f} s", flush=True)
     allowed = {0, *map(int, block.notes.get("exit", "").split())}
-    assert done.returncode in allowed, f"{block}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert done.returncode in allowed and "Traceback" not in done.stderr, (
+        f"{block}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    )
 
 
 def _is_uncertified(arguments: list[str], folder: Path) -> bool:

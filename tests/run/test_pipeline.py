@@ -159,17 +159,30 @@ def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_pa
         finetune(moved / "search", tuning)
 
 
-@pytest.mark.parametrize(("command", "ok"), [("run", True), ("run", False), ("quickstart", False)])
+@pytest.mark.parametrize(
+    ("command", "name", "ok", "here", "code", "mend"),
+    [
+        ("run", "latency<=50ms", True, True, 0, ""),
+        ("run", "latency<=50ms", False, True, 1, "raise the budget in "),
+        ("run", "latency<=50ms", False, False, 0, ""),  # of another machine nothing is known
+        ("run", "parity", False, False, 1, "run the same command again"),
+        ("quickstart", "latency<=50ms", False, True, 1, "higher --budget"),
+    ],
+)
 def test_a_bundle_that_fails_a_check_ends_the_whole_way_with_1(
-    command, ok, outcome, config_path, monkeypatch, capsys
+    command, name, ok, here, code, mend, outcome, config_path, monkeypatch, capsys
 ):
-    late = Check("latency<=50ms", ok, "99 ms")
-    found = replace(outcome, verification=replace(outcome.verification, checks=(late,)))
+    checks = (Check(name, ok, "99 ms"),)
+    verification = replace(outcome.verification, checks=checks, same_machine=here)
+    found = replace(outcome, verification=verification)
     monkeypatch.setattr(pipeline, "run_pipeline", lambda *given: found)
     monkeypatch.setattr(
         "sys.argv", ["nat2deploy", *(["run", str(config_path)] if command == "run" else [command])]
     )
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == (0 if ok else 1)
-    assert ("FAILED" in capsys.readouterr().out) is not ok
+    assert end.value.code == code
+    printed = capsys.readouterr()
+    assert ("FAILED" in printed.out) is not ok
+    assert (f"the bundle fails its check '{name}': 99 ms; " in printed.err) is (code == 1)
+    assert mend in printed.err

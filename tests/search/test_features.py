@@ -32,6 +32,14 @@ def test_no_choice_is_told_twice_and_none_that_nobody_has(rich_encoding):
     assert not table[0].any()  # an absent layer
 
 
+@given(st.lists(st.integers(10, 60), min_size=2, max_size=2, unique=True))
+def test_squares_say_nothing_of_two_ends(tenths):
+    space = load_space("nano")  # of two kernels
+    ends = tuple(sorted(tenth / 10 for tenth in tenths))
+    table = SurrogateInput("choices", IntegerEncoding(space.model_copy(update={"expansions": ends})))._layers
+    assert table.shape[1] == len(("presence", "kernel", "expansion"))
+
+
 @given(st.integers(0, 10_000))
 def test_one_more_kernel_changes_what_is_told_of_that_kernel(wide_encoding, seed):
     """Whatever else the layer is: that is what makes choices easier to learn from than genes."""

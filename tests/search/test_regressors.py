@@ -108,3 +108,6 @@ def test_trees_predict_what_theirs_do(seed, rows, width):
         for kind in (FewRowsTrees, ExtraTreesRegressor)
     )
     np.testing.assert_allclose(ours.predict(new), theirs.predict(new), rtol=1e-12)
+    for wrong in (new[:, :-1], np.full((1, width), np.inf)):
+        with pytest.raises(ValueError, match=r"feature|infinity"):
+            ours.predict(wrong)
