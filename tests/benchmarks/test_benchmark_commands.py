@@ -8,7 +8,10 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Parts of the others, without a command.
-PARTS = {"deploy_bundles", "deploy_report", "deploy_training", "peers", "search_methods", "search_report"}
+PARTS = {
+    *("deploy_bundles", "deploy_report", "deploy_training", "peers"),
+    *("search_methods", "search_report", "search_runs"),
+}
 COMMANDS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem not in PARTS)
 
 
