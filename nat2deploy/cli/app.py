@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -67,6 +68,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; bad input gives one line on stderr and exit code 2."""
+    _share_cores()
     try:
         code = app(standalone_mode=False)
     except UserError as error:
@@ -92,6 +94,17 @@ def main() -> None:
     if code == _INTERRUPTED and launched().is_first:
         print("stopped; the same command goes on where it was", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _share_cores() -> None:
+    """Let PyTorch's threads soon sleep where they wait for one another, unless the environment says how.
+
+    GNU OpenMP lets them spin for a millisecond. On a machine that has other work, too, the one that is waited
+    for may be without a core for as long, and training with all cores takes many times as long as with one.
+    It reads this when PyTorch is imported, which is later.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _told(error: Any) -> str:
