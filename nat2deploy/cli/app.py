@@ -35,6 +35,9 @@ _INTERRUPTED = 130
 # What is wrong with disks and folders, not with this program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
+SPIN_COUNT = "1000"
+"""How often threads of GNU OpenMP look whether they may go on, before they sleep."""
+
 app = Commands(
     name="nat2deploy",
     no_args_is_help=True,
@@ -104,7 +107,7 @@ def _share_cores() -> None:
     It reads this when PyTorch is imported, which is later.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def _told(error: Any) -> str:
