@@ -35,7 +35,7 @@ _INTERRUPTED = 130
 # What is wrong with disks and folders, not with this program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
-SPIN_COUNT = "1000"
+SPIN_COUNT = "10000"
 """How often threads of GNU OpenMP look whether they may go on, before they sleep."""
 
 app = Commands(

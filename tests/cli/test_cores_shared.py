@@ -8,11 +8,12 @@ import pytest
 
 from nat2deploy.cli import app as application
 from nat2deploy.cli import main
+from nat2deploy.cli.app import SPIN_COUNT
 
 
 @pytest.mark.parametrize(
     ("given", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_spinning_is_short_unless_the_environment_says_how(given, spins, monkeypatch):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
@@ -43,4 +44,4 @@ def test_a_program_has_it_before_pytorch_reads_it():
         text=True,
         check=True,
     )
-    assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in done.stderr
