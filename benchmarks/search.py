@@ -233,10 +233,11 @@ def main() -> None:
         raise UserError(f"{arguments.store} holds runs of another search space; give another --store")
     left = [job for job in jobs if not _is_done(job, *given)]
     if arguments.stored is not None:
-        taken = take(read_runs(arguments.stored), left, given)
-        other = "" if taken else ": it holds others' --seeds, --evaluations, --folds, --benchmark or --table"
-        _say(f"{taken} of {len(left)} runs are in {arguments.stored}{other}")
-    _run_all([job for job in left if not _is_done(job, *given)], arguments)
+        wanted, left = left, take(read_runs(arguments.stored), left, given)
+        other = ": it holds others' --seeds, --evaluations, --folds, --benchmark or --table"
+        said = other if wanted and left == wanted else ""
+        _say(f"{len(wanted) - len(left)} of {len(wanted)} runs are in {arguments.stored}{said}")
+    _run_all(left, arguments)
     runs = [{"code": "", **read_json(job.path, "run")} for job in jobs]
     if old := sum(run["code"] != code for run in runs):
         _say(
@@ -254,13 +255,16 @@ def main() -> None:
         print(json.dumps(figures))
 
 
-def take(runs: list[dict[str, Any]], jobs: list[Job], given: tuple[Path, Path, int]) -> int:
-    """Write those of the runs that are of jobs; returns how many."""
+def take(runs: list[dict[str, Any]], jobs: list[Job], given: tuple[Path, Path, int]) -> list[Job]:
+    """Write those of the runs that are of jobs; returns the jobs that are left."""
     made = {run["recipe"]: run for run in runs}
-    found = [(job, made[recipe(job, *given)]) for job in jobs if recipe(job, *given) in made]
-    for job, run in found:
-        write_json(job.path, run)
-    return len(found)
+    left = []
+    for job in jobs:
+        if (run := made.get(recipe(job, *given))) is None:
+            left.append(job)
+        else:
+            write_json(job.path, run)
+    return left
 
 
 def _say(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -34,9 +33,6 @@ _INTERRUPTED = 130
 
 # What is wrong with disks and folders, not with this program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
-
-SPIN_COUNT = "10000"
-"""How often threads of GNU OpenMP look whether they may go on, before they sleep."""
 
 app = Commands(
     name="nat2deploy",
@@ -71,7 +67,6 @@ def _root(
 
 def main() -> None:
     """Run the command line; bad input gives one line on stderr and exit code 2."""
-    _share_cores()
     try:
         code = app(standalone_mode=False)
     except UserError as error:
@@ -97,17 +92,6 @@ def main() -> None:
     if code == _INTERRUPTED and launched().is_first:
         print("stopped; the same command goes on where it was", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def _share_cores() -> None:
-    """Let PyTorch's threads soon sleep where they wait for one another, unless the environment says how.
-
-    GNU OpenMP lets them spin for a millisecond. On a machine that has other work, too, the one that is waited
-    for may be without a core for as long, and training with all cores takes many times as long as with one.
-    It reads this when PyTorch is imported, which is later.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def _told(error: Any) -> str:
