@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
+# Compiling all modules takes a third of an installation's time; Python compiles those that it imports, once.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Many tests wait: for programs, servers, clocks. Slow files come first: see tests/conftest.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
@@ -47,11 +49,11 @@ fuzz-guided: $(VENV)/.installed-dev  # the same, by the code that inputs reach; 
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 clean:

@@ -120,7 +120,7 @@ def export_bundle(
     batches = options.batches or (target.batch, target.batch, target.batch)
     _check(target, labels, reference_images, batches, options)
     if options.int8_layers == "faster":
-        _check_measured(target, stages is None and time_limit_s is not None)
+        _check_measured(target, time_limit_s is not None)
     check_replaceable(out)
     shape = (target.batch, _CHANNELS, preprocessing.resolution, preprocessing.resolution)
     eager = compile_model(module, Target(backend="torch", threads=target.threads, batch=target.batch), shape)
@@ -237,10 +237,10 @@ def _model(module: nn.Module, given: Making) -> tuple[bytes, QuantisationSpec | 
     )
 
 
-def _check_measured(target: Target, possible: bool) -> None:
-    if target.precision != "int8" or target.kind != "cpu" or not possible:
+def _check_measured(target: Target, measured: bool) -> None:
+    if target.precision != "int8" or target.kind != "cpu" or not measured:
         raise UserError(
-            f"--int8-layers faster: {target} is not measured here as one int8 file on the CPU; leave it out"
+            f"--int8-layers faster: {target} is not measured here in int8 on the CPU; leave it out"
         )
 
 

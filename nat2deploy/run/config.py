@@ -252,10 +252,8 @@ class ExportConfig(_Config):
                 "stages run in onnxruntime on the CPU; without them the network is exported as one graph"
             )
         on_cpu = self.engine in ("onnxruntime", "openvino") and self.device in (None, "cpu")
-        if self.int8_layers == "faster" and (self.stages or not on_cpu):
-            raise ValueError(
-                "int8_layers = 'faster' is for a network of one file, in onnxruntime or openvino on the CPU"
-            )
+        if self.int8_layers == "faster" and not on_cpu:
+            raise ValueError("int8_layers = 'faster' is for onnxruntime or openvino on the CPU")
         if self.stages and self.save_optimised:
             raise ValueError("save_optimised is for a network of one file, stages have several")
         return self

@@ -14,6 +14,7 @@ import pytest
 from deploy_helpers import make_images, make_test
 from hypothesis import given
 from hypothesis import strategies as st
+from staged_helpers import digits, export_staged
 
 from nat2deploy.deploy import quantised
 from nat2deploy.deploy.making import EngineOptions
@@ -201,6 +202,26 @@ def test_openvino_too(export: Export) -> None:
         options=EngineOptions(int8_layers="faster", max_accuracy_drop=0.1),
     )
     assert manifest.quantisation is not None and manifest.quantisation.slower_layers == ("/0/Conv",)
+
+
+@pytest.mark.usefixtures("convolutions_slow_in_8_bits")
+def test_stages_are_measured_as_a_chain_and_each_keeps_its_own_layers_in_float(tmp_path: Path) -> None:
+    manifest = export_staged(
+        tmp_path / "out",
+        {"accuracy_drop": 0.02},
+        target=INT8,
+        calibration_images=digits().train.images[:64],
+        options=EngineOptions(int8_layers="faster", max_accuracy_drop=0.1),
+    )
+    made, stages = manifest.quantisation, manifest.stages
+    assert made is not None and stages is not None
+    assert 0 < len(made.slower_layers) < made.layers
+    assert {name.split(":")[0] for name in made.slower_layers} == {
+        f"stage {number}" for number in range(1, len(stages.exits) + 1)
+    }
+    for number, stage in enumerate(stages.exits, start=1):
+        own = {name.partition(": ")[2] for name in made.slower_layers if name.startswith(f"stage {number}:")}
+        assert float_convolutions(tmp_path / "out" / stage.file) == own
 
 
 @pytest.mark.parametrize(
