@@ -165,8 +165,9 @@ class SearchConfig(_Config):
     """Tables of several targets by name, instead; their metrics then bear it, such as ``latency@pi5``."""
     budgets: tuple[str, ...] = ()
     allow_uncertified: bool = False
-    measure: bool = True
-    """Measure the front on this machine when it is a table's."""
+    measure: Annotated[bool, Field(exclude=True)] = True
+    """Measure the front on this machine when it is a table's. A run does not store it: one that was not
+    measured may be, later."""
     settings: SearchSettings = SearchSettings()
     workers: Workers = "auto"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.progress import Report
 from nat2deploy.run.cost_source import TargetTables, table_of
-from nat2deploy.run.front import Measured
+from nat2deploy.run.front import Measured, load_front
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.target import Target, fingerprint
@@ -31,19 +32,43 @@ def measure_front(
     seed: int,
     report: Report,
 ) -> tuple[Found, str]:
-    """Measure a front on each table's target that is this machine, and say of which ones it is not."""
+    """Measure a front on each table's target that is this machine, and say of which ones it is not.
+
+    A target that cannot run here now, such as one of more threads than there are cores for, is named, too.
+    """
     found: Found = {}
-    others = []
+    others, words = [], []
     for name, held in tables.items():
-        if is_here(held[0]):  # its other precisions are of the same machine
-            found[name] = _measure(networks, held, supernet, seed, report, name)
-        else:
+        if not is_here(held[0]):  # its other precisions are of the same machine
             others.append(name)
-    if not others:
-        return found, ""
+            continue
+        try:
+            found[name] = _measure(networks, held, supernet, seed, report, name)
+        except UserError as error:
+            words.append(f"nothing was measured{f' for {name}' if name else ''}: {error}")
     if others == [""]:
-        return found, "this machine is not the table's, so nothing was measured here"
-    return found, f"this machine is not that of {', '.join(others)}, so nothing was measured for it here"
+        words.append("this machine is not the table's, so nothing was measured here")
+    elif others:
+        words.append(f"this machine is not that of {', '.join(others)}, so nothing was measured for it here")
+    return found, "; ".join(words)
+
+
+def measured_before(path: Path, networks: Sequence[str], tables: TargetTables) -> Found | None:
+    """What the finished front in a file holds for all targets, if it is of the same networks."""
+    try:
+        held = load_front(path)
+    except UserError:
+        return None
+    if not held.complete or [network.id for network in held.networks] != list(networks):
+        return None
+    found: Found = {}
+    for name in tables:
+        seen = {n.id: n.measured_on.get(name) if name else n.measured for n in held.networks}
+        measured = {identity: one for identity, one in seen.items() if one is not None}
+        if len(measured) < len(seen):
+            return None
+        found[name] = measured
+    return found
 
 
 def is_here(table: LatencyTable) -> bool:

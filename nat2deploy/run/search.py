@@ -10,7 +10,7 @@ from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import Front, FrontNetwork, save_front
-from nat2deploy.run.measure_front import Found, measure_front, measured_values
+from nat2deploy.run.measure_front import Found, measure_front, measured_before, measured_values
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.balance import candidates_of
@@ -31,7 +31,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
 
     The front's networks are compiled and measured on each target whose table is this machine's, so that
     predicted and measured latencies stand side by side; a network that measures over a latency budget is
-    not feasible. After Ctrl-C the front so far is written and the interruption passed on.
+    not feasible. What was measured of the same front before stays. After Ctrl-C the front so far is written
+    and the interruption passed on.
 
     Raises:
         UserError: an input that cannot be used, or a budget that no architecture keeps.
@@ -113,19 +114,26 @@ def _finish(
 ) -> Front:
     networks = loop.front()
     measured: Found = {}
+
+    def saved(note: str) -> Front:
+        front = _front(config, inputs, loop, measured, complete=True, note=note)
+        save_front(front, run.front_path)
+        return front
+
     if not networks:
-        note = _nearest(loop)
-    elif not inputs.tables:
-        note = "no latency table was given, so nothing was measured"
-    elif not config.measure:
-        note = "measuring was switched off"
-    else:
-        measured, note = measure_front(
-            networks, inputs.tables, weights.supernet, config.settings.seed, report
-        )
-    front = _front(config, inputs, loop, measured, complete=True, note=note)
-    save_front(front, run.front_path)
-    return front
+        return saved(_nearest(loop))
+    if not inputs.tables:
+        return saved("no latency table was given, so nothing was measured")
+    names = [evaluation.architecture.id for evaluation in networks]
+    before = measured_before(run.front_path, names, inputs.tables)
+    if before is not None:  # measured anew, one at a budget's edge might be another best one
+        measured = before
+        return saved("")
+    if not config.measure:
+        return saved("measuring was switched off")
+    saved("it was not measured to the end; repeat the command for that")
+    measured, note = measure_front(networks, inputs.tables, weights.supernet, config.settings.seed, report)
+    return saved(note)
 
 
 def _front(
