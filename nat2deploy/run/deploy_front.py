@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification, verify_bundle
+from nat2deploy.deploy.writing import check_replaceable
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_json
 from nat2deploy.progress import Report, silent
@@ -43,9 +44,14 @@ def deploy_front(
     """Fine-tune, export and verify: the network that the config names, or the best that keeps its budgets.
 
     A machine that has become slower since the search measured the front makes the best one miss them.
-    A bundle for another machine is kept: how long it takes here says nothing about its budgets.
+    A bundle for another machine is kept: how long it takes here says nothing about its budgets. Where the
+    config leaves the choice, a network that cannot be exported is left out.
+
+    Raises:
+        UserError: an input that cannot be used, or no network that can be exported.
     """
     bundle = out / "bundle"
+    check_replaceable(bundle)  # now, not after training
     target = config.export.target or next(iter(config.profile.tables), "")
     free = config.export.network == "best" and config.finetune.network in ("best", "all")
     tuning = config.finetune.model_copy(update={"seed": config.seed})
@@ -68,25 +74,30 @@ def deploy_front(
     # Of those that were tuned now: a run that was killed later has tuned others, too.
     network = best_tuned(front, finetuned) if free else None
     network = network or choose_network(RunDirectory(out / "search"), config.export.network)
-    made = make(network)
-    unusable: set[str] = set()
-    while free:
-        if network.id not in unusable:
-            over = too_slow(network, made.manifest, made.verification, target)
-            if over is None:
-                break
-            missed.append(over)
-        following = next_within(front, made.manifest, missed, target, finetuned, unusable)
-        if following is None:
-            break
-        network = following
+    made: Deployed | None = None
+    unusable: dict[str, UserError] = {}
+    while True:
         try:
-            if network.id not in finetuned:
+            if (missed or unusable) and network.id not in finetuned:
                 one = tuning.model_copy(update={"network": network.id})
                 with timed("finetune"):
                     finetuned |= {done.id: done for done in finetune(out / "search", one, report)}
             made = make(network)
-        except UserError as error:  # such as one exit where stages are wanted; the bundle before it stays
-            unusable.add(network.id)
+            over = too_slow(network, made.manifest, made.verification, target) if free else None
+            if over is None:
+                return made
+            missed.append(over)
+        except UserError as error:  # such as one exit where stages are wanted; a bundle before it stays
+            if not free:
+                raise
+            unusable[network.id] = error
             report("export", 1, 1, f"network {network.id} is left out: {error}")
+        following = next_within(
+            front, None if made is None else made.manifest, missed, target, finetuned, unusable
+        )
+        if following is None:
+            break
+        network = following
+    if made is None:
+        raise next(iter(unusable.values()))
     return made

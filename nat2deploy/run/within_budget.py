@@ -57,7 +57,7 @@ def too_slow(
 
 def next_within(
     front: Front,
-    manifest: Manifest,
+    manifest: Manifest | None,
     missed: Sequence[TooSlow],
     target: str,
     tuned: Mapping[str, FinetuneReport] = MappingProxyType({}),
@@ -67,7 +67,7 @@ def next_within(
 
     Args:
         front: to choose from.
-        manifest: of a bundle of it, with the budgets.
+        manifest: of a bundle of it, with the budgets; None while none could be exported.
         missed: networks whose bundles took too long.
         target: as of ``too_slow``.
         tuned: networks that are fine-tuned: their accuracy is known, and whether they keep the budgets.
@@ -78,12 +78,12 @@ def next_within(
     tried = {one.network for one in missed} | set(unusable)
     if len(tried) >= MOST_EXPORTED:
         return None
-    budgets = _latency_budgets(manifest)
+    budgets = [] if manifest is None else _latency_budgets(manifest)
 
     def keeps(network: FrontNetwork) -> bool:
         expected = _expected(network, target)
         return all(
-            expected[budget.metric] * max(one.slowdown.get(budget.metric, 1.0) for one in missed)
+            expected[budget.metric] * max((one.slowdown.get(budget.metric, 1.0) for one in missed), default=1.0)
             <= budget.limit
             for budget in budgets
             if budget.metric in expected

@@ -220,3 +220,45 @@ def test_a_network_that_cannot_be_exported_leaves_the_bundle_before_it(slow_run,
     with open_bundle(out / "bundle") as bundle:
         assert bundle.manifest.network == front.best.id
     assert any(str(words).endswith("is left out: it has one exit") for words in said)
+
+
+def test_a_best_network_that_cannot_be_exported_is_left_out(slow_run, monkeypatch):
+    config, front, out = slow_run
+    real = module.export
+
+    def export(run, exported, *rest):
+        if exported.network == front.best.id:
+            raise UserError("it has one exit")
+        return real(run, exported, *rest)
+
+    monkeypatch.setattr(module, "export", export)
+    second = max((n for n in front.networks if n.feasible and n.id != front.best.id), key=lambda n: n.top1)
+    made = deploy_front(config, front, out, lambda stage: nullcontext())
+    assert made.manifest.network == second.id and made.missed == () and made.verification.ok
+    assert [one.id for one in made.finetuned] == [front.best.id, second.id]
+
+    named = config.export.model_copy(update={"network": front.best.id})
+    with pytest.raises(UserError, match="it has one exit"):
+        deploy_front(config.model_copy(update={"export": named}), front, out, lambda stage: nullcontext())
+
+
+def test_where_none_can_be_exported_the_first_one_says_why(slow_run, monkeypatch):
+    config, front, out = slow_run
+    tried = []
+
+    def export(run, exported, *rest):
+        tried.append(exported.network)
+        raise UserError(f"{exported.network} has one exit")
+
+    monkeypatch.setattr(module, "export", export)
+    with pytest.raises(UserError, match=f"{front.best.id} has one exit"):
+        deploy_front(config, front, out, lambda stage: nullcontext())
+    assert len(tried) == len(set(tried)) == min(MOST_EXPORTED, sum(n.feasible for n in front.networks))
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_tuned(slow_run, monkeypatch):
+    config, front, out = slow_run
+    (out / "bundle" / "mine.txt").write_text("x")
+    monkeypatch.setattr(module, "finetune", lambda *_: pytest.fail("it tunes"))
+    with pytest.raises(UserError, match=r"mine\.txt"):
+        deploy_front(config, front, out, lambda stage: nullcontext())
