@@ -69,6 +69,7 @@ def export_bundle(
     preprocessing: Preprocessing,
     labels: Sequence[str],
     network_id: str,
+    origin: str | None = None,
     architecture: dict[str, Any],
     space: str,
     budgets: Sequence[BudgetLike] = (),
@@ -95,6 +96,7 @@ def export_bundle(
         preprocessing: from an image to the input; its resolution is r.
         labels: one a class, without line breaks.
         network_id: the architecture's id.
+        origin: the id of the front's network that it was made of, where that is another one.
         architecture: the architecture as JSON.
         space: the name of its search space.
         budgets: the limits that it was searched under.
@@ -145,6 +147,7 @@ def export_bundle(
     manifest = Manifest(
         version=__version__,
         network=network_id,
+        origin=origin,
         architecture=architecture,
         space=space,
         model=made.model,

@@ -229,6 +229,9 @@ class Evidence(_Part):
 class Manifest(_Part):
     """Everything about a bundle; ``files`` maps each other file of it, but the evidence, to its SHA-256.
 
+    ``origin`` is the id of the front's network that ``network`` was made of, where fine-tuning changed which
+    exits it has.
+
     Schema 2 keeps measured latency in a file of its own, and has ``engine`` and ``quantisation``. With
     ``stages`` the network is in several files, the first of which is ``model``.
     """
@@ -236,6 +239,7 @@ class Manifest(_Part):
     schema_version: Literal[2] = 2
     version: str
     network: str
+    origin: str | None = None
     architecture: dict[str, Any]
     space: str
     task: Literal["classification"] = "classification"
@@ -250,6 +254,11 @@ class Manifest(_Part):
     costs: CostSpec
     evidence: Evidence
     files: dict[RelativePath, Sha256]
+
+    @property
+    def front_network(self) -> str:
+        """The id of the front's network that it was made of."""
+        return self.origin or self.network
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -111,7 +111,7 @@ def gather(files: RunFiles) -> Facts:
     """Work out what a run's files say."""
     budgets = _budgets(files)
     networks = list(files.front.networks) if files.front is not None else _front_so_far(files, budgets)
-    exported = files.bundle.network if files.bundle is not None else None
+    exported = files.bundle.front_network if files.bundle is not None else None
     best = max((n for n in networks if n.feasible), key=lambda n: n.top1, default=None)
     rows = [
         Row(

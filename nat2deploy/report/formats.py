@@ -195,6 +195,7 @@ class Stages(_File):
 
     confidence: str = ""
     target: str = ""
+    expected_ms: float | None = None
     exits: tuple[_Stage, ...]
     validation: _Leaving
     test: _Leaving | None = None
@@ -209,13 +210,34 @@ class _Output(_File):
     labels: tuple[str, ...] = ()
 
 
+class _Plan(_File):
+    compute_capabilities: tuple[int, ...] = ()
+
+
+class _Engine(_File):
+    batches: tuple[int, ...] = ()
+    plans: tuple[_Plan, ...] = ()
+    optimised: dict[str, Any] | None = None
+
+
+class _Quantisation(_File):
+    method: str | None = None
+    calibration_images: int | None = None
+    qat_epochs: float = 0.0
+    slower_layers: tuple[str, ...] = ()
+    max_accuracy_drop: float | None = None
+
+
 class Bundle(_File):
     """A bundle's ``manifest.json``; ``measured`` is of its ``evidence.json``, none without it."""
 
     network: str
+    origin: str | None = None
     version: str = ""
     architecture: dict[str, Any] = {}
     target: dict[str, Any] = {}
+    engine: _Engine | None = None
+    quantisation: _Quantisation | None = None
     input: _Input = _Input()
     output: _Output = _Output()
     budgets: tuple[_Limit, ...] = ()
@@ -224,6 +246,11 @@ class Bundle(_File):
     stages: Stages | None = None
     measured: tuple[_OnDevice, ...] = ()
     files: dict[str, str] = {}
+
+    @property
+    def front_network(self) -> str:
+        """The id of the front's network that it was made of: that before fine-tuning changed its exits."""
+        return self.origin or self.network
 
 
 class _Check(_File):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
 import tomli_w
 
+from nat2deploy.report.formats import Bundle, Stages
 from nat2deploy.report.privacy import masked_settings
 from nat2deploy.report.reading import RunFiles, listed
 
@@ -39,16 +41,13 @@ def commands(files: RunFiles) -> list[str]:
     for budget in search.get("budgets") or ():
         words += ["--budget", budget]
     words += ["--allow-uncertified"] if search.get("allow_uncertified") else []
-    words += ["--no-measure"] if search.get("measure") is False else []
     settings = search.get("settings") or {}
     words += ["--settings", "settings.toml", "--seed", str(settings.get("seed", 0)), "--out", "again"]
     found = [_line(words)]
     for tuned in files.tuned.values():
         found.append(_line(["nat2deploy", "finetune", "again", *_options(tuned.config)]))
     if files.bundle is not None:
-        found.append(
-            _line(["nat2deploy", "export", "again", "--network", files.bundle.network, "--out", "bundle"])
-        )
+        found.append(_line(["nat2deploy", "export", "again", *_export_options(files.bundle)]))
         found.append("nat2deploy verify bundle")
     return found
 
@@ -77,6 +76,54 @@ def _options(config: dict[str, Any]) -> list[str]:
         else:
             words += _each(option, value)
     return words
+
+
+def _export_options(bundle: Bundle) -> list[str]:
+    """What makes a bundle again, as far as it says it."""
+    words = ["--network", bundle.front_network]
+    target, made = bundle.target, bundle.quantisation
+    if target.get("precision"):
+        words += ["--precision", target["precision"]]
+    if target.get("backend", "onnxruntime") != "onnxruntime":
+        words += ["--engine", target["backend"]]
+    elif target.get("device", "cpu") != "cpu":
+        words += ["--device", target["device"]]
+    batches = bundle.engine.batches if bundle.engine is not None else ()
+    batches = batches if len(set(batches)) > 1 else (int(target.get("batch", 1)),)
+    if batches != (1,):
+        words += ["--batch", ":".join(map(str, batches))]
+    if bundle.engine is not None:
+        sms = [str(sm) for plan in bundle.engine.plans for sm in plan.compute_capabilities]
+        words += ["--sm", ",".join(sms)] if sms and target.get("backend") == "tensorrt-rtx" else []
+        words += ["--save-optimised"] if bundle.engine.optimised is not None else []
+    if made is not None:
+        for key, value in (
+            ("--calibration-method", made.method),
+            ("--calibration-images", made.calibration_images),
+            ("--qat-epochs", f"{made.qat_epochs:g}" if made.qat_epochs else None),
+            ("--int8-layers", "faster" if made.slower_layers else None),
+            ("--max-accuracy-drop", _percent(made.max_accuracy_drop)),
+        ):
+            words += [] if value is None else [key, str(value)]
+    if bundle.stages is not None:
+        words += ["--stages", *_goal(bundle.stages)]
+        words += ["--confidence", bundle.stages.confidence] if bundle.stages.confidence else []
+    return [*words, "--out", "bundle"]
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:g}%"
+
+
+def _goal(stages: Stages) -> list[str]:
+    """What thresholds were fitted for, which the bundle says in words."""
+    if stages.expected_ms is not None:
+        return ["--expected-latency", f"{stages.expected_ms:g}ms"]
+    number = re.search(r"([\d.]+) (%|points)$", stages.target)
+    if number is None:
+        return []
+    option = "--stage-accuracy" if number[2] == "%" else "--stage-accuracy-drop"
+    return [option, f"{number[1]}%"]
 
 
 def _each(option: str, value: Any) -> list[str]:

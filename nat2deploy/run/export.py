@@ -86,6 +86,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         preprocessing=preprocessing,
         labels=data.labels,
         network_id=architecture.id,
+        origin=None if chosen.front.id == architecture.id else chosen.front.id,
         architecture=architecture.to_json(),
         space=chosen.info.space.name,
         budgets=[b for b in _budgets(search, name) if target.kind == kind or "latency" not in b.metric],

@@ -80,10 +80,14 @@ def next_within(
         return None
     budgets = [] if manifest is None else _latency_budgets(manifest)
 
+    def slowdown(metric: str) -> float:
+        return max((one.slowdown.get(metric, 1.0) for one in missed), default=1.0)
+
     def keeps(network: FrontNetwork) -> bool:
         expected = _expected(network, target)
         return all(
-            expected[budget.metric] * max((one.slowdown.get(budget.metric, 1.0) for one in missed), default=1.0)
+            expected[budget.metric]
+            * max((one.slowdown.get(budget.metric, 1.0) for one in missed), default=1.0)
             <= budget.limit
             for budget in budgets
             if budget.metric in expected

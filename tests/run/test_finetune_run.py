@@ -68,7 +68,8 @@ def test_several_exits_go_into_a_verified_bundle(aep_run, tmp_path):
     run, reports = aep_run
     manifest = export(run, ExportConfig(network=reports[1].id), tmp_path / "bundle")
     found, _ = open_network(run, reports[1].id)
-    assert manifest.network == found.info.choice.id
+    assert manifest.network == found.info.choice.id != reports[1].id
+    assert manifest.front_network == reports[1].id
     assert manifest.evidence.parity.top1_agreement == 1.0
     assert manifest.evidence.accuracy.top1 == pytest.approx(reports[1].test.top1)
     assert manifest.costs.latency_ms == pytest.approx(reports[1].costs["latency_ms"])
