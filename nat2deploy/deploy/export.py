@@ -14,7 +14,7 @@ from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.compiled import STAND_IN, Batches, compile_onnx, engine_here
 from nat2deploy.deploy.costs import CostsLike
 from nat2deploy.deploy.evidence import HERE, DeviceEvidence
-from nat2deploy.deploy.judging import Labelled, inputs_of, judge_engine
+from nat2deploy.deploy.judging import Labelled, Promise, check_promise, inputs_of, judge_engine
 from nat2deploy.deploy.made import Made, check_parity, measure
 from nat2deploy.deploy.making import EngineOptions, Making
 from nat2deploy.deploy.manifest import (
@@ -70,12 +70,14 @@ def export_bundle(
     labels: Sequence[str],
     network_id: str,
     origin: str | None = None,
+    untuned: nn.Module | None = None,
     architecture: dict[str, Any],
     space: str,
     budgets: Sequence[BudgetLike] = (),
     costs: CostsLike,
     test: Labelled | None = None,
     validation: Labelled | None = None,
+    promise: Promise | None = None,
     reference_images: Tensor,
     calibration_images: Tensor | None = None,
     options: EngineOptions = EngineOptions(),
@@ -97,12 +99,14 @@ def export_bundle(
         labels: one a class, without line breaks.
         network_id: the architecture's id.
         origin: the id of the front's network that it was made of, where that is another one.
+        untuned: the network before it was tuned for 8 bits, whose accuracy counts as that in float.
         architecture: the architecture as JSON.
         space: the name of its search space.
         budgets: the limits that it was searched under.
         costs: of the network.
         test: the test split, on which the engine is judged beside PyTorch.
         validation: what the layers that int8 leaves in float for accuracy are searched on; without, none.
+        promise: the accuracy in 8 bits that the network was chosen for.
         reference_images: uint8 [N, C, H, W] to compare the engine with PyTorch on; they travel along.
         calibration_images: uint8 [N, C, H, W] of the training split, for int8.
         options: of the engine.
@@ -125,17 +129,20 @@ def export_bundle(
         _check_measured(target, time_limit_s is not None)
     check_replaceable(out)
     shape = (target.batch, _CHANNELS, preprocessing.resolution, preprocessing.resolution)
-    eager = compile_model(module, Target(backend="torch", threads=target.threads, batch=target.batch), shape)
+    in_torch = Target(backend="torch", threads=target.threads, batch=target.batch)
+    eager = compile_model(module, in_torch, shape)
     making = Making(
         target=target,
         preprocessing=preprocessing,
         batches=batches,
         options=options,
         eager=eager,
+        untuned=eager if untuned is None else compile_model(untuned, in_torch, shape),
         reference_images=reference_images,
         calibration_images=calibration_images,
         validation=validation,
         test=test,
+        promise=promise,
         seed=seed,
         time_limit_s=time_limit_s,
         progress=progress,
@@ -198,11 +205,13 @@ def _make(module: nn.Module, given: Making) -> Made:
     )
     parity = compare(run_all(compiled.engine, inputs), expected)
     check_parity(parity, target.precision)
+    if given.promise is not None:
+        check_promise(compiled.engine, preprocessing, given.promise)
     accuracy = None
     if given.test is not None:
         accuracy = judge_engine(
             compiled.engine,
-            given.eager,
+            given.untuned,
             preprocessing,
             given.test,
             target.precision,

@@ -30,6 +30,14 @@ class Labelled:
     targets: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Promise:
+    """The top-1, a share, that a search was told of a network in 8 bits, as they are simulated, on images."""
+
+    top1: float
+    images: Labelled
+
+
 def inputs_of(preprocessing: Preprocessing, images: Tensor) -> Floats:
     """From uint8 [N, C, H, W] to network input, float32 [N, 3, r, r]."""
     return np.ascontiguousarray(preprocessing.apply(images.cpu()).numpy(), dtype=np.float32)
@@ -53,7 +61,7 @@ def judge_engine(
 
     Args:
         engine: what is judged.
-        eager: the same network in PyTorch.
+        eager: the same network in PyTorch, or as it was before it was tuned for 8 bits.
         preprocessing: of both.
         split: the test split.
         precision: the engine's.
@@ -90,7 +98,7 @@ def judge_classes(
     if float_top1 - top1 > allowed + 1e-9:
         hint = (
             "lower --max-accuracy-drop, so that more layers stay in float, take more --calibration-images or "
-            "another --calibration-method"
+            "another --calibration-method; with --qat-epochs another --qat-learning-rate"
             if precision == "int8"
             else "export in fp32"
         )
@@ -101,3 +109,22 @@ def judge_classes(
     return AccuracyEvidence(
         dataset=split.dataset, top1=top1, images=len(targets), float_top1=float_top1, agreement=agreement
     )
+
+
+def check_promise(engine: Engine, preprocessing: Preprocessing, promise: Promise) -> None:
+    """Check that an engine in 8 bits is as accurate as their simulation was.
+
+    It may be half a point worse, and two standard deviations of what chance makes of that.
+
+    Raises:
+        UserError: it is worse.
+    """
+    targets = promise.images.targets.cpu().numpy()
+    top1 = float(np.mean(first_classes(engine, preprocessing, promise.images.images) == targets))
+    allowed = MAX_ACCURACY_DROP + 2 * np.sqrt(MAX_ACCURACY_DROP / len(targets))
+    if top1 < promise.top1 - allowed:
+        raise UserError(
+            f"the engine in int8 has a top-1 of {top1:.2%} on {len(targets)} validation images, where the "
+            f"search counted on {promise.top1:.2%}; give --max-accuracy-drop, such as 2%, and layers stay in "
+            "float for it"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.compiled import Batches
-from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
+from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled, Promise
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.calibration import Method
 from nat2deploy.target import Target
@@ -46,7 +46,8 @@ class EngineOptions:
 class Making:
     """What one file and stages are made with alike; as ``export_bundle``'s arguments.
 
-    ``eager`` is the network in PyTorch.
+    ``eager`` is the network in PyTorch, and ``untuned`` the one before it was tuned for 8 bits, if it was:
+    what accuracy is held against. ``promise``: what a search counted on in 8 bits.
     """
 
     target: Target
@@ -54,10 +55,12 @@ class Making:
     batches: Batches
     options: EngineOptions
     eager: Engine
+    untuned: Engine
     reference_images: Tensor
     calibration_images: Tensor | None
     validation: Labelled | None
     test: Labelled | None
+    promise: Promise | None
     seed: int
     time_limit_s: float | None
     progress: Callable[[str], None]

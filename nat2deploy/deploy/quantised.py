@@ -56,7 +56,7 @@ def quantise_network(
         return quantiser.in_8_bits(slower), spec
     preprocessing = given.preprocessing
     targets = given.validation.targets.cpu().numpy()
-    said = first_classes(given.eager, preprocessing, given.validation.images)
+    said = first_classes(given.untuned, preprocessing, given.validation.images)
     float_top1 = float((said == targets).mean())
 
     calibration = inputs_of(preprocessing, given.calibration_images)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nat2deploy.deploy.evidence import LatencyEvidence, StagesEvidence
 from nat2deploy.deploy.exit_answers import answers_of, compare_exits, decided, run_exits
 from nat2deploy.deploy.exit_thresholds import Fitted, Goal, Point, better, fit_thresholds
-from nat2deploy.deploy.judging import Labelled, first_classes, inputs_of, judge_classes
+from nat2deploy.deploy.judging import Labelled, check_promise, first_classes, inputs_of, judge_classes
 from nat2deploy.deploy.made import Made, check_parity, measure, timing
 from nat2deploy.deploy.making import Making
 from nat2deploy.deploy.manifest import (
@@ -97,6 +97,8 @@ def make_stages(plan: StagesPlan, given: Making) -> Made:
     chain, latencies, fitted, best = choice.chain, choice.latencies, choice.fitted, choice.fitted.best
     assert best is not None
     plan, models = chain.plan, chain.models
+    if given.promise is not None:
+        check_promise(chain.engine, given.preprocessing, given.promise)
     test, accuracy = None, None
     if given.test is not None:
         test, accuracy = _judged(given, chain.engine, fitted.confidence, best.thresholds, given.test)
@@ -343,7 +345,7 @@ def _judged(
     """Judge on the test split: all stages beside PyTorch, then who leaves where and with what answer."""
     answers = answers_of(engine, given.preprocessing, split.images)
     whole = answers[-1].argmax(axis=1)
-    torch_says = first_classes(given.eager, given.preprocessing, split.images)
+    torch_says = first_classes(given.untuned, given.preprocessing, split.images)
     judged = judge_classes(whole, torch_says, split, given.target.precision, given.options.max_accuracy_drop)
     found, shares = decided(answers, confidence, thresholds)
     targets = split.targets.cpu().numpy()

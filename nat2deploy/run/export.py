@@ -10,7 +10,7 @@ from nat2deploy.cost.model import CostModel
 from nat2deploy.data.names import shown_name
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.export import export_bundle
-from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled
+from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled, Promise
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.errors import UserError
@@ -20,7 +20,7 @@ from nat2deploy.run.config import ExportConfig, Files, SearchConfig
 from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.int8_tuning import tuned_network
-from nat2deploy.run.networks import open_network
+from nat2deploy.run.networks import evaluator_of, open_network
 from nat2deploy.run.read_search import read_search
 from nat2deploy.run.stages import stages_plan
 from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
@@ -69,13 +69,19 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         calibration = data.train.subset(config.calibration_images, seed).images
     network = chosen.network
     if calibration is not None and config.qat_epochs > 0:
-        shown = preprocessing.apply(calibration)
-        network = tuned_network(chosen, data, search, config, target, shown, report)
+        inputs = preprocessing.apply(calibration)
+        network = tuned_network(chosen, data, search, config, target, inputs, report)
     # The search judged this network in 8 bits, and predicted its latency with all layers in them.
     promised = config.max_accuracy_drop is None and target.precision == "int8" == architecture.precision
     allowed = config.max_accuracy_drop
     if allowed is None:
         allowed = 1.0 if promised else MAX_ACCURACY_DROP
+    promise = None
+    if promised:
+        judge = evaluator_of(search, data, architecture)
+        top1 = judge.judge(network, architecture, judge.validation).top1
+        shown = Labelled(shown_name(search.data), judge.validation.images, judge.validation.targets)
+        promise = Promise(top1, shown)
     stages = None
     if config.stages:
         stages = stages_plan(config, chosen, network, model)
@@ -86,6 +92,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         preprocessing=preprocessing,
         labels=data.labels,
         network_id=architecture.id,
+        untuned=None if network is chosen.network else chosen.network,
         origin=None if chosen.front.id == architecture.id else chosen.front.id,
         architecture=architecture.to_json(),
         space=chosen.info.space.name,
@@ -95,6 +102,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         validation=None
         if promised and stages is None
         else Labelled(shown_name(search.data), data.validation.images, data.validation.targets),
+        promise=promise,
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         calibration_images=calibration,
         options=EngineOptions(

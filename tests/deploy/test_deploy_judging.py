@@ -8,7 +8,7 @@ import pytest
 import torch
 from deploy_helpers import LABELS, PREPROCESSING, RESOLUTION
 
-from nat2deploy.deploy.judging import Labelled, first_classes, inputs_of, judge_engine
+from nat2deploy.deploy.judging import Labelled, Promise, check_promise, first_classes, inputs_of, judge_engine
 from nat2deploy.engines.base import Engine
 from nat2deploy.errors import UserError
 from nat2deploy.target import Precision, Target
@@ -77,3 +77,15 @@ def test_first_classes_are_those_of_the_inputs_in_order() -> None:
     images = SPLIT.images[:7]
     assert inputs_of(PREPROCESSING, images).shape == (7, 3, RESOLUTION, RESOLUTION)
     assert first_classes(Says(), PREPROCESSING, images).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(("wrong", "kept"), [(0, True), (16, True), (17, False)])
+def test_a_promise_of_8_bits_may_be_missed_by_half_a_point_and_chance(wrong: int, kept: bool) -> None:
+    promise = Promise(1.0, SPLIT)  # of 2,000 images: 10, and twice the root of 10
+    if kept:
+        return check_promise(Says(wrong), PREPROCESSING, promise)
+    with pytest.raises(
+        UserError, match=r"top-1 of 99.15% on 2000 validation images, where the search counted"
+    ):
+        check_promise(Says(wrong), PREPROCESSING, promise)
+    return None

@@ -18,6 +18,7 @@ from nat2deploy.run.finetune import finetune
 from nat2deploy.run.front import load_front
 from nat2deploy.run.pipeline import run_pipeline
 from nat2deploy.run.search import search
+from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator
 
 PRECISIONS = {"fp32", "int8"}
 
@@ -123,6 +124,16 @@ def test_a_bundle_holds_the_precision_that_was_found(run, tmp_path, precision):
     assert manifest.network == chosen.id
     assert manifest.costs.latency_ms == pytest.approx(chosen.costs["latency_ms"])
     assert manifest.evidence.accuracy.top1 == pytest.approx(chosen.top1, abs=0.15)
+
+
+def test_an_engine_that_is_worse_than_what_was_searched_is_not_exported(run, tmp_path, monkeypatch):
+    chosen = of_precision(run, "int8")
+    monkeypatch.setattr(SubNetworkEvaluator, "judge", lambda *_: Accuracy(1.0, 0.0, 100))
+    with pytest.raises(UserError, match=r"where the search counted on 100\.00%; give --max-accuracy-drop"):
+        export(run, ExportConfig(network=chosen.id), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    config = ExportConfig(network=chosen.id, max_accuracy_drop=1.0)
+    assert export(run, config, tmp_path / "bundle").target.precision == "int8"
 
 
 def test_fine_tuning_is_judged_in_the_precision(run, tmp_path):
