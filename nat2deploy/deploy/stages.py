@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,15 +269,26 @@ def _fit(
     targets = validation.targets.cpu().numpy()
     whole = float((answers[-1].argmax(axis=1) == targets).mean())
     goal = Goal(lowest_top1=whole - plan.drop if plan.top1 is None else plan.top1)
-    if plan.expected_latency_ms is not None:
-        goal = Goal(highest_cost=plan.expected_latency_ms)
     by, costs = _costs(plan, latencies)
     # An exit can only cost more than the one before; measurements of near ones may say otherwise.
     costs = list(np.maximum.accumulate(costs))
+    within = goal
+    if plan.expected_latency_ms is not None:
+        goal = Goal(highest_cost=plan.expected_latency_ms)
+        within = Goal(highest_cost=_with_room(plan.expected_latency_ms, costs, len(targets)))
     fitted = fit_thresholds(
-        answers, targets, costs, goal, confidence=plan.confidence, batch=given.target.batch
+        answers, targets, costs, within, confidence=plan.confidence, batch=given.target.batch
     )
     return _Choice(chain, latencies, goal, fitted, whole, by)
+
+
+def _with_room(limit: float, costs: Sequence[float], images: int) -> float:
+    """Less than a limit by what other images may take longer; as much as the first exit at least.
+
+    The mean of so many images, each between the first and the last cost, has at most this standard deviation.
+    """
+    room = (costs[-1] - costs[0]) / 2 / math.sqrt(images)
+    return min(limit, max(limit - room, costs[0]))
 
 
 def _merge(choice: _Choice, given: Making, validation: Labelled) -> _Choice:
