@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.compiled import STAND_IN, Batches, compile_onnx, engine_here
-from nat2deploy.deploy.costs import CostsLike
+from nat2deploy.deploy.costs import CostsLike, weights_mb
 from nat2deploy.deploy.evidence import HERE, DeviceEvidence
 from nat2deploy.deploy.judging import Labelled, Promise, check_promise, inputs_of, judge_engine
 from nat2deploy.deploy.made import Made, check_parity, measure
@@ -165,7 +165,9 @@ def export_bundle(
         quantisation=made.quantisation,
         stages=made.stages,
         budgets=tuple(BudgetSpec(text=b.text, metric=b.metric, limit=b.limit) for b in budgets),
-        costs=CostSpec(macs=costs.macs, params=costs.params, latency_ms=costs.latency_ms),
+        costs=CostSpec(
+            macs=costs.macs, params=costs.params, latency_ms=costs.latency_ms, size_mb=made.size_mb
+        ),
         evidence=Evidence(
             engine=target.backend if made.on_target else STAND_IN,
             device="verified" if made.on_target else "not verified on a device",
@@ -226,6 +228,7 @@ def _make(module: nn.Module, given: Making) -> Made:
         spec=compiled.spec,
         quantisation=quantisation,
         parity=parity,
+        size_mb=weights_mb([model], target.precision),
         accuracy=accuracy,
         expected={"logits": expected},
         write=compiled.write,

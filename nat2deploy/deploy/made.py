@@ -26,6 +26,7 @@ class Made:
         spec: the engine's, for the manifest.
         quantisation: how it became 8-bit.
         parity: of the engine with PyTorch.
+        size_mb: the weights' size, in 10⁶ bytes.
         accuracy: on the test split, where there is one.
         expected: PyTorch's logits of the reference images, float32 by name: ``logits`` [N, classes], and of
             stages ``exits`` [exits, N, classes].
@@ -40,6 +41,7 @@ class Made:
     spec: EngineSpec
     quantisation: QuantisationSpec | None
     parity: Parity
+    size_mb: float
     accuracy: AccuracyEvidence | None
     expected: Mapping[str, Floats]
     write: Callable[[Path], None]

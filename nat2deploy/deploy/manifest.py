@@ -61,11 +61,12 @@ class BudgetSpec(_Part):
 
 
 class CostSpec(_Part):
-    """Exact costs, and the latency that the table predicted, if there was one."""
+    """Exact costs, the latency that the table predicted, if there was one, and the size of the weights."""
 
     macs: Annotated[int, Field(ge=0)]
     params: Annotated[int, Field(ge=0)]
     latency_ms: Quantity | None = None
+    size_mb: Quantity | None = None
 
 
 class Parity(_Part):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nat2deploy.deploy.costs import weights_mb
 from nat2deploy.deploy.evidence import LatencyEvidence, StagesEvidence
 from nat2deploy.deploy.exit_answers import answers_of, compare_exits, decided, run_exits
 from nat2deploy.deploy.exit_thresholds import Fitted, Goal, Point, better, fit_thresholds
@@ -143,6 +144,7 @@ def make_stages(plan: StagesPlan, given: Making) -> Made:
         spec=EngineSpec(version=version("onnxruntime"), batches=given.batches),
         quantisation=chain.quantisation,
         parity=chain.parity,
+        size_mb=weights_mb(models, given.target.precision),
         accuracy=accuracy,
         expected={"logits": chain.expected[-1], "exits": chain.expected},
         write=write,

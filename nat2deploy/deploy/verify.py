@@ -12,7 +12,7 @@ from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.compiled import STAND_IN
 from nat2deploy.deploy.evidence import HERE, DeviceEvidence, on_machine
 from nat2deploy.deploy.exit_answers import compare_exits, run_exits
-from nat2deploy.deploy.manifest import Manifest, Parity, StagesSpec
+from nat2deploy.deploy.manifest import BudgetSpec, Manifest, Parity, StagesSpec
 from nat2deploy.deploy.opening import open_bundle_engine
 from nat2deploy.deploy.parity import agrees, compare, describe, run_all
 from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
@@ -20,6 +20,7 @@ from nat2deploy.deploy.runner.expected import expected_cost
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.staged import StagedEngine
+from nat2deploy.intervals import wilson
 from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
@@ -29,16 +30,16 @@ from nat2deploy.target import Fingerprint, fingerprint
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and what was found."""
+    """One thing that was looked at, and what was found; ``anywhere``: every machine finds the same."""
 
     name: str
     ok: bool
     text: str
+    anywhere: bool = False
 
 
 _Z = 1.96  # standard errors to either side of a 95 % interval
-MACHINE_FREE = ("files", "parity")
-"""Checks that a bundle passes on every machine or on none."""
+_SLACK = 0.002  # of a size: a search counts it block by block
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Verification:
         exits: with early exits: measured here, of an image that leaves at each; else empty.
         expected_ms: with early exits: the expected latency, by the manifest's shares; else None.
         same_machine: whether the evidence was measured on a machine like this one.
-        checks: files, parity, latency, then each latency budget.
+        checks: files, parity, latency, then each budget.
         ok: whether all checks passed.
     """
 
@@ -76,7 +77,7 @@ class Verification:
     def faults(self) -> tuple[Check, ...]:
         """Failed checks of the bundle itself: on another machine than its own latency says nothing of it."""
         count = self.same_machine
-        return tuple(one for one in self.checks if not one.ok and (count or one.name in MACHINE_FREE))
+        return tuple(one for one in self.checks if not one.ok and (count or one.anywhere))
 
 
 @dataclass(frozen=True)
@@ -184,18 +185,18 @@ def judge(
     latency: Summary | None
     exits: tuple[Summary, ...] = ()
     expected_ms = None
+    expected: list[Check] = []
     if isinstance(measured, str):
-        latency, seen, budgets = None, measured, list[Check]()
+        latency, seen = None, measured
     else:
         latency = measured.latency
         seen = _latency(latency, measured.settled, before, same_machine, where)
-        budgets = _budgets(manifest, latency, same_machine)
         if manifest.stages is not None:
             exits = measured.exits
             each = exits or (latency,)
             expected_ms = expected_of(manifest.stages, each, manifest.target.batch)
             seen += "; all stages, the worst case"
-            budgets.insert(0, _expected(manifest, each, expected_ms, before, same_machine))
+            expected.append(_expected(manifest, each, expected_ms, before, same_machine))
     return Verification(
         network=manifest.network,
         max_difference=parity.max_difference,
@@ -205,16 +206,17 @@ def judge(
         expected_ms=expected_ms,
         same_machine=same_machine,
         checks=(
-            Check("files", True, f"{len(manifest.files)} files as they were exported"),
+            Check("files", True, f"{len(manifest.files)} files as they were exported", anywhere=True),
             _parity(parity, manifest.target.precision),
             Check("latency", True, seen),
-            *budgets,
+            *expected,
+            *_budgets(manifest, latency, same_machine),
         ),
     )
 
 
 def _parity(parity: Parity, precision: Precision) -> Check:
-    return Check("parity", agrees(parity, precision), describe(parity))
+    return Check("parity", agrees(parity, precision), describe(parity), anywhere=True)
 
 
 def _latency(
@@ -264,17 +266,35 @@ def expected_error(stages: StagesSpec, costs_ms: Sequence[float], batch: int) ->
     return float(np.sqrt(variance * batch / max(judged.images, 1)))
 
 
-def _budgets(manifest: Manifest, latency: Summary, same_machine: bool) -> list[Check]:
-    """Check each latency budget against what was measured here."""
-    measured = latencies(latency)
+def _budgets(manifest: Manifest, latency: Summary | None, same_machine: bool) -> list[Check]:
+    """Check each budget: on latency against what was measured here, on all else against the manifest."""
+    measured = {} if latency is None else latencies(latency)
     note = "" if manifest.stages is None else ", all stages"
     note += "" if same_machine else " (not the machine it was exported on)"
-    return [
-        Check(
-            budget.text,
-            measured[budget.metric] <= budget.limit,
-            f"{measured[budget.metric]:.3f} ms of {budget.limit:g} ms{note}",
-        )
-        for budget in manifest.budgets
-        if budget.metric in measured
-    ]
+    found = []
+    for budget in manifest.budgets:
+        if budget.metric in measured:
+            value = measured[budget.metric]
+            text = f"{value:.3f} ms of {budget.limit:g} ms{note}"
+            found.append(Check(budget.text, value <= budget.limit, text))
+        elif not budget.metric.startswith("latency"):
+            found.append(_of_manifest(manifest, budget))
+    return found
+
+
+def _of_manifest(manifest: Manifest, budget: BudgetSpec) -> Check:
+    """A budget on what a bundle says of itself; on accuracy where the 95 % interval does not reach it."""
+    accuracy, costs = manifest.evidence.accuracy, manifest.costs
+    if budget.metric == "top1" and accuracy is not None:
+        _, high = wilson(accuracy.top1, accuracy.images)
+        text = f"{accuracy.top1:.2%} on {accuracy.images} test images, of {budget.limit:.2%}"
+        return Check(budget.text, high >= budget.limit, text, anywhere=True)
+    values = {"macs": costs.macs, "params": costs.params, "size_mb": costs.size_mb}
+    value = values.get(budget.metric)
+    if value is None:
+        return Check(budget.text, True, "not looked at: a bundle does not tell it", anywhere=True)
+    if budget.metric == "size_mb":
+        kept, text = value <= budget.limit * (1 + _SLACK), f"{value:.4g} MB of {budget.limit:g} MB"
+    else:
+        kept, text = value <= budget.limit, f"{value:,} of {budget.limit:,.0f}"
+    return Check(budget.text, kept, text, anywhere=True)

@@ -51,8 +51,9 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     held = load_tables(files, {})
     table = table_of(held[""], architecture.precision) if held else None
     target = bundle_target(config, None if table is None else table.target)
-    # A table of another engine predicts nothing about this one.
-    kind = target.kind if table is None else table.target.kind
+    # A table of another engine predicts nothing about this one. What one device, or one batch, was searched
+    # for says nothing about another.
+    comparable = table is None or (table.target.kind, table.target.batch) == (target.kind, target.batch)
     predicting = None if table is None or table.target != target else table
     plain = replace(architecture, precision=None)
     model = CostModel(chosen.info.space, data.classes, predicting)
@@ -60,7 +61,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     # On a GPU what was measured says nothing about whether the engine's GPU is here.
     here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     by_search = architecture.precision is not None and config.precision is None
-    check_int8_layers(config, {target.precision, "int8"} if by_search else {target.precision}, here=here)
+    check_int8_options(config, {target.precision, "int8"} if by_search else {target.precision}, here=here)
     report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     seed = search.settings.seed if config.seed is None else config.seed
@@ -96,7 +97,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         origin=None if chosen.front.id == architecture.id else chosen.front.id,
         architecture=architecture.to_json(),
         space=chosen.info.space.name,
-        budgets=[b for b in _budgets(search, name) if target.kind == kind or "latency" not in b.metric],
+        budgets=[b for b in _budgets(search, name) if comparable or "latency" not in b.metric],
         costs=costs,
         test=Labelled(shown_name(search.data), data.test.images, data.test.targets),
         validation=None
@@ -151,8 +152,8 @@ def _budgets(search: SearchConfig, name: str) -> list[Budget]:
     return found
 
 
-def check_int8_layers(config: ExportConfig, precisions: Collection[str], *, here: bool) -> None:
-    """Check that ``int8_layers`` can be kept.
+def check_int8_options(config: ExportConfig, precisions: Collection[str], *, here: bool) -> None:
+    """Check that what is asked for in 8 bits is not asked for in vain.
 
     Args:
         config: of the export.
@@ -160,15 +161,19 @@ def check_int8_layers(config: ExportConfig, precisions: Collection[str], *, here
         here: whether latency is measured on this machine.
 
     Raises:
-        UserError: only faster layers shall get 8 bits, but none gets any, or none can be measured.
+        UserError: an option for 8 bits where nothing gets any, or only faster layers shall get them and none
+            can be measured.
     """
-    if config.int8_layers == "all":
-        return
-    if "int8" not in precisions:
-        raise UserError(
-            f"--int8-layers: the bundle is in {' or '.join(sorted(precisions))}; add --precision int8"
-        )
-    if not here:
+    names = ["int8_layers", "qat_epochs", "calibration_method", "calibration_images"]
+    if set(precisions) <= {"fp32"}:
+        names.append("max_accuracy_drop")
+    for name in names:
+        if "int8" not in precisions and getattr(config, name) != type(config).model_fields[name].default:
+            raise UserError(
+                f"--{name.replace('_', '-')}: the bundle is in {' or '.join(sorted(precisions))}; "
+                "add --precision int8"
+            )
+    if config.int8_layers == "faster" and not here:
         raise UserError(
             "--int8-layers faster: the table is of another machine, and latency is measured on this one; "
             "export there, or leave it out"

@@ -32,7 +32,7 @@ from nat2deploy.run.config import (
 from nat2deploy.run.cost_source import check_tables, load_tables, table_of
 from nat2deploy.run.deploy_front import deploy_front
 from nat2deploy.run.directory import RunDirectory
-from nat2deploy.run.export import bundle_target, check_int8_layers
+from nat2deploy.run.export import bundle_target, check_int8_options
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front
 from nat2deploy.run.profile import profile_once
@@ -120,7 +120,7 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         # That of a table by name may be another than [target].
         precisions = {bundle_target(config.export, table.target).precision for table in tables}
         here = any(table.fingerprint.same_machine(fingerprint()) for table in tables)
-        check_int8_layers(config.export, precisions, here=here)
+        check_int8_options(config.export, precisions, here=here)
         with _timed(out, "train"):
             supernet = config.train.supernet or _train(config, out, report)
         with _timed(out, "search"):

@@ -6,19 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_helpers import Budget, again
+from deploy_helpers import Budget, again, make_images
 
 from nat2deploy.deploy.evidence import DeviceEvidence
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
+from nat2deploy.target import Target
 
 
 def test_a_good_bundle_passes_every_check(exported: Path) -> None:
     found = verify_bundle(exported, seed=0, time_limit_s=0.3)
     assert found.ok and found.same_machine and found.network == "abc123"
-    assert [check.name for check in found.checks] == ["files", "parity", "latency", "latency<=60s"]
+    assert [check.name for check in found.checks] == [
+        "files",
+        "parity",
+        "latency",
+        "latency<=60s",
+        "macs<=1M",
+    ]
     assert found.max_difference < 1e-3 and found.top1_agreement == 1.0
     assert 0 < found.latency.ci_low_ms <= found.latency.median_ms <= found.latency.ci_high_ms
     assert "at export on this machine" in found.checks[2].text
@@ -52,6 +59,38 @@ def test_percentiles_have_budgets_of_their_own(bundle: Path) -> None:
     assert found.checks[-1].text.startswith(f"{found.latency.p99_ms:.3f} ms of 0.001")
 
 
+@pytest.mark.parametrize(
+    ("budget", "kept", "finding"),
+    [
+        (Budget("macs<=12k", "macs", 12_000.0), False, "12,345 of 12,000"),
+        (Budget("params<=678", "params", 678.0), True, "678 of 678"),
+        (Budget("size<=8kB", "size_mb", 0.008), True, "0.007052 MB of 0.008 MB"),
+        (Budget("size<=7kB", "size_mb", 0.007), False, "0.007052 MB of 0.007 MB"),
+        (Budget("top1>=80%", "top1", 0.8), True, "75.00% on 40 test images, of 80.00%"),
+        (Budget("top1>=95%", "top1", 0.95), False, "75.00% on 40 test images, of 95.00%"),
+        (Budget("memory<=1kB", "memory_mb", 0.001), True, "not looked at: a bundle does not tell it"),
+    ],
+)
+def test_every_budget_is_held_against_the_bundle(
+    bundle: Path, budget: Budget, kept: bool, finding: str
+) -> None:
+    again(bundle, lambda value: value.update(budgets=[vars(budget)]), measured=lambda one: None)
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.1)
+    assert (found.checks[-1].name, found.checks[-1].ok, found.checks[-1].text) == (budget.text, kept, finding)
+    assert found.ok == kept
+    # What every machine finds is a fault of the bundle on another machine, too.
+    assert not found.same_machine and [one.name for one in found.faults] == [budget.text] * (not kept)
+
+
+def test_a_budget_on_size_counts_layers_in_8_bits_by_what_they_take(export, tmp_path: Path) -> None:
+    given = {"test": None, "budgets": [Budget("size<=2kB", "size_mb", 0.002)]}
+    export(target=Target(precision="int8"), calibration_images=make_images(8), **given)
+    eight = verify_bundle(tmp_path / "out", seed=0, time_limit_s=0.1)
+    assert eight.ok and eight.checks[-1].name == "size<=2kB"
+    export(out=tmp_path / "float", **given)
+    assert not verify_bundle(tmp_path / "float", seed=0, time_limit_s=0.1).ok
+
+
 def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) -> None:
     def elsewhere(value: dict) -> None:
         value["target"].update(threads=1000)
@@ -59,7 +98,7 @@ def test_a_device_with_more_cores_is_verified_without_measuring(bundle: Path) ->
     again(bundle, elsewhere, measured=lambda one: None)
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert found.ok and found.latency is None and not found.same_machine
-    assert [check.name for check in found.checks] == ["files", "parity", "latency"]
+    assert [check.name for check in found.checks] == ["files", "parity", "latency", "macs<=1M"]
     assert "not measured: the target has 1000 threads" in found.checks[2].text
     assert json.loads(json.dumps(asdict(found)))["latency"] is None
 

@@ -61,7 +61,13 @@ def test_what_the_device_shows_is_kept_in_the_bundle(verify, bundle, sshd, tmp_p
         pack(bundle, path)
     found = verify(path)
     assert found.ok and found.same_machine  # loopback
-    assert [check.name for check in found.checks] == ["files", "parity", "latency", "latency<=60s"]
+    assert [check.name for check in found.checks] == [
+        "files",
+        "parity",
+        "latency",
+        "latency<=60s",
+        "macs<=1M",
+    ]
     assert "on 127.0.0.1" in found.checks[2].text
     with open_bundle(path) as opened:
         opened.check()

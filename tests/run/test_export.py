@@ -120,6 +120,28 @@ def test_faster_layers_are_refused_where_none_gets_8_bits(outcome, command, tmp_
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--qat-epochs", "5"),
+        ("--calibration-method", "entropy"),
+        ("--calibration-images", "64"),
+        ("--max-accuracy-drop", "1%"),
+    ],
+)
+def test_options_for_8_bits_are_refused_where_none_are_used(outcome, command, tmp_path, words):
+    code, _, error = command("export", outcome.out / "search", "--out", tmp_path / "bundle", *words)
+    assert code == 2 and f"{words[0]}: the bundle is in fp32; add --precision int8" in " ".join(error.split())
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_batch_that_was_not_searched_for_has_no_budget_on_latency(outcome, tmp_path):
+    one = export(outcome.out / "search", ExportConfig(), tmp_path / "one")
+    eight = export(outcome.out / "search", ExportConfig(batch="8"), tmp_path / "eight")
+    assert [b.metric for b in one.budgets] == ["latency_ms", "params"]
+    assert [b.metric for b in eight.budgets] == ["params"]
+
+
 def test_faster_layers_of_another_machine_are_refused_before_tuning(outcome, monkeypatch, tmp_path):
     table = load_table(outcome.out / "table.json")
     board = table.fingerprint.model_copy(update={"cpu": "A board"})
