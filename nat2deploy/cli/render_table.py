@@ -24,6 +24,7 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
     if as_json:
         print_json(table.model_dump(mode="json"))
         return
+    from nat2deploy.cost.doubts import measuring_doubts
     from nat2deploy.cost.energy import energy_words
 
     if written is not None:
@@ -37,6 +38,8 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
         console.print(f"             did not stay the same: {escape(change)}", soft_wrap=True)
     console.print(f"energy       {escape(energy_words(table))}", soft_wrap=True)
     console.print(f"entries      {len(table.entries)} blocks, noise floor {percent(table.noise_floor)}")
+    for doubt in measuring_doubts(table):
+        console.print(f"             {doubt}", soft_wrap=True)
     certificate = table.certificate
     if certificate is None:
         console.print("certificate  none: a search with a latency budget will refuse this table")

@@ -7,7 +7,7 @@ from pathlib import Path
 from nat2deploy.cost.table import LatencyTable, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.profiler import profile_space
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.remote.kit import KitDevice, macs, read_kit, read_result, write_kit
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
 from nat2deploy.run.profile import check_table_path, make_plan
@@ -49,6 +49,7 @@ def import_result(result: Path, kit: Path, out: Path, *, report: Report = silent
         KitDevice(packed, read_result(result, packed)),
         size=macs,
         progress=lambda share, text: report("import", share, 1.0, text),
+        remark=remarks(report),
     )
     save_table(table, out)
     return table

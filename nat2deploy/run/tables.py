@@ -14,7 +14,7 @@ from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.cost.table_picture import draw_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.profiler import validate_table
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.run.profile import measuring_device
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -105,7 +105,8 @@ def merge(
     tables = [load_table(path) for path in paths]
     merged, why_not = merge_tables(tables, _space(tables[0], space_name, paths[0], whole=True))
     save_table(merged, out)
-    report("merge", 1.0, 1.0, why_not)
+    if why_not:
+        remarks(report)(why_not)
     return merged
 
 

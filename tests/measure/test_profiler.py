@@ -7,6 +7,7 @@ import pytest
 from simulated_machine import blocks_of, profile, tiny_space
 
 import nat2deploy.measure.plan as plan_module
+from nat2deploy.cost.doubts import doubts
 from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
@@ -82,12 +83,40 @@ def test_chunks_at_another_clock_frequency_are_made_comparable(machine, monkeypa
 
 def test_a_noisy_machine_gets_a_table_without_certificate(machine):
     machine.noise = 0.04
-    words = []
-    table = profile(machine, progress=lambda share, text: words.append((share, text)))
+    words, remarks = [], []
+    table = profile(machine, progress=lambda share, text: words.append((share, text)), remark=remarks.append)
     assert table.certificate is None
     assert table.calibration is not None
-    assert words[-1][0] == 1.0
-    assert "no certificate: the machine's noise is 4.0%" in words[-1][1]
+    assert words[-1] == (1.0, f"{len(table.entries)} blocks and 20 networks measured")
+    (why_not,) = remarks
+    assert "no certificate: the machine's noise is 4.0%" in why_not
+
+
+def test_a_busy_machine_is_remarked_on(machine):
+    machine.busy = "the machine is busy"
+    remarks = []
+    profile(machine, remark=remarks.append)
+    assert remarks == ["the machine is busy"]
+
+
+def test_what_did_not_settle_or_drifted_is_in_the_table(machine, tmp_path):
+    assert doubts(profile(machine)) == []
+    first = next(iter(profile(machine).entries))
+    machine.unsettled = (first,)
+    table = profile(machine)
+    assert [key for key, entry in table.entries.items() if not entry.converged] == [first]
+    (words,) = doubts(table)
+    assert words.startswith(f"1 of {len(table.entries)} blocks did not settle within the time")
+    machine.rng = np.random.default_rng(0)
+    profile(machine)
+    machine.unsettled, machine.drift = machine.sessions[-1][0][:3], 0.386
+    machine.rng = np.random.default_rng(0)  # the same latencies give the same networks
+    table = profile(machine)
+    save_table(table, tmp_path / "table.json")
+    assert load_table(tmp_path / "table.json") == table and table.drift == 0.386
+    settled, drifted = doubts(table)
+    assert settled.startswith("3 of 20 networks did not settle within the time")
+    assert "up to 38.6%" in drifted
 
 
 def test_progress_rises_to_one(machine):
