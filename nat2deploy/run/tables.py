@@ -78,7 +78,8 @@ def validate(
     updated = not contradicted and space.fingerprint == table.space_fingerprint
     if updated:
         kept = [network for network in table.networks if network.role == "calibration"]
-        save_table(table.model_copy(update={"certificate": fresh, "networks": (*kept, *found)}), path)
+        news = {"certificate": fresh, "networks": (*kept, *found), "network_noise": fresh.noise}
+        save_table(table.model_copy(update=news), path)
     return Validation(before, fresh, contradicted, updated)
 
 

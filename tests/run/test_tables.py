@@ -52,6 +52,7 @@ def test_a_table_that_holds_gets_the_fresh_certificate(own, measured):
     found = validate(path, space_name=space, networks=8, seed=9)
     after = load_table(path)
     assert not found.contradicted and measured["seed"] == 9
+    assert after.network_noise == found.fresh.noise
     assert after.certificate == found.fresh and found.fresh.mape == pytest.approx(0, abs=1e-9)
     assert [n for n in after.networks if n.role == "calibration"] == [
         n for n in before.networks if n.role == "calibration"
