@@ -110,5 +110,6 @@ class LocalDevice(Device):
                 time_limit_s=group.time_limit_s,
                 progress=progress,
                 energy_share=group.energy_share,
+                warmup_ms=group.warmup_ms,
                 device=self.target.device,
             )

@@ -139,7 +139,7 @@ def validate_table(
     table: LatencyTable,
     space: SearchSpace,
     *,
-    networks: int = 20,
+    networks: int = 50,
     seed: int = 1,
     precision: float = 0.005,
     time_limit_s: float = 60.0,

@@ -21,9 +21,12 @@ def make_kit(
     out: Path,
     *,
     seed: int = 0,
+    power_mode: str = "",
     report: Report = silent,
 ) -> None:
     """Write a zip that measures a space on any device with Python, numpy and onnxruntime.
+
+    ``power_mode``, in words for people, is what the device must be set to; the kit's README says it.
 
     Raises:
         UserError: an input that cannot be used, or a place that cannot be written to.
@@ -33,7 +36,7 @@ def make_kit(
         raise UserError(f"--out {out}: a kit is a .zip file; add that ending")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a .zip file")
-    write_kit(plan, out, lambda share, text: report("kit", share, 1.0, text))
+    write_kit(plan, out, lambda share, text: report("kit", share, 1.0, text), power_mode=power_mode)
 
 
 def import_result(result: Path, kit: Path, out: Path, *, report: Report = silent) -> LatencyTable:

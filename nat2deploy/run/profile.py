@@ -112,6 +112,7 @@ def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, 
         calibration_networks=config.calibration_networks,
         held_out_networks=config.held_out_networks,
         every_size=config.every_size,
+        warmup_ms=config.warmup_ms,
     )
 
 

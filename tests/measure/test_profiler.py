@@ -1,6 +1,7 @@
 """The whole way on a simulated machine: blocks and networks are compiled for real, latencies made up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure import prepared
 from nat2deploy.measure.device import LocalDevice
+from nat2deploy.measure.groups import Group, Overhead
+from nat2deploy.measure.interleave import measure_interleaved
 from nat2deploy.measure.plan import CLASS_LADDER, ProfilePlan
 from nat2deploy.measure.profiler import profile_space, validate_table
 from nat2deploy.space.encoding import IntegerEncoding
@@ -249,6 +253,34 @@ def test_for_real_on_a_tiny_space():
     model = CostModel(space, 10, table)
     assert 0 < model.costs(space.smallest()).latency_ms < model.costs(space.largest()).latency_ms < 50
     assert table.calibration.call_overhead_ms < 0.5
+
+
+def test_every_group_is_warmed_up_as_long_as_the_plan_says(machine, monkeypatch):
+    told = []
+    original = machine._measure
+    monkeypatch.setattr(
+        machine, "_measure", lambda group, progress: told.append(group.warmup_ms) or original(group, progress)
+    )
+    profile(machine)
+    assert len(told) > 1 and set(told) == {0.0}
+    told.clear()
+    profile(machine, warmup_ms=20.0)
+    assert set(told) == {20.0}
+
+
+def test_this_machine_warms_up_as_long_as_the_group_says(monkeypatch):
+    told = []
+
+    def watched(*arguments, **settings):
+        told.append(settings["warmup_ms"])
+        return measure_interleaved(*arguments, **settings)
+
+    monkeypatch.setattr(prepared, "measure_interleaved", watched)
+    group = Group("nothing", "f" * 16, {"a": Overhead()}, seed=0, precision=0.5, time_limit_s=0.2)
+    for warmup_ms in (0.0, 20.0):
+        one = replace(group, warmup_ms=warmup_ms)
+        LocalDevice(Target()).measure(one, lambda share, text: None)
+    assert told == [0.0, 20.0]
 
 
 def test_a_device_that_measures_something_else_is_refused(machine):
