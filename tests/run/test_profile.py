@@ -9,7 +9,7 @@ from nat2deploy.measure.interleave import measure_interleaved
 from nat2deploy.progress import REMARK
 from nat2deploy.run import profile as profiling
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
-from nat2deploy.run.profile import fastest_backend, profile, profile_once
+from nat2deploy.run.profile import fastest_backend, make_plan, profile, profile_once
 from nat2deploy.target import Target
 
 CONFIG = ProfileConfig(precision=0.5, time_limit_s=2, calibration_networks=8, held_out_networks=8)
@@ -49,6 +49,12 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(space, tmp_p
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         fastest_backend(space, TARGETS, CONFIG, tmp_path / "folder.json")
+
+
+def test_fifty_networks_are_held_out_by_default_and_the_warm_up_is_the_configs(space):
+    assert make_plan(space, Target(), ProfileConfig(), 0).held_out_networks == 50
+    assert make_plan(space, Target(), ProfileConfig(), 0).warmup_ms == 0
+    assert make_plan(space, Target(), ProfileConfig(warmup_ms=20), 0).warmup_ms == 20
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
