@@ -142,7 +142,9 @@ class Profile(BaseModel):
     name: str
     description: str = ""
     power_mode: str = ""
-    warmup_ms: float = Field(default=20.0, ge=0.0)
+    warmup_ms: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """How long everything measured is warmed up at least, in ms, also where its latency has settled sooner; a
+    fifth of the time limit in all at most."""
     target: Target
 
 

@@ -64,6 +64,7 @@ def _measure(job: Job, group: dict[str, Any], tell: Tell) -> dict[str, Any]:
             time_limit_s=group["time_limit_s"],
             progress=tell,
             energy_share=group.get("energy_share", 0.0),
+            warmup_ms=group.get("warmup_ms", 0.0),
         )
     return dataclasses.asdict(found)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +32,9 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 # The exit code after Ctrl-C, by the shells' convention; some versions of typer return it, others raise.
 _INTERRUPTED = 130
+
+# A word too many, which may be the name of another command's.
+_EXTRA = re.compile(r"unexpected extra argument(?:\(s\))? \(([^)]*)\)")
 
 # What is wrong with disks and folders, not with this program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
@@ -101,7 +106,18 @@ def _told(error: Any) -> str:
     context = getattr(error, "ctx", None)
     if not text or not missing or context is None or "Did you mean" in text or "Possible options" in text:
         return text
+    extra = _EXTRA.search(text)
+    for path, name in _subcommands(context.find_root()) if extra else ():
+        if extra and name == extra.group(1):
+            return f"{text.rstrip('.')}; did you mean `{path}`?"
     return f"{text.rstrip('.')}; see `{context.command_path} --help`"
+
+
+def _subcommands(root: Any) -> Iterator[tuple[str, str]]:
+    """Each command of a group of commands: how it is called, and its own name."""
+    for group, command in root.command.commands.items():
+        for name in getattr(command, "commands", ()):
+            yield f"{root.command_path} {group} {name}", name
 
 
 def _fail(message: str) -> None:

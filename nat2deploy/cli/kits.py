@@ -19,6 +19,7 @@ from nat2deploy.cli.options import (
     TimeLimit,
     resolutions,
 )
+from nat2deploy.cli.profile_option import ProfileFile, chosen_profile, remark_on
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.tables import table_app
 
@@ -30,12 +31,10 @@ def register(app: typer.Typer) -> None:
 
 
 def kit(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="The kit to write, a .zip file.")],
     space: Space = "nano",
-    profile_file: Annotated[
-        Path | None,
-        typer.Option("--profile", help="A target by name (see `nat2deploy profiles`) or a file."),
-    ] = None,
+    profile_file: ProfileFile = None,
     precision: Annotated[str, typer.Option(help="Number format of the networks: fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
@@ -43,7 +42,7 @@ def kit(
     interval: Interval = 0.01,
     time_limit: TimeLimit = 300.0,
     calibration: Calibration = 24,
-    held_out: HeldOut = 20,
+    held_out: HeldOut = 50,
     every_size: EverySize = 1,
     seed: Seed = 0,
 ) -> None:
@@ -51,12 +50,17 @@ def kit(
 
     Example: nat2deploy table kit --space nano --threads 4 --out kit.zip
     """
+    from nat2deploy.remote.packing import check_target
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.kit import make_kit
-    from nat2deploy.target import load_profile, make_target
+    from nat2deploy.target import make_target
 
+    chosen = None
     if profile_file is not None:
-        target = load_profile(profile_file).target
+        chosen = chosen_profile(context, profile_file, "precision", "threads", "batch")
+        target = chosen.target
+        check_target(target)
+        remark_on(chosen)
     else:
         target = make_target("cpu", "onnxruntime", precision, threads, batch, elsewhere=True)
     config = ProfileConfig(
@@ -65,6 +69,7 @@ def kit(
         calibration_networks=calibration,
         held_out_networks=held_out,
         every_size=every_size,
+        warmup_ms=0.0 if chosen is None else chosen.warmup_ms,
     )
     with progress() as report:
         make_kit(
@@ -73,6 +78,7 @@ def kit(
             config,
             out,
             seed=seed,
+            power_mode="" if chosen is None else chosen.power_mode,
             report=report,
         )
     typer.echo(f"wrote {out}; unpack it on the device and run python3 measure.py")

@@ -25,8 +25,8 @@ from nat2deploy.cli.options import (
     ssh_settings,
     tables,
 )
+from nat2deploy.cli.profile_option import ProfileFile, chosen_profile, remark_on
 from nat2deploy.cli.progress import progress
-from nat2deploy.cli.verbosity import remark
 from nat2deploy.errors import UserError
 
 
@@ -39,12 +39,10 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="The table to write, a .json file.")],
     space: Space = "nano",
-    profile_file: Annotated[
-        Path | None,
-        typer.Option("--profile", help="A target by name (see `nat2deploy profiles`) or a file."),
-    ] = None,
+    profile_file: ProfileFile = None,
     device: Annotated[
         str,
         typer.Option(
@@ -69,7 +67,7 @@ def profile(
     interval: Interval = 0.01,
     time_limit: TimeLimit = 300.0,
     calibration: Calibration = 24,
-    held_out: HeldOut = 20,
+    held_out: HeldOut = 50,
     every_size: EverySize = 1,
     seed: Seed = 0,
     python: Python = "python3",
@@ -89,11 +87,14 @@ def profile(
     from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
-    from nat2deploy.run.profiles import shipped_tables
-    from nat2deploy.target import load_profile, make_target, make_targets
+    from nat2deploy.target import make_target, make_targets
 
     space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
     ssh = ssh_settings(device, python, ssh_option)
+    chosen = None
+    if profile_file is not None:
+        decided = ("backend", "precision", "threads", "batch")
+        chosen = chosen_profile(context, profile_file, *decided, *(("device",) if ssh is None else ()))
     if ssh is not None:
         device = "cpu"
     config = ProfileConfig(
@@ -102,8 +103,9 @@ def profile(
         calibration_networks=calibration,
         held_out_networks=held_out,
         every_size=every_size,
+        warmup_ms=0.0 if chosen is None else chosen.warmup_ms,
     )
-    if profile_file is None and backend == "auto":
+    if chosen is None and backend == "auto":
         if ssh is not None:
             raise UserError("--backend auto is for this machine; an ssh device has onnxruntime only")
         targets = make_targets(device, precision, threads, batch)
@@ -112,16 +114,13 @@ def profile(
         print_backends(choice, as_json=as_json)
         target = choice.fastest
     else:
-        chosen = None if profile_file is None else load_profile(profile_file)
         if chosen is not None:
             target = chosen.target
             device, backend, precision = target.device, target.backend, target.precision
             threads, batch = target.threads, target.batch
         target = make_target(device, backend, precision, threads, batch, elsewhere=ssh is not None)
-        if chosen is not None and chosen.power_mode:
-            remark(f"profile {chosen.name}: power mode: {chosen.power_mode}")
-        if chosen is not None and not shipped_tables(chosen):
-            remark(f"profile {chosen.name}: no table of ours was measured on this target")
+        if chosen is not None:
+            remark_on(chosen)
     with progress() as report:
         table = run_profile(
             space_config,

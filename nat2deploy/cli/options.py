@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,13 +123,18 @@ def only_with(context: typer.Context, option: str, *allowed: str) -> None:
         typer.BadParameter: names the others.
     """
     may_stand = {*allowed, *_ANYWAY}
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in context.params
-        if name not in may_stand and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    ]
+    given = given_options(context, [name for name in context.params if name not in may_stand])
     if given:
         raise typer.BadParameter(f"{option} says everything; leave out {', '.join(given)}")
+
+
+def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """Return which of a command's parameters are on the command line, as options such as ``--batch``."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
 
 
 def resolutions(text: str | None) -> tuple[int, ...] | None:

@@ -1,4 +1,7 @@
-"""Progress on standard error: a live bar on a terminal; elsewhere one line a stage, and more of long ones."""
+"""Progress on standard error: a live bar on a terminal; elsewhere one line a stage, and more of long ones.
+
+Remarks are lines of their own everywhere, printed at once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from nat2deploy.cli.verbosity import Verbosity, verbosity
 from nat2deploy.launch import launched
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import REMARK, Report, silent
 
 
 @contextmanager
@@ -50,6 +53,9 @@ class _Bars:
         self.task: TaskID | None = None
 
     def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        if stage == REMARK:
+            _print(self.bars.console, detail)  # above the bar
+            return
         if stage != self.stage:
             if self.task is not None:
                 self.bars.remove_task(self.task)
@@ -68,6 +74,10 @@ class _Steps:
         self.waiting = ""
 
     def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        if stage == REMARK:
+            self.close()
+            _print(self.console, detail)
+            return
         now = time.monotonic()
         share = f"{done / total:4.0%} " if total else ""
         self.waiting = f"{now - self.begun:8.1f} s {share}{stage}{f': {detail}' if detail else ''}"
@@ -78,7 +88,7 @@ class _Steps:
     def close(self) -> None:
         """Print the step that is left."""
         if self.waiting:
-            self.console.print(self.waiting, highlight=False, markup=False, soft_wrap=True)
+            _print(self.console, self.waiting)
         self.waiting = ""
 
 
@@ -95,6 +105,9 @@ class _Lines:
         self.told = time.monotonic()
 
     def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        if stage == REMARK:
+            _print(self.console, detail)
+            return
         if stage != self.stage:
             self.close()
             self.stage = stage
@@ -109,6 +122,9 @@ class _Lines:
         self.stage = ""
 
     def _print(self, how_far: str) -> None:
-        line = f"{self.stage}{how_far}" + (f": {self.detail}" if self.detail else "")
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _print(self.console, f"{self.stage}{how_far}" + (f": {self.detail}" if self.detail else ""))
         self.told = time.monotonic()
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -24,6 +24,7 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
     if as_json:
         print_json(table.model_dump(mode="json"))
         return
+    from nat2deploy.cost.doubts import measuring_doubts
     from nat2deploy.cost.energy import energy_words
 
     if written is not None:
@@ -36,7 +37,10 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
     for change in table.clock_changes:
         console.print(f"             did not stay the same: {escape(change)}", soft_wrap=True)
     console.print(f"energy       {escape(energy_words(table))}", soft_wrap=True)
-    console.print(f"entries      {len(table.entries)} blocks, noise floor {percent(table.noise_floor)}")
+    console.print(f"entries      {len(table.entries)} blocks")
+    console.print(f"noise        {_noise(table)}", soft_wrap=True)
+    for doubt in measuring_doubts(table):
+        console.print(f"             {doubt}", soft_wrap=True)
     certificate = table.certificate
     if certificate is None:
         console.print("certificate  none: a search with a latency budget will refuse this table")
@@ -57,6 +61,17 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
                 format_cost("params", entry.params),
             )
         console.print(rows)
+
+
+def _noise(table: LatencyTable) -> str:
+    from nat2deploy.cost.certificate import MAX_NOISE
+
+    of_networks = table.noise_of_networks()
+    held = "not kept" if of_networks is None else percent(of_networks)
+    return (
+        f"networks {held}, which decides on the certificate (at most {percent(MAX_NOISE)}); "
+        f"blocks {percent(table.noise_floor)}"
+    )
 
 
 def _certified(certificate: Certificate) -> str:

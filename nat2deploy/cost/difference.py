@@ -116,6 +116,7 @@ def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, 
     rows = []
     for table in (first, second):
         machine = table.fingerprint
+        networks_noise = table.noise_of_networks()
         rows.append(
             {
                 "target": str(table.target),
@@ -128,7 +129,8 @@ def _context(first: LatencyTable, second: LatencyTable) -> list[tuple[str, str, 
                 **{f"{name} version": version for name, version in machine.libraries.items()},
                 "resolutions": ", ".join(map(str, table.resolutions)),
                 "created": str(table.created),
-                "noise floor": f"{table.noise_floor:.2%}",
+                "noise of blocks": f"{table.noise_floor:.2%}",
+                "noise of networks": "not kept" if networks_noise is None else f"{networks_noise:.2%}",
                 "clock changes": "; ".join(table.clock_changes) or "none",
                 "energy": energy_words(table),
                 "certificate": "none"

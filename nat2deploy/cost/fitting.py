@@ -16,9 +16,14 @@ from nat2deploy.cost.tail import at_percentile, fit_tail
 from nat2deploy.errors import UserError
 from nat2deploy.space.search_space import SearchSpace
 
+_UNKNOWN_NOISE = (
+    "no certificate: a table that has none does not say how noisy its networks' measurement was; profile it "
+    "again with this version"
+)
+
 
 def fit_table(
-    table: LatencyTable, space: SearchSpace, *, call_overhead_ms: float, noise: float
+    table: LatencyTable, space: SearchSpace, *, call_overhead_ms: float, noise: float | None
 ) -> tuple[LatencyTable, str]:
     """Fit calibration and tail to the table's calibration networks, and certify on its held-out ones.
 
@@ -28,7 +33,7 @@ def fit_table(
         table: its entries and networks are what counts.
         space: of the table, for the networks' blocks.
         call_overhead_ms: latency of an engine that computes next to nothing.
-        noise: relative, of the networks' measurement.
+        noise: relative, of the networks' measurement; None where nobody knows, which is no certificate.
 
     Raises:
         UserError: too few calibration networks, or one that is not of ``space``.
@@ -42,8 +47,13 @@ def fit_table(
         measured.append(MeasuredNetwork(signatures, blocks_ms, network.median_ms))
     calibration = calibrate(measured, call_overhead_ms)
     tail = fit_tail(*([getattr(n, name) for n in fitted] for name in ("median_ms", "p95_ms", "p99_ms")))
-    table = table.model_copy(update={"calibration": calibration, "tail": tail, "certificate": None})
     held_out = [network for network in table.networks if network.role == "held-out"]
+    noise = None if noise is None else _network_noise(held_out, noise)
+    table = table.model_copy(
+        update={"calibration": calibration, "tail": tail, "certificate": None, "network_noise": noise}
+    )
+    if noise is None:
+        return table, _UNKNOWN_NOISE
     try:
         certificate = certify_networks(table, space, held_out, noise=noise)
     except UserError as error:
@@ -60,10 +70,9 @@ def certify_networks(
         UserError: too few networks, or too noisy ones.
     """
     predicted = predict_networks(table, space, networks)
-    # The short reference workload can slip between disturbances that every long network meets.
-    widths = [(n.ci_high_ms - n.ci_low_ms) / n.median_ms / 2 for n in networks]
-    noise = max(noise, float(np.median(widths)) if widths else 0.0)
-    certificate = certify(predicted, [network.median_ms for network in networks], noise=noise)
+    certificate = certify(
+        predicted, [network.median_ms for network in networks], noise=_network_noise(networks, noise)
+    )
     if table.tail is None:
         return certificate
     errors = {
@@ -85,6 +94,12 @@ def predict_networks(
     """
     latency = BlockLatency(table)
     return np.array([latency.network_ms(network.signatures(space)) for network in networks])
+
+
+def _network_noise(networks: Sequence[NetworkEntry], noise: float) -> float:
+    """What networks are known to: the reference workload can slip between disturbances that they all meet."""
+    widths = [(n.ci_high_ms - n.ci_low_ms) / n.median_ms / 2 for n in networks]
+    return max(noise, float(np.median(widths)) if widths else 0.0)
 
 
 def _mape(predicted_ms: NDArray[np.float64], measured_ms: Sequence[float]) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from nat2deploy.cost.fitting import fit_table
+from nat2deploy.cost.measured import MeasuredLatency
 from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.errors import UserError
@@ -20,7 +22,8 @@ def merge_tables(tables: Sequence[LatencyTable], space: SearchSpace) -> tuple[La
 
     The clock frequency differs from one session to the next, so each table is put on the first one's scale by
     the blocks that it shares with those before it. A block that several hold keeps its narrowest confidence
-    interval. Calibration, tail and certificate are made anew from the networks of all.
+    interval, and so does a network. Calibration, tail and certificate are made anew from the networks of all;
+    there is no certificate where one of them was too noisy for one.
 
     Args:
         tables: two or more.
@@ -50,7 +53,9 @@ def merge_tables(tables: Sequence[LatencyTable], space: SearchSpace) -> tuple[La
             "drift": max(table.drift for table in tables),
             "elapsed_s": sum(table.elapsed_s for table in tables),
             "entries": entries,
-            "networks": _unseen(networks),
+            "networks": _distinct(networks),
+            "clock_changes": tuple(dict.fromkeys(change for t in tables for change in t.clock_changes)),
+            "energy": " | ".join(dict.fromkeys(t.energy for t in tables if t.energy)) or None,
         }
     )
     covered = space.restrict(resolutions=merged.resolutions, widths=merged.widths)
@@ -59,8 +64,16 @@ def merge_tables(tables: Sequence[LatencyTable], space: SearchSpace) -> tuple[La
     if not any(network.role == "calibration" for network in networks):
         raise UserError("the tables hold no networks to calibrate on; profile them again with this version")
     overheads = [t.calibration.call_overhead_ms for t in tables if t.calibration is not None]
-    noise = max(t.noise_floor if t.certificate is None else t.certificate.noise for t in tables)
-    return fit_table(merged, covered, call_overhead_ms=float(np.median(overheads or [0.0])), noise=noise)
+    return fit_table(
+        merged, covered, call_overhead_ms=float(np.median(overheads or [0.0])), noise=_noise(tables)
+    )
+
+
+def _noise(tables: Sequence[LatencyTable]) -> float | None:
+    """The largest noise of held-out networks, None where a table that brings some does not know its own."""
+    noises = [t.noise_of_networks() for t in tables if any(n.role == "held-out" for n in t.networks)]
+    known = [noise for noise in noises if noise is not None]
+    return max(known, default=0.0) if len(known) == len(noises) else None
 
 
 def _check_alike(first: LatencyTable, other: LatencyTable) -> None:
@@ -92,13 +105,32 @@ def _scale(entries: dict[str, Entry], table: LatencyTable) -> float:
 def _sharper(held: Entry | None, new: Entry) -> Entry:
     if held is None:
         return new
-    return min((held, new), key=lambda e: (e.ci_high_ms - e.ci_low_ms) / e.median_ms)
+    best, other = sorted((held, new), key=_width)
+    if best.energy_mj is None:
+        return best.model_copy(update={"energy_mj": other.energy_mj})
+    return best
 
 
-def _unseen(networks: Sequence[NetworkEntry]) -> tuple[NetworkEntry, ...]:
-    """Drop held-out networks that another table calibrates on: a certificate is of networks never seen."""
-    fitted = [(n.architecture, n.classes) for n in networks if n.role == "calibration"]
-    return tuple(n for n in networks if n.role == "calibration" or (n.architecture, n.classes) not in fitted)
+def _width(measured: MeasuredLatency) -> float:
+    return (measured.ci_high_ms - measured.ci_low_ms) / measured.median_ms
+
+
+def _distinct(networks: Sequence[NetworkEntry]) -> tuple[NetworkEntry, ...]:
+    """Each network once, the sharper measurement of it.
+
+    What one table calibrates on is held out by none: a certificate is of networks never seen.
+    """
+    found: dict[tuple[str, int], NetworkEntry] = {}
+    for network in networks:
+        name = json.dumps(network.architecture, sort_keys=True), network.classes
+        held = found.get(name)
+        if held is None or _rank(network) < _rank(held):
+            found[name] = network
+    return tuple(found.values())
+
+
+def _rank(network: NetworkEntry) -> tuple[bool, float]:
+    return network.role == "held-out", _width(network)
 
 
 def _check_grid(tables: Sequence[LatencyTable], space: SearchSpace) -> None:

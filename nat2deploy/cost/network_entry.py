@@ -14,11 +14,15 @@ from nat2deploy.space.signature import BlockSignature
 
 
 class NetworkEntry(MeasuredLatency):
-    """One network's measurement. ``held-out`` ones the calibration never saw."""
+    """One network's measurement. ``held-out`` ones the calibration never saw.
+
+    ``converged`` as of a block's entry; None in tables of old versions.
+    """
 
     architecture: dict[str, Any]
     classes: Annotated[int, Field(ge=1, le=100_000)]
     role: Literal["calibration", "held-out"]
+    converged: bool | None = None
 
     def signatures(self, space: SearchSpace) -> list[BlockSignature]:
         """Return everything of the network that costs something.

@@ -44,9 +44,9 @@ class Entry(MeasuredLatency):
 class LatencyTable(BaseModel):
     """Latencies of a space's blocks on a target, with what it takes to trust and repeat them.
 
-    ``entries`` maps a signature's key to its measurement. ``noise_floor`` and ``drift`` are the machine's
-    while it measured, relative; ``elapsed_s`` is the wall time of all measuring. Without a calibration,
-    latencies are plain sums of block medians.
+    ``entries`` maps a signature's key to its measurement. ``noise_floor`` is the machine's while it measured
+    the blocks, ``drift`` its largest while it measured anything, both relative; ``elapsed_s`` is the wall
+    time of all measuring. Without a calibration, latencies are plain sums of block medians.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +69,9 @@ class LatencyTable(BaseModel):
     certificate: Certificate | None = None
     networks: tuple[NetworkEntry, ...] = ()
     """Measured whole networks, by which calibration, tail and certificate can be checked again."""
+    network_noise: Relative | None = None
+    """Relative noise of the held-out networks' measurement, which decides whether there is a certificate;
+    None in tables of old versions."""
     clock_changes: tuple[str, ...] = ()
     """What changed of the processor's frequency while the table was measured, or slowed it, in words."""
     energy: str | None = None
@@ -116,6 +119,12 @@ class LatencyTable(BaseModel):
                     f"the latency table has no {what} {value:g}, only {held}; "
                     f"profile again with it, or restrict the search to those"
                 )
+
+    def noise_of_networks(self) -> float | None:
+        """Relative noise of the held-out networks' measurement; None where an old table does not hold it."""
+        if self.network_noise is not None or self.certificate is None:
+            return self.network_noise
+        return self.certificate.noise
 
 
 def load_table(path: Path) -> LatencyTable:

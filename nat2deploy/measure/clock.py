@@ -128,7 +128,7 @@ def warm_up(
     Args:
         run: what is warmed up; called at least nine times.
         limit_s: give up after this long, checked after each window.
-        least_ms: go on for at least this long.
+        least_ms: go on for at least this long, but not beyond the limit.
         window_ms: how much time a window fills, with at least three and at most 100 calls.
         tolerance: relative difference of one median to the next that counts as settled.
         clock: counts nanoseconds.

@@ -60,8 +60,12 @@ class Device(ABC):
     def _measure(self, group: Group, progress: Progress) -> Measurement:
         """Measure, with a reference workload, summaries in the order of the candidates."""
 
-    def finish(self) -> None:  # noqa: B027 - most devices keep nothing
-        """Forget what was kept for the sake of resuming: the profile is done."""
+    def finish(self, profile: str | None = None) -> None:  # noqa: B027 - most devices keep nothing
+        """Forget what was kept for the sake of resuming: the profile is done.
+
+        Args:
+            profile: as of its groups; by default that of the group measured last.
+        """
 
 
 class LocalDevice(Device):
@@ -106,5 +110,6 @@ class LocalDevice(Device):
                 time_limit_s=group.time_limit_s,
                 progress=progress,
                 energy_share=group.energy_share,
+                warmup_ms=group.warmup_ms,
                 device=self.target.device,
             )

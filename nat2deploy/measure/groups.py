@@ -154,6 +154,7 @@ class Group:
         precision: a candidate is done when its 95 % interval lies within this share of its median.
         time_limit_s: seconds of measuring; compiling comes on top.
         energy_share: of the time limit, for measuring energy where the device has a meter.
+        warmup_ms: how long each candidate is warmed up at least, within the time limit.
     """
 
     name: str
@@ -163,3 +164,4 @@ class Group:
     precision: float
     time_limit_s: float
     energy_share: float = 0.0
+    warmup_ms: float = 0.0

@@ -96,6 +96,7 @@ def measure_interleaved(
     repeats: int | None = None,
     visit_ms: float = 4.0,
     settle_ms: float = 2.0,
+    warmup_ms: float = 0.0,
     min_rounds: int = FEWEST_ROUNDS,
     reference: Run | None = None,
     tolerance: float = 0.05,
@@ -121,6 +122,8 @@ def measure_interleaved(
         repeats: timed calls a visit; by default what fills ``visit_ms``, from 3 to 100.
         visit_ms: time that a visit fills.
         settle_ms: untimed calls at the start of a visit, at least one.
+        warmup_ms: how long each candidate is warmed up at least, within what the warm-up may take: 0.5 s each
+            and a fifth of the time limit in all.
         min_rounds: visits that a candidate gets at least.
         reference: a fixed workload; without it no visit is thrown away.
         tolerance: a look at the reference this much slower than its quiet level counts as disturbed.
@@ -138,7 +141,7 @@ def measure_interleaved(
         )
     session = _Session(clock, switches, time_limit_s, visit_ms, settle_ms, reference)
     with _no_garbage_collection():
-        session.warm_up(candidates, repeats)
+        session.warm_up(candidates, repeats, warmup_ms)
         rng = np.random.default_rng(seed)
         rounds, active = 0, list(candidates)
         while active and (rounds == 0 or session.elapsed_s() < time_limit_s):
@@ -209,12 +212,12 @@ class _Session:
         """Return the time since the start in seconds."""
         return (self._clock() - self._start) / 1e9
 
-    def warm_up(self, candidates: Mapping[str, Run], repeats: int | None) -> None:
+    def warm_up(self, candidates: Mapping[str, Run], repeats: int | None, least_ms: float) -> None:
         """Warm everything up, within a fifth of the time, and learn how many calls a visit needs."""
         limit_s = min(_WARM_UP_LIMIT_S, 0.2 * self._time_limit_s / len(candidates))
 
         def warmed(run: Run) -> _Visits:
-            call_ms = warm_up(run, limit_s=limit_s, clock=self._clock).call_ms
+            call_ms = warm_up(run, limit_s=limit_s, least_ms=least_ms, clock=self._clock).call_ms
             return _Visits(run, repeats or calls_for(self._visit_ms, call_ms))
 
         self._visits = {name: warmed(run) for name, run in candidates.items()}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nat2deploy.clock_state import ClockState
-from nat2deploy.cost.measured import Milliseconds
+from nat2deploy.cost.measured import MeasuredLatency, Milliseconds
 from nat2deploy.cost.table import Entry, Relative
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_json, write_json
@@ -19,7 +19,17 @@ from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.target import Target, fingerprint
 
 
-class BlockChunk(BaseModel):
+class _Chunk(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference_ms: Milliseconds
+    noise_floor: Relative
+    drift: Relative
+    elapsed_s: Relative
+    clocks: tuple[ClockState, ...] = ()
+
+
+class BlockChunk(_Chunk):
     """Blocks that were measured interleaved, and the machine meanwhile.
 
     ``reference_ms`` is the reference workload's median, ``call_overhead_ms`` that of an engine that computes
@@ -27,20 +37,25 @@ class BlockChunk(BaseModel):
     before and after.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reference_ms: Milliseconds
     call_overhead_ms: Milliseconds
-    noise_floor: Relative
-    drift: Relative
-    elapsed_s: Relative
     energy: str = ""
-    clocks: tuple[ClockState, ...] = ()
     entries: dict[str, Entry]
 
     def scaled(self, factor: float) -> dict[str, Entry]:
         """The entries with all latencies times ``factor``."""
         return {key: entry.scaled(factor) for key, entry in self.entries.items()}
+
+
+class NetworkLatency(MeasuredLatency):
+    """A whole network's latency, and whether it came within the precision asked for, in time."""
+
+    converged: bool
+
+
+class NetworkChunk(_Chunk):
+    """Whole networks that were measured interleaved, by the names that their group gave them."""
+
+    entries: dict[str, NetworkLatency]
 
 
 class PartialProfile(BaseModel):
@@ -56,6 +71,7 @@ class PartialProfile(BaseModel):
         default_factory=lambda: secrets.token_hex(8)
     )
     chunks: list[BlockChunk]
+    networks: list[NetworkChunk] = []
 
     @property
     def measured(self) -> set[str]:
@@ -64,8 +80,16 @@ class PartialProfile(BaseModel):
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of measuring so far."""
+        """Seconds of measuring blocks so far."""
         return math.fsum(chunk.elapsed_s for chunk in self.chunks)
+
+    def network_chunk(self, names: Iterable[str]) -> NetworkChunk | None:
+        """Return the networks of these names, where they were measured together; None where they were not.
+
+        Other numbers of networks give other names, and other blocks' latencies other networks.
+        """
+        wanted = list(names)
+        return next((chunk for chunk in self.networks if list(chunk.entries) == wanted), None)
 
     def save(self, path: Path | None) -> None:
         """Write atomically; with None nothing is kept."""
@@ -101,4 +125,6 @@ def open_partial(path: Path | None, settings: dict[str, Any]) -> tuple[PartialPr
     different = [name for name in settings if found.settings.get(name) != settings[name]]
     if different:
         return empty, f"beginning anew: {path} is of another {different[0].replace('_', ' ')}"
-    return found, f"going on: {len(found.measured)} blocks were measured before"
+    networks = sum(len(chunk.entries) for chunk in found.networks)
+    what = f"{len(found.measured)} blocks" + (f" and {networks} networks" if networks else "")
+    return found, f"going on: {what} were measured before"

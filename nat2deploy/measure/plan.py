@@ -47,6 +47,7 @@ class ProfilePlan:
         calibration_networks: whole networks that the calibration is fitted to.
         held_out_networks: whole networks, others, that the certificate is of.
         every_size: each block is measured at every so-manieth of its input sizes; the rest is interpolated.
+        warmup_ms: how long each block and network is warmed up at least; a fifth of the time at most.
 
     Raises:
         UserError: too few networks.
@@ -58,8 +59,9 @@ class ProfilePlan:
     precision: float = 0.01
     time_limit_s: float = 300.0
     calibration_networks: int = 24
-    held_out_networks: int = 20
+    held_out_networks: int = 50
     every_size: int = 1
+    warmup_ms: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers of networks."""
@@ -85,6 +87,7 @@ class ProfilePlan:
             "precision": self.precision,
             "time_limit_s": self.time_limit_s,
             "every_size": self.every_size,
+            "warmup_ms": self.warmup_ms,
         }
 
     def block_groups(
@@ -119,6 +122,7 @@ class ProfilePlan:
                     precision=self.precision,
                     time_limit_s=max(remaining_s * len(chunk) / (len(left) - start), _LEAST_S),
                     energy_share=_ENERGY_SHARE,
+                    warmup_ms=self.warmup_ms,
                 ),
             )
 
@@ -154,6 +158,7 @@ class ProfilePlan:
             precision=self.precision / 2,
             time_limit_s=max(self.time_limit_s - spent_s, self.time_limit_s * (1 - _BLOCK_SHARE)),
             memory_bytes=memory_bytes,
+            warmup_ms=self.warmup_ms,
         )
 
 
@@ -165,6 +170,7 @@ def network_groups(
     precision: float,
     time_limit_s: float,
     memory_bytes: int | None,
+    warmup_ms: float = 0.0,
 ) -> list[Group]:
     """Put networks with seeded weights into groups to be measured; candidates are named by their index.
 
@@ -187,6 +193,7 @@ def network_groups(
             seed=seed + part,
             precision=precision,
             time_limit_s=max(time_limit_s / parts, _LEAST_S),
+            warmup_ms=warmup_ms,
         )
         for part in range(parts)
     ]

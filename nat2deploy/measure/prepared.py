@@ -52,6 +52,7 @@ def prepare_and_measure(
     time_limit_s: float,
     progress: Progress,
     energy_share: float = 0.0,
+    warmup_ms: float = 0.0,
     device: str = "cpu",
 ) -> Measurement:
     """Prepare candidates in the order given and measure them interleaved; call it on pinned cores.
@@ -68,6 +69,7 @@ def prepare_and_measure(
         time_limit_s: seconds of measuring; preparing comes on top.
         progress: told the share done and a line of text.
         energy_share: of the time limit, for measuring energy.
+        warmup_ms: as of ``measure_interleaved``.
         device: the target's.
 
     Raises:
@@ -87,6 +89,7 @@ def prepare_and_measure(
         seed=seed,
         time_limit_s=time_limit_s * (1 - share),
         precision=precision,
+        warmup_ms=warmup_ms,
         reference=reference,
         progress=lambda done, text: progress(
             _PREPARING + (1 - _PREPARING) * (1 - share) * done, f"{label}: {text}"

@@ -25,9 +25,14 @@ from nat2deploy.errors import UserError
 from nat2deploy.measure.device import Device, LocalDevice
 from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
-from nat2deploy.measure.partial_profile import BlockChunk, PartialProfile, open_partial
+from nat2deploy.measure.partial_profile import (
+    BlockChunk,
+    NetworkChunk,
+    NetworkLatency,
+    PartialProfile,
+    open_partial,
+)
 from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
-from nat2deploy.measure.statistics import Summary
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -46,64 +51,68 @@ def profile_space(
     *,
     size: Size | None = None,
     partial: Path | None = None,
+    save: Callable[[LatencyTable], None] | None = None,
     progress: Progress | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> LatencyTable:
     """Measure every block of a plan's space on a device, calibrate on whole networks and certify on others.
 
     Blocks are measured in chunks, interleaved, each chunk beside the same reference workload by which chunks
     are made comparable. On a machine too noisy for a certificate the table comes without one, and
-    ``progress`` is told why.
+    ``remark`` is told why.
 
     Args:
         plan: what to measure.
         device: what measures it, for the plan's target.
         size: what the networks are spread over; by default the sum of their blocks' medians.
-        partial: finished chunks are kept here, and taken from here when an interrupted profile is run again
+        partial: finished groups are kept here, and taken from here when an interrupted profile is run again
             with the same settings; removed at the end.
+        save: given the table before anything is removed that an interrupted profile goes on from.
         progress: told the share done and a line of text.
+        remark: told lines that a user should see: what the table could suffer from, or is begun anew for.
 
     Raises:
-        UserError: a space with too few networks, or a target that the device cannot measure.
+        UserError: a space with too few networks, a target that the device cannot measure, or what ``save``
+            raises.
     """
     tell = progress or _silent
+    say = remark or _ignore
     here = device.fingerprint()
     done, word = open_partial(partial, plan.settings(here))
     for line in (device.warning(), word):
         if line:
-            tell(0.0, line)
+            say(line)
     _measure_blocks(plan, device, done, partial, _part(tell, 0.0, _BLOCK_PROGRESS))
     blocks = _merge(done.chunks)
     medians = BlockMedians(blocks.entries)
     networks = plan.choose_networks(
         size or (lambda network: sum(medians.median_ms(signature) for signature in network))
     )
-    whole = _measure_networks(
-        networks,
-        plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s),
-        device,
-        _part(tell, _BLOCK_PROGRESS, 1.0),
-    )
+    groups = plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s)
+    whole = _measure_networks(networks, groups, device, done, partial, _part(tell, _BLOCK_PROGRESS, 1.0))
     clocks = [*blocks.clocks, *whole.clocks]
     if clocks:
         # The machine as it was at work, on the core that was measured on.
         here = here.model_copy(update=clocks[-1].model_dump())
-    table, word = _fit(plan, here, blocks, networks, whole)
-    for change in table.clock_changes:
-        tell(1.0, f"the processor's clock did not stay the same: {change}")
+    table, why_not = _fit(plan, here, blocks, networks, whole)
+    if why_not:
+        say(why_not)
+    if save is not None:
+        save(table)
     if partial is not None:
         partial.unlink(missing_ok=True)
-    device.finish()
-    tell(1.0, word)
+    device.finish(done.profile)
+    tell(1.0, f"{len(table.entries)} blocks and {len(networks)} networks measured")
     return table
 
 
 def _fit(
     plan: ProfilePlan, here: Fingerprint, blocks: _Blocks, networks: Sequence[Network], whole: _Whole
 ) -> tuple[LatencyTable, str]:
-    """Calibrate and certify; the word says what was measured, or why there is no certificate."""
+    """Calibrate and certify; the word says why there is no certificate where there is none."""
     measured = [
-        _network_entry(network, summary, "calibration" if index < plan.calibration_networks else "held-out")
-        for index, (network, summary) in enumerate(zip(networks, whole.summaries, strict=True))
+        _network_entry(network, one, "calibration" if index < plan.calibration_networks else "held-out")
+        for index, (network, one) in enumerate(zip(networks, whole.measured, strict=True))
     ]
     table = LatencyTable(
         space=plan.space.name,
@@ -116,24 +125,21 @@ def _fit(
         created=datetime.date.today(),
         seed=plan.seed,
         noise_floor=blocks.noise_floor,
-        drift=blocks.drift,
+        drift=max(blocks.drift, whole.drift),
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
         networks=tuple(measured),
         clock_changes=tuple(clock_changes([*blocks.clocks, *whole.clocks])),
         energy=blocks.energy,
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
     )
-    table, why_not = fit_table(
-        table, plan.space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor
-    )
-    return table, why_not or f"{len(table.entries)} blocks and {len(networks)} networks measured"
+    return fit_table(table, plan.space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor)
 
 
 def validate_table(
     table: LatencyTable,
     space: SearchSpace,
     *,
-    networks: int = 20,
+    networks: int = 50,
     seed: int = 1,
     precision: float = 0.005,
     time_limit_s: float = 60.0,
@@ -188,9 +194,10 @@ def validate_table(
         time_limit_s=time_limit_s,
         memory_bytes=device.memory_bytes(),
     )
-    whole = _measure_networks(chosen, groups, device, progress or _silent)
+    nothing_kept = PartialProfile(settings={}, chunks=[])
+    whole = _measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
     device.finish()
-    found = [_network_entry(n, s, "held-out") for n, s in zip(chosen, whole.summaries, strict=True)]
+    found = [_network_entry(n, m, "held-out") for n, m in zip(chosen, whole.measured, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
 
 
@@ -219,13 +226,11 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Measured networks, in order, and the machine meanwhile.
+    """Measured networks, in order and all on one scale, and the machine meanwhile."""
 
-    With each summary goes the factor that puts it on the scale of the groups' median reference.
-    """
-
-    summaries: list[tuple[Summary, float]]
+    measured: list[NetworkLatency]
     noise_floor: float
+    drift: float
     elapsed_s: float
     clocks: list[ClockState]
 
@@ -292,38 +297,62 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
 
 
 def _measure_networks(
-    networks: Sequence[Network], groups: Sequence[Group], device: Device, tell: Progress
+    networks: Sequence[Network],
+    groups: Sequence[Group],
+    device: Device,
+    done: PartialProfile,
+    partial: Path | None,
+    tell: Progress,
 ) -> _Whole:
-    """Measure whole networks, group by group."""
-    found = [
-        device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
-        for index, group in enumerate(groups)
-    ]
-    references_ms = [measurement.reference_ms or 1.0 for measurement in found]
-    common_ms = float(np.median(references_ms))
-    summaries = {
-        name: (summary, common_ms / reference_ms)
-        for measurement, reference_ms in zip(found, references_ms, strict=True)
-        for name, summary in measurement.summaries.items()
+    """Measure whole networks, group by group, but for the groups that ``done`` has; they are added to it."""
+    chunks = []
+    for index, group in enumerate(groups):
+        chunk = done.network_chunk(group.candidates)
+        if chunk is None:
+            found = device.measure(group, _part(tell, index / len(groups), (index + 1) / len(groups)))
+            chunk = _network_chunk(found)
+            done.networks.append(chunk)
+            done.save(partial)
+        chunks.append(chunk)
+    common_ms = float(np.median([chunk.reference_ms for chunk in chunks]))
+    measured = {
+        name: one.scaled(common_ms / chunk.reference_ms)
+        for chunk in chunks
+        for name, one in chunk.entries.items()
     }
     return _Whole(
-        [summaries[network_name(index, network)] for index, network in enumerate(networks)],
-        float(np.median([measurement.noise_floor for measurement in found])),
-        sum(measurement.elapsed_s for measurement in found),
-        [clock for measurement in found for clock in _clocks(measurement)],
+        [measured[network_name(index, network)] for index, network in enumerate(networks)],
+        noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
+        drift=max(chunk.drift for chunk in chunks),
+        elapsed_s=sum(chunk.elapsed_s for chunk in chunks),
+        clocks=[clock for chunk in chunks for clock in chunk.clocks],
+    )
+
+
+def _network_chunk(found: Measurement) -> NetworkChunk:
+    assert found.reference_ms is not None
+    return NetworkChunk(
+        reference_ms=found.reference_ms,
+        noise_floor=found.noise_floor,
+        drift=found.drift,
+        elapsed_s=found.elapsed_s,
+        clocks=_clocks(found),
+        entries={
+            name: NetworkLatency(**summary.latency, converged=found.converged[name])
+            for name, summary in found.summaries.items()
+        },
     )
 
 
 def _network_entry(
-    network: Network, measured: tuple[Summary, float], role: Literal["calibration", "held-out"]
+    network: Network, measured: NetworkLatency, role: Literal["calibration", "held-out"]
 ) -> NetworkEntry:
-    summary, factor = measured
     return NetworkEntry(
         architecture=network.architecture.to_json(),
         classes=network.classes,
         role=role,
-        **summary.latency,
-    ).scaled(factor)
+        **measured.model_dump(),
+    )
 
 
 def _part(tell: Progress, start: float, end: float) -> Progress:
@@ -337,3 +366,7 @@ def _part(tell: Progress, start: float, end: float) -> Progress:
 
 def _silent(share: float, text: str) -> None:
     """Ignore all progress."""
+
+
+def _ignore(line: str) -> None:
+    """Ignore a remark."""

@@ -39,7 +39,7 @@ _MOST_BYTES = 64 << 20
 _README = """Measure networks on this device for nat2deploy: {what}.
 
 Needed: Python 3.9 or newer, numpy and onnxruntime (`python3 -m pip install numpy onnxruntime`).
-
+{power_mode}
 1. Unpack all of this zip into one folder on the device.
 2. Stop other work there, and run in that folder: python3 {agent}
    It takes about {minutes} min beside loading the models. Stopped, it goes on when it is started again.
@@ -62,6 +62,7 @@ class KitSettings(BaseModel):
     calibration_networks: Annotated[int, Field(ge=1)]
     held_out_networks: Annotated[int, Field(ge=1)]
     every_size: Annotated[int, Field(ge=1)]
+    warmup_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @classmethod
     def of(cls, plan: ProfilePlan) -> KitSettings:
@@ -92,8 +93,10 @@ def macs(signatures: Sequence[BlockSignature]) -> float:
     return math.fsum(signature.macs for signature in signatures)
 
 
-def write_kit(plan: ProfilePlan, out: Path, progress: Progress) -> None:
+def write_kit(plan: ProfilePlan, out: Path, progress: Progress, *, power_mode: str = "") -> None:
     """Write the zip ``out``: the agent, every block and the chosen networks as ONNX files, and a README.
+
+    ``power_mode`` is what the README says that the device must be set to.
 
     Raises:
         UserError: another backend than ONNX Runtime, a space with too few networks, or a place that cannot
@@ -115,6 +118,7 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress) -> None:
             result=RESULT_FILE,
             kit=out.name,
             minutes=math.ceil(plan.time_limit_s / 60),
+            power_mode=f"Power mode of the device: {' '.join(power_mode.split())}.\n" if power_mode else "",
         )
         write_text(folder / "README.txt", readme)
         write_atomic(out, lambda temporary: pack(folder, temporary, deflate=True))

@@ -74,6 +74,7 @@ def write_job(
                     "precision": group.precision,
                     "time_limit_s": group.time_limit_s,
                     "energy_share": group.energy_share,
+                    "warmup_ms": group.warmup_ms,
                     "candidates": candidates,
                 }
             )

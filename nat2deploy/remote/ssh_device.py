@@ -211,14 +211,15 @@ class SshDevice(Device):
             answer = self._connection.ask(self._call("--follow", place), hear=hear)
         return answer
 
-    def finish(self) -> None:
+    def finish(self, profile: str | None = None) -> None:
         """Remove the profile's jobs from the device; the agent stays."""
-        if self._profile is None:
+        profile = profile or self._profile
+        if profile is None:
             return
         try:
-            self._connection.ask(f"rm -rf {_FOLDER}/{JOBS}/{self._profile} && echo '{{}}'")
+            self._connection.ask(f"rm -rf {_FOLDER}/{JOBS}/{profile} && echo '{{}}'")
         except (ConnectionLost, UserError) as error:
-            self._say(f"{_FOLDER}/{JOBS}/{self._profile} is left on the device: {error}")
+            self._say(f"{_FOLDER}/{JOBS}/{profile} is left on the device: {error}")
 
     def _call(self, option: str, place: str) -> str:
         # exec, so that the agent itself hears of the end of the connection and no shell lives on.

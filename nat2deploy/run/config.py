@@ -100,9 +100,11 @@ class ProfileConfig(_Config):
     """Wanted relative half width of each entry's confidence interval."""
     time_limit_s: Seconds = 300.0
     calibration_networks: Positive = 24
-    held_out_networks: Positive = 20
+    held_out_networks: Positive = 50
     every_size: Positive = 1
     """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
+    warmup_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How long each block and network is warmed up at least; a fifth of the time limit in all at most."""
     device: Annotated[str, Field(pattern=r"^(cpu$|ssh://)")] = "cpu"
     """What is measured on: ``cpu``, this machine, or ``ssh://user@host``."""
     python: str = "python3"

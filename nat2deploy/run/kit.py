@@ -7,7 +7,7 @@ from pathlib import Path
 from nat2deploy.cost.table import LatencyTable, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.profiler import profile_space
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.remote.kit import KitDevice, macs, read_kit, read_result, write_kit
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
 from nat2deploy.run.profile import check_table_path, make_plan
@@ -21,9 +21,12 @@ def make_kit(
     out: Path,
     *,
     seed: int = 0,
+    power_mode: str = "",
     report: Report = silent,
 ) -> None:
     """Write a zip that measures a space on any device with Python, numpy and onnxruntime.
+
+    ``power_mode``, in words for people, is what the device must be set to; the kit's README says it.
 
     Raises:
         UserError: an input that cannot be used, or a place that cannot be written to.
@@ -33,7 +36,7 @@ def make_kit(
         raise UserError(f"--out {out}: a kit is a .zip file; add that ending")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a .zip file")
-    write_kit(plan, out, lambda share, text: report("kit", share, 1.0, text))
+    write_kit(plan, out, lambda share, text: report("kit", share, 1.0, text), power_mode=power_mode)
 
 
 def import_result(result: Path, kit: Path, out: Path, *, report: Report = silent) -> LatencyTable:
@@ -49,6 +52,7 @@ def import_result(result: Path, kit: Path, out: Path, *, report: Report = silent
         KitDevice(packed, read_result(result, packed)),
         size=macs,
         progress=lambda share, text: report("import", share, 1.0, text),
+        remark=remarks(report),
     )
     save_table(table, out)
     return table

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nat2deploy.cost.coverage import check_space
+from nat2deploy.cost.doubts import doubts
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.backends import BackendChoice, BackendLatency, choose_backend
@@ -13,7 +14,7 @@ from nat2deploy.measure.device import Device, LocalDevice
 from nat2deploy.measure.partial_profile import partial_target
 from nat2deploy.measure.plan import ProfilePlan
 from nat2deploy.measure.profiler import profile_space
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.remote.ssh import SshAddress, SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
 from nat2deploy.run.config import ProfileConfig, SpaceConfig
@@ -66,8 +67,8 @@ def profile(
 ) -> LatencyTable:
     """Measure every block of a space on a machine and write a calibrated, certified table to ``out``.
 
-    The machine is this one, or with ``ssh`` another. Blocks that a killed profile had finished are not
-    measured again.
+    The machine is this one, or with ``ssh`` another. What a killed profile had finished, in groups of blocks
+    and of networks, is not measured again.
 
     Raises:
         UserError: an input that cannot be used, or a machine that cannot be reached or cannot measure.
@@ -75,14 +76,14 @@ def profile(
     plan = make_plan(space_config, target, config, seed)
     check_table_path(out)
     device = measuring_device(target, ssh, report)
-    table = profile_space(
+    return profile_space(
         plan,
         device,
         partial=_partial(out),
+        save=lambda table: save_table(table, out),
         progress=lambda share, text: report("profile", share, 1.0, text),
+        remark=remarks(report),
     )
-    save_table(table, out)
-    return table
 
 
 def measuring_device(target: Target, ssh: SshSettings | None, report: Report) -> Device:
@@ -93,7 +94,7 @@ def measuring_device(target: Target, ssh: SshSettings | None, report: Report) ->
     """
     if ssh is None:
         return LocalDevice(target)
-    return SshDevice(ssh, target, say=lambda text: report("connection", 0.0, 1.0, text))
+    return SshDevice(ssh, target, say=remarks(report))
 
 
 def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, seed: int) -> ProfilePlan:
@@ -111,6 +112,7 @@ def make_plan(space_config: SpaceConfig, target: Target, config: ProfileConfig, 
         calibration_networks=config.calibration_networks,
         held_out_networks=config.held_out_networks,
         every_size=config.every_size,
+        warmup_ms=config.warmup_ms,
     )
 
 
@@ -139,7 +141,10 @@ def profile_once(
         ssh = None
         if config.device != "cpu":
             ssh = SshSettings(SshAddress.parse(config.device), config.python, config.ssh_options)
-        return profile(space_config, target, config, out, seed=seed, ssh=ssh, report=report)
+        measured = profile(space_config, target, config, out, seed=seed, ssh=ssh, report=report)
+        for doubt in doubts(measured):
+            remarks(report)(doubt)
+        return measured
     table = load_table(path)
     check_space(table, _space(space_config))
     if table.target != target:

@@ -14,7 +14,7 @@ from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.cost.table_picture import draw_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.profiler import validate_table
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.run.profile import measuring_device
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -78,7 +78,8 @@ def validate(
     updated = not contradicted and space.fingerprint == table.space_fingerprint
     if updated:
         kept = [network for network in table.networks if network.role == "calibration"]
-        save_table(table.model_copy(update={"certificate": fresh, "networks": (*kept, *found)}), path)
+        news = {"certificate": fresh, "networks": (*kept, *found), "network_noise": fresh.noise}
+        save_table(table.model_copy(update=news), path)
     return Validation(before, fresh, contradicted, updated)
 
 
@@ -105,7 +106,8 @@ def merge(
     tables = [load_table(path) for path in paths]
     merged, why_not = merge_tables(tables, _space(tables[0], space_name, paths[0], whole=True))
     save_table(merged, out)
-    report("merge", 1.0, 1.0, why_not)
+    if why_not:
+        remarks(report)(why_not)
     return merged
 
 

@@ -335,6 +335,38 @@ def test_profiles_by_name(here, tmp_path):
     assert unknown.stderr.startswith("error: no profile 'toaster'")
 
 
+def test_what_a_profile_decides_on_is_refused_beside_it(here, tmp_path):
+    words = ("--profile", "raspberry-pi-5", "--space", "nono", "--out")
+    for given, named in (
+        (("profile", *words, "t.json", "--threads", 2), "--threads"),
+        (("profile", *words, "t.json", "--batch", 1, "--precision", "int8"), "--precision, --batch"),
+        (("profile", *words, "t.json", "--device", "cpu"), "--device"),
+        (("table", "kit", *words, "k.zip", "--threads", 2), "--threads"),
+    ):
+        done = here(*given, cwd=tmp_path)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr == f"error: --profile decides on {named}; leave out the one or the other\n"
+    by_ssh = here("profile", *words, "t.json", "--device", "ssh://pi@raspberrypi", cwd=tmp_path)
+    assert "error: no space 'nono'" in by_ssh.stderr
+
+
+def test_a_command_of_another_group_is_pointed_to(here, tmp_path):
+    done = here("profile", "kit", "--out", "k.zip", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.rstrip().endswith("nat2deploy table kit`?")
+    done = here("profile", "kitchen", "--out", "k.zip", cwd=tmp_path)
+    assert done.returncode == 2 and "profile --help`" in done.stderr
+
+
+def test_a_kit_of_a_profile_says_what_a_profile_says(here, tmp_path):
+    done = here(
+        "table", "kit", "--profile", "android-big-core", "--space", "nono", "--out", "k.zip", cwd=tmp_path
+    )
+    device, table, error = done.stderr.splitlines()
+    assert "power mode: battery saver off" in device and "no table of ours" in table
+    assert error.startswith("error: no space")
+
+
 def test_help_is_quick():
     """A generous bound that importing torch (seconds) would break; figures are in benchmarks."""
     times = []

@@ -14,6 +14,7 @@ from nat2deploy.cli.app import app
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.verbosity import Verbosity, choose_verbosity, remark, verbosity
 from nat2deploy.errors import UserError
+from nat2deploy.progress import remarks
 
 PLAIN = ("dashboard", "plot", "kit")  # print where they wrote, or serve, and no data
 
@@ -124,6 +125,47 @@ def test_verbose_tells_steps_once_a_second(capsys, clock):
     told = [line.split() for line in err.splitlines()]
     assert out == "" and [words[0] for words in told] == ["1.2", "2.4", "3.0"]
     assert told[1][2:] == ["75%", "stage:", "step", "3"]
+
+
+def remark_in_the_middle():
+    with progress() as report:
+        report("stage", 0, 2, "step 0")
+        remarks(report)("the machine is busy: [load] 9.1")
+        report("stage", 1, 2, "step 1")
+
+
+def test_remarks_are_lines_of_their_own_at_once(capsys):
+    with progress() as report:
+        report("stage", 0, 2, "step 0")
+        remarks(report)("the machine is busy: [load] 9.1")
+        assert capsys.readouterr() == ("", "the machine is busy: [load] 9.1\n")
+        report("stage", 1, 2, "step 1")
+    assert capsys.readouterr() == ("", "stage: step 1\n")
+
+
+def test_remarks_stand_between_the_steps_of_verbose(capsys):
+    choose_verbosity(verbose=True, quiet=False)
+    remark_in_the_middle()
+    first, said, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("stage: step 0") and second.endswith("stage: step 1")
+    assert said == "the machine is busy: [load] 9.1"
+
+
+def test_remarks_stay_above_the_bar_of_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    remark_in_the_middle()
+    out, err = capsys.readouterr()
+    assert out == ""
+    # After the carriage return and the erased line of the bar comes the remark, with a line's end behind it.
+    assert "the machine is busy: [load] 9.1\n" in err and err.index("busy") < err.rindex("step 1")
+
+
+def test_quiet_has_no_remarks_of_a_stage(capsys):
+    choose_verbosity(verbose=False, quiet=True)
+    remark_in_the_middle()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_together_they_are_refused_and_nothing_changes():

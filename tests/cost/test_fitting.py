@@ -41,6 +41,7 @@ def test_noise_is_the_worse_of_the_machines_and_the_intervals(nano, fitted):
 def test_without_a_certificate_it_says_why(nano, fitted):
     table, why_not = fit_table(fitted, nano, call_overhead_ms=0.0015, noise=0.2)
     assert table.certificate is None and "noise is 20" in why_not
+    assert table.network_noise == table.noise_of_networks() == 0.2
     assert table.calibration == fitted.calibration
 
 

@@ -93,3 +93,55 @@ def test_tables_without_networks_cannot_be_calibrated(whole, tables):
     old = [table.model_copy(update={"networks": ()}) for table in tables]
     with pytest.raises(UserError, match="no networks to calibrate on"):
         merge_tables(old, whole)
+
+
+def uncertified(table, **changes):
+    return table.model_copy(update={"certificate": None, **changes})
+
+
+@pytest.mark.parametrize("noise", [None, 0.2])
+def test_what_was_too_noisy_or_says_nothing_of_it_is_not_certified(whole, tables, noise):
+    first, second = tables
+    merged, why_not = merge_tables([first, uncertified(second, network_noise=noise)], whole)
+    assert merged.certificate is None and merged.calibration is not None
+    assert why_not.startswith("no certificate: ")
+    assert ("noise is 20" if noise else "does not say how noisy") in why_not
+    assert merged.network_noise == noise
+    again, _ = merge_tables([first, merged], whole)  # the merged one does not forget it
+    assert again.certificate is None
+
+
+def test_a_table_of_before_is_as_noisy_as_its_certificate_says(whole, tables):
+    old = [table.model_copy(update={"network_noise": None}) for table in tables]
+    merged, why_not = merge_tables(old, whole)
+    assert why_not == "" and merged.certificate.noise == merged.network_noise == 0.002
+
+
+def test_noise_of_a_table_that_certifies_nothing_decides_nothing(whole, tables):
+    first, second = tables
+    fitted = tuple(n for n in second.networks if n.role == "calibration")
+    merged, why_not = merge_tables([first, uncertified(second, networks=fitted, network_noise=None)], whole)
+    assert why_not == "" and merged.certificate.networks == 8
+
+
+def test_no_network_counts_twice_and_the_sharper_measurement_stays(whole, tables):
+    first, second = tables
+    wide = tuple(n.model_copy(update={"ci_high_ms": 1.02 * n.median_ms}) for n in second.networks)
+    merged, _ = merge_tables([first, second, second.model_copy(update={"networks": wide})], whole)
+    assert merged.certificate.networks == 16 and merged.calibration.networks == 24
+    assert max(n.ci_high_ms / n.median_ms for n in merged.networks) < 1.01
+    turned, _ = merge_tables([second.model_copy(update={"networks": wide}), second], whole)
+    assert max(n.ci_high_ms / n.median_ms for n in turned.networks) < 1.01
+
+
+def test_clock_changes_and_energy_are_of_all(whole, tables):
+    first, second = tables
+    entries = {key: e.model_copy(update={"energy_mj": 2.0}) for key, e in second.entries.items()}
+    changes = ("governor changed", "boost changed")
+    first = first.model_copy(update={"clock_changes": changes[:1], "energy": "no meter"})
+    second = second.model_copy(update={"clock_changes": changes, "energy": "a meter", "entries": entries})
+    merged, _ = merge_tables([first, second], whole)
+    assert merged.clock_changes == changes and merged.energy == "no meter | a meter"
+    assert all(merged.entries[key].energy_mj == 2.0 for key in entries)
+    assert merge_tables([first, first], whole)[0].energy == "no meter"
+    assert merge_tables([t.model_copy(update={"energy": None}) for t in tables], whole)[0].energy is None

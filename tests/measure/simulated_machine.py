@@ -40,10 +40,20 @@ class Machine(Device):
         self.fail_after = None
         self.metered = False
         self.clocks = ()
+        self.drift = 0.01
+        self.unsettled = ()
+        self.busy = None
+        self.finished = []
         self.rng = np.random.default_rng(0)
 
     def fingerprint(self):
         return fingerprint()
+
+    def warning(self):
+        return self.busy
+
+    def finish(self, profile=None):
+        self.finished.append(profile)
 
     def network_ms(self, network):
         compute = sum(self.block_ms(signature) - OVERHEAD_MS for signature in network.signatures)
@@ -73,10 +83,10 @@ class Machine(Device):
             )
         return Measurement(
             summaries=summaries,
-            converged=dict.fromkeys(summaries, True),
+            converged={name: name not in self.unsettled for name in summaries},
             noise_floor=self.noise,
             reference_ms=0.1 * self.speed,
-            drift=0.01,
+            drift=self.drift,
             rounds=6,
             discarded_rounds=0,
             interrupted_share=0.0,
@@ -97,10 +107,10 @@ class Machine(Device):
         }
 
 
-def profile(machine, *, partial=None, progress=None, **changes):
+def profile(machine, *, partial=None, save=None, progress=None, remark=None, **changes):
     settings = {"calibration_networks": 12, "held_out_networks": 8, "time_limit_s": 30.0, **changes}
     plan = ProfilePlan(tiny_space(), Target(), **settings)
-    return profile_space(plan, machine, partial=partial, progress=progress)
+    return profile_space(plan, machine, partial=partial, save=save, progress=progress, remark=remark)
 
 
 def blocks_of(machine):

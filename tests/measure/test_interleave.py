@@ -265,6 +265,28 @@ def test_no_garbage_collection_while_timing_and_its_state_given_back(fake_time, 
         (gc.enable if before else gc.disable)()
 
 
+@pytest.mark.parametrize(("warmup_ms", "least", "most"), [(0, 10, 20), (70, 70, 80), (1e9, 95, 110)])
+def test_a_warm_up_lasts_as_long_as_asked_for_within_a_fifth_of_the_time(fake_time, warmup_ms, least, most):
+    """Two candidates that settle at once; with the second begins what is measured."""
+    began = {}
+
+    def note(name):
+        def run():
+            began.setdefault(name, fake_time.now_ms)
+            fake_time.spend(0.5)
+
+        return run
+
+    measure_interleaved(
+        {"a": note("a"), "b": note("b")},
+        seed=0,
+        time_limit_s=1.0,
+        warmup_ms=warmup_ms,
+        clock=fake_time,
+    )
+    assert least <= began["b"] - began["a"] <= most
+
+
 @pytest.mark.parametrize(
     "wrong", [{"candidates": {}}, {"time_limit_s": 0}, {"precision": -0.1}, {"min_rounds": 0}]
 )

@@ -1,19 +1,24 @@
 """The whole way on a simulated machine: blocks and networks are compiled for real, latencies made up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from simulated_machine import blocks_of, profile, tiny_space
 
 import nat2deploy.measure.plan as plan_module
+from nat2deploy.cost.doubts import doubts
 from nat2deploy.cost.energy import energy_words
 from nat2deploy.cost.fitting import certify_networks
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.measure import prepared
 from nat2deploy.measure.device import LocalDevice
+from nat2deploy.measure.groups import Group, Overhead
+from nat2deploy.measure.interleave import measure_interleaved
 from nat2deploy.measure.plan import CLASS_LADDER, ProfilePlan
 from nat2deploy.measure.profiler import profile_space, validate_table
 from nat2deploy.space.encoding import IntegerEncoding
@@ -82,12 +87,40 @@ def test_chunks_at_another_clock_frequency_are_made_comparable(machine, monkeypa
 
 def test_a_noisy_machine_gets_a_table_without_certificate(machine):
     machine.noise = 0.04
-    words = []
-    table = profile(machine, progress=lambda share, text: words.append((share, text)))
+    words, remarks = [], []
+    table = profile(machine, progress=lambda share, text: words.append((share, text)), remark=remarks.append)
     assert table.certificate is None
     assert table.calibration is not None
-    assert words[-1][0] == 1.0
-    assert "no certificate: the machine's noise is 4.0%" in words[-1][1]
+    assert words[-1] == (1.0, f"{len(table.entries)} blocks and 20 networks measured")
+    (why_not,) = remarks
+    assert "no certificate: the machine's noise is 4.0%" in why_not
+
+
+def test_a_busy_machine_is_remarked_on(machine):
+    machine.busy = "the machine is busy"
+    remarks = []
+    profile(machine, remark=remarks.append)
+    assert remarks == ["the machine is busy"]
+
+
+def test_what_did_not_settle_or_drifted_is_in_the_table(machine, tmp_path):
+    assert doubts(profile(machine)) == []
+    first = next(iter(profile(machine).entries))
+    machine.unsettled = (first,)
+    table = profile(machine)
+    assert [key for key, entry in table.entries.items() if not entry.converged] == [first]
+    (words,) = doubts(table)
+    assert words.startswith(f"1 of {len(table.entries)} blocks did not settle within the time")
+    machine.rng = np.random.default_rng(0)
+    profile(machine)
+    machine.unsettled, machine.drift = machine.sessions[-1][0][:3], 0.386
+    machine.rng = np.random.default_rng(0)  # the same latencies give the same networks
+    table = profile(machine)
+    save_table(table, tmp_path / "table.json")
+    assert load_table(tmp_path / "table.json") == table and table.drift == 0.386
+    settled, drifted = doubts(table)
+    assert settled.startswith("3 of 20 networks did not settle within the time")
+    assert "up to 38.6%" in drifted
 
 
 def test_progress_rises_to_one(machine):
@@ -220,6 +253,34 @@ def test_for_real_on_a_tiny_space():
     model = CostModel(space, 10, table)
     assert 0 < model.costs(space.smallest()).latency_ms < model.costs(space.largest()).latency_ms < 50
     assert table.calibration.call_overhead_ms < 0.5
+
+
+def test_every_group_is_warmed_up_as_long_as_the_plan_says(machine, monkeypatch):
+    told = []
+    original = machine._measure
+    monkeypatch.setattr(
+        machine, "_measure", lambda group, progress: told.append(group.warmup_ms) or original(group, progress)
+    )
+    profile(machine)
+    assert len(told) > 1 and set(told) == {0.0}
+    told.clear()
+    profile(machine, warmup_ms=20.0)
+    assert set(told) == {20.0}
+
+
+def test_this_machine_warms_up_as_long_as_the_group_says(monkeypatch):
+    told = []
+
+    def watched(*arguments, **settings):
+        told.append(settings["warmup_ms"])
+        return measure_interleaved(*arguments, **settings)
+
+    monkeypatch.setattr(prepared, "measure_interleaved", watched)
+    group = Group("nothing", "f" * 16, {"a": Overhead()}, seed=0, precision=0.5, time_limit_s=0.2)
+    for warmup_ms in (0.0, 20.0):
+        one = replace(group, warmup_ms=warmup_ms)
+        LocalDevice(Target()).measure(one, lambda share, text: None)
+    assert told == [0.0, 20.0]
 
 
 def test_a_device_that_measures_something_else_is_refused(machine):

@@ -5,6 +5,8 @@ import json
 import pytest
 from simulated_machine import blocks_of, profile, tiny_space
 
+from nat2deploy.cost.doubts import doubts
+from nat2deploy.errors import UserError
 from nat2deploy.measure import partial_profile
 from nat2deploy.measure.partial_profile import partial_target
 from nat2deploy.space.search_space import load_space
@@ -19,14 +21,13 @@ def test_energy_and_clock_of_an_interrupted_profile_are_kept(machine, tmp_path):
         profile(machine, partial=partial)
     machine.fail_after = None
     machine.clocks = ({"governor": "performance", "mhz": 3000.0}, {"governor": "powersave", "mhz": 1500.0})
-    said = []
-    table = profile(machine, partial=partial, progress=lambda share, text: said.append(text))
+    table = profile(machine, partial=partial)
     assert all(entry.energy_mj > 0 for entry in table.entries.values()) and table.energy == "a meter"
     assert "governor changed from performance to powersave" in table.clock_changes
     assert "frequency between 1500 and 3010 MHz" in table.clock_changes
-    assert sum(text.startswith("the processor's clock did not stay the same") for text in said) == len(
-        table.clock_changes
-    )
+    assert doubts(table) == [
+        f"the processor's clock did not stay the same: {change}" for change in table.clock_changes
+    ]
     assert (table.fingerprint.governor, table.fingerprint.mhz) == ("powersave", 1500.0)
 
 
@@ -40,8 +41,8 @@ def test_an_interrupted_profile_goes_on(machine, tmp_path):
     assert len(json.loads(partial.read_text())["chunks"]) == 2
     machine.fail_after, machine.sessions = None, []
     words = []
-    table = profile(machine, partial=partial, progress=lambda share, text: words.append(text))
-    assert "going on: 20 blocks were measured before" in words
+    table = profile(machine, partial=partial, remark=words.append)
+    assert words == ["going on: 20 blocks were measured before"]
     assert not before & set(blocks_of(machine))
     assert before | set(blocks_of(machine)) == set(table.entries)
     assert not partial.exists()
@@ -81,7 +82,7 @@ def test_another_partial_profile_is_not_used(machine, tmp_path, damage, word):
     partial.write_text(damage(partial.read_text()))
     machine.fail_after, machine.sessions = None, []
     words = []
-    table = profile(machine, partial=partial, progress=lambda share, text: words.append(text))
+    table = profile(machine, partial=partial, remark=words.append)
     assert any(text.startswith("beginning anew") and word in text for text in words)
     assert sorted(blocks_of(machine)) == sorted(table.entries)
 
@@ -108,3 +109,60 @@ def test_a_resumed_profile_asks_for_the_same_groups(machine, tmp_path):
     assert len({identity for _, identity, *_ in groups}) == 1
     profile(machine)
     assert groups[-1][1] != interrupted[1]
+
+
+def in_parts(machine, monkeypatch):
+    """Networks in several groups: the sizes of the groups of a whole profile."""
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1 << 20)
+    profile(machine)
+    blocks = sum("-h" in names[-1] for names, _ in machine.sessions)
+    assert len(machine.sessions) > blocks + 2
+    return blocks
+
+
+def test_networks_measured_before_an_interruption_are_not_measured_again(machine, tmp_path, monkeypatch):
+    partial = tmp_path / ".partial"
+    blocks = in_parts(machine, monkeypatch)
+    sessions = len(machine.sessions)
+    machine.sessions, machine.fail_after = [], blocks + 2
+    with pytest.raises(KeyboardInterrupt):
+        profile(machine, partial=partial)
+    before = {name for names, _ in machine.sessions[blocks:] for name in names}
+    machine.sessions, machine.fail_after = [], None
+    words = []
+    table = profile(machine, partial=partial, remark=words.append)
+    (word,) = words
+    assert word.endswith(f"blocks and {len(before)} networks were measured before")
+    assert len(machine.sessions) == sessions - blocks - 2
+    assert not {name for names, _ in machine.sessions for name in names} & before
+    assert len(table.networks) == 20 and table.certificate.mape < 0.02
+    assert not partial.exists()
+
+
+def test_networks_of_other_numbers_are_measured_anew(machine, tmp_path, monkeypatch):
+    partial = tmp_path / ".partial"
+    blocks = in_parts(machine, monkeypatch)
+    machine.sessions, machine.fail_after = [], blocks + 2
+    with pytest.raises(KeyboardInterrupt):
+        profile(machine, partial=partial)
+    machine.sessions, machine.fail_after = [], None
+    table = profile(machine, partial=partial, held_out_networks=11)
+    assert table.certificate.networks == 11
+    assert sum(len(names) for names, _ in machine.sessions) == len(table.networks) == 23
+
+
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt(), UserError("the disk is full")])
+def test_nothing_is_forgotten_before_the_table_is_kept(machine, tmp_path, stopped_by):
+    partial = tmp_path / ".partial"
+
+    def fail(table):
+        raise stopped_by
+
+    with pytest.raises(type(stopped_by)):
+        profile(machine, partial=partial, save=fail)
+    assert machine.finished == []
+    identity = json.loads(partial.read_text())["profile"]
+    machine.sessions, kept = [], []
+    table = profile(machine, partial=partial, save=kept.append)
+    assert machine.sessions == [] and kept == [table]
+    assert machine.finished == [identity] and not partial.exists()

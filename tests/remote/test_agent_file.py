@@ -16,7 +16,10 @@ from devices import bare_environment, make_old_python, make_python
 from torch import nn
 
 from nat2deploy.agent.job import JOB_FILE, MODELS, RESULT_FILE
+from nat2deploy.agent.measuring import measure_job
+from nat2deploy.measure import prepared
 from nat2deploy.measure.groups import Block, Candidate, Group, Overhead
+from nat2deploy.measure.interleave import measure_interleaved
 from nat2deploy.remote.agent_file import agent_modules, agent_source, imports
 from nat2deploy.remote.answers import ResultAnswer, group_measurement
 from nat2deploy.remote.packing import write_job
@@ -283,3 +286,24 @@ def test_two_measurements_on_one_device_wait_for_each_other(device_python, unmea
     said, _ = agent.communicate(timeout=120)
     assert agent.returncode == 0 and "only: " in said
     assert (folder / RESULT_FILE).exists()
+
+
+def test_the_agent_warms_up_as_long_as_the_job_says(tmp_path, monkeypatch):
+    """And as before where a job of before says nothing."""
+    told = []
+
+    def watched(*arguments, **settings):
+        told.append(settings["warmup_ms"])
+        return measure_interleaved(*arguments, **settings)
+
+    monkeypatch.setattr(prepared, "measure_interleaved", watched)
+    groups = [group("a"), group("b", warmup_ms=20.0)]
+    write_job(tmp_path, Target(), groups, progress=lambda share, text: None)
+    measure_job(tmp_path, lambda share, text: None, lock=tmp_path / ".lock")
+    assert told == [0.0, 20.0]
+    job = json.loads((tmp_path / JOB_FILE).read_text())
+    for one in job["groups"]:
+        del one["warmup_ms"]
+    (tmp_path / JOB_FILE).write_text(json.dumps(job))
+    measure_job(tmp_path, lambda share, text: None, lock=tmp_path / ".lock")
+    assert told[2:] == [0.0, 0.0]

@@ -11,7 +11,7 @@ import pytest
 from devices import bare_environment
 
 import nat2deploy.measure.plan as plan_module
-from nat2deploy.agent.job import RESULT_FILE
+from nat2deploy.agent.job import JOB_FILE, RESULT_FILE
 from nat2deploy.cli import main
 from nat2deploy.cost.table import load_table
 from nat2deploy.measure.plan import ProfilePlan
@@ -264,3 +264,33 @@ def test_a_kit_holds_its_whole_plan(made, tiny_file):
     every = ProfilePlan(load_space("nano"), Target(threads=64, batch=2), 7, 0.02, 9.0, 30, 31, 2)
     again = KitSettings.model_validate_json(KitSettings.of(every).model_dump_json()).plan()
     assert again == every
+
+
+def test_a_kit_of_a_profile_holds_its_warm_up_and_says_its_power_mode(
+    made, tiny_file, monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "board.toml").write_text(
+        """
+name = "board"
+power_mode = "governor performance"
+warmup_ms = 15.0
+[target]
+threads = 64
+"""
+    )
+    words = ("--interval", 0.5, "--time-limit", 5, "--calibration", 8, "--held-out", 8)
+    out = tmp_path / "kit.zip"
+    code, printed = command(
+        monkeypatch, capsys,
+        "table", "kit", "--space", tiny_file, "--profile", tmp_path / "board.toml", *words, "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    device, table, *_ = printed.err.splitlines()
+    assert device == "profile board: power mode: governor performance" and "no table of ours" in table
+    assert read_kit(out).plan.warmup_ms == 15.0
+    with zipfile.ZipFile(out) as archive:
+        readme = archive.read("README.txt").decode()
+        job = json.loads(archive.read(JOB_FILE))
+    assert "Power mode of the device: governor performance.\n" in readme
+    assert {group["warmup_ms"] for group in job["groups"]} == {15.0}
+    assert "Power mode" not in (made[1] / "README.txt").read_text()

@@ -14,6 +14,7 @@ from nat2deploy.cli import main
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Group, Overhead
+from nat2deploy.progress import REMARK
 from nat2deploy.remote.ssh import ConnectionLost, SshAddress, SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
 from nat2deploy.run.config import ProfileConfig, SpaceConfig, load_pipeline
@@ -80,7 +81,8 @@ def disturbed(settings, sshd, tiny_file, tmp_path_factory):
 @pytest.mark.slow
 def test_a_profile_with_its_connection_cut_in_the_middle(disturbed, sshd):
     assert disturbed.cuts[0] >= 1
-    (lost,) = [text for stage, text in disturbed.before if stage == "connection"]
+    remarks = [text for stage, text in disturbed.before if stage == REMARK]
+    (lost,) = [text for text in remarks if "machine is busy" not in text]
     assert "trying blocks 1 to 12 of" in lost and sshd.address in lost
     table = disturbed.table
     assert load_table(disturbed.path) == table
