@@ -187,20 +187,19 @@ def bench(
 ) -> None:
     """Compare networks in one interleaved run: latency, throughput, memory, accuracy, each as measured.
 
-    With --data, bundles of its classes are judged on its test split, else their manifests' accuracy is shown.
-    torchvision's networks have random weights.
+    With --data, bundles of its classes are judged on its test split, on images as large as at their export,
+    else their manifests' accuracy is shown. torchvision's networks have random weights.
 
     Example: nat2deploy bench bundle other.onnx torchvision:mobilenet_v3_small@64
     """
     from nat2deploy.cli.render import print_bench
-    from nat2deploy.data.load import load_data
     from nat2deploy.deploy.bench import bench as run_bench
 
     with progress() as report:
         rows = run_bench(
             networks,
             seed=seed,
-            data=None if data is None else load_data(data),
+            data=data,
             precision=0.005,
             time_limit_s=time_limit,
             threads=threads,
