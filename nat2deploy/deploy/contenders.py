@@ -97,9 +97,11 @@ def _of_bundle(bundle: Bundle, threads: int) -> Engine:
     target = bundle.manifest.target
     if target.kind == "cpu":
         target = target.model_copy(update={"threads": threads})
-    engine, on_target = open_bundle_engine(bundle, target)
-    if not on_target:
-        raise UserError(f"bundle {bundle.path} is for {target}, which is not here; measure it on its device")
+    engine, absent = open_bundle_engine(bundle, target)
+    if absent:
+        raise UserError(
+            f"bundle {bundle.path} is for {target}, but {absent}; mend that, or measure it on its device"
+        )
     return engine
 
 

@@ -48,8 +48,8 @@ class Verification:
         network: the network's id.
         max_difference: of the engine here from PyTorch's stored logits, as a share of the largest logit.
         top1_agreement: share of the stored images with the same class.
-        latency: measured here; None where this machine lacks the target's GPU, or cores for its threads. With
-            early exits that of all stages, the worst case.
+        latency: measured here; None where this machine lacks the target's GPU or engine, or cores for its
+            threads. With early exits that of all stages, the worst case.
         exits: with early exits: measured here, of an image that leaves at each; else empty.
         expected_ms: with early exits: the expected latency, by the manifest's shares; else None.
         same_machine: whether the evidence was measured on a machine like this one.
@@ -134,7 +134,7 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
     with open_bundle(path) as bundle:
         bundle.check()
         manifest = bundle.manifest
-        engine, on_target = open_bundle_engine(bundle)
+        engine, absent = open_bundle_engine(bundle)
         exits = None if manifest.stages is None else len(manifest.stages.exits)
         images, expected = load_reference(bundle.folder / REFERENCE_NAME, exits)
         inputs = manifest.input.preprocessing.apply(images).numpy().astype(np.float32, copy=False)
@@ -144,7 +144,7 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
             parity = compare(run_all(engine, inputs), expected)
         cores = available_cores()
         measured = None
-        if on_target and manifest.target.threads <= cores:
+        if not absent and manifest.target.threads <= cores:
             engines = engines_of(manifest.network, engine)
             found = measure_engines(engines, seed=seed, time_limit_s=time_limit_s)
             measured = Measured.of(found, list(engines))
@@ -154,8 +154,8 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
         return judge(manifest, evidence, machine, parity, measured)
     why = (
         f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
-        if on_target
-        else f"not verified on a device: {manifest.target.device} is not here, {STAND_IN}"
+        if not absent
+        else f"not verified on a device: {absent}; {STAND_IN}"
     )
     return judge(manifest, evidence, machine, parity, why)
 
