@@ -134,7 +134,8 @@ def export(
 def verify(
     bundle: Bundle,
     device: Annotated[
-        str, typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime.")
+        str,
+        typer.Option(help="cpu, or ssh://user@host[:port]: with Python, numpy and the bundle's engine."),
     ] = "cpu",
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of measuring.")] = 5.0,
     seed: Seed = 0,
@@ -145,7 +146,7 @@ def verify(
     """Check a bundle: hashes, engine against PyTorch on real images, latency against the budget.
 
     With --device ssh://... it is copied there, checked and measured there, and the bundle's evidence.json
-    then holds what was found.
+    then holds what was found. Of engines other than ONNX Runtime on the CPU, latency is only told.
 
     Exit code 1 when a check fails that is not bad input, such as a latency over the budget.
     """
