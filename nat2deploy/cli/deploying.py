@@ -134,7 +134,8 @@ def export(
 def verify(
     bundle: Bundle,
     device: Annotated[
-        str, typer.Option(help="cpu, or ssh://user@host[:port]: a device with Python, numpy and onnxruntime.")
+        str,
+        typer.Option(help="cpu, or ssh://user@host[:port]: with Python, numpy and the bundle's engine."),
     ] = "cpu",
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of measuring.")] = 5.0,
     seed: Seed = 0,
@@ -145,7 +146,7 @@ def verify(
     """Check a bundle: hashes, engine against PyTorch on real images, latency against the budget.
 
     With --device ssh://... it is copied there, checked and measured there, and the bundle's evidence.json
-    then holds what was found.
+    then holds what was found. Of engines other than ONNX Runtime on the CPU, latency is only told.
 
     Exit code 1 when a check fails that is not bad input, such as a latency over the budget.
     """
@@ -187,20 +188,19 @@ def bench(
 ) -> None:
     """Compare networks in one interleaved run: latency, throughput, memory, accuracy, each as measured.
 
-    With --data, bundles of its classes are judged on its test split, else their manifests' accuracy is shown.
-    torchvision's networks have random weights.
+    With --data, bundles of its classes are judged on its test split, on images as large as at their export,
+    else their manifests' accuracy is shown. torchvision's networks have random weights.
 
     Example: nat2deploy bench bundle other.onnx torchvision:mobilenet_v3_small@64
     """
     from nat2deploy.cli.render import print_bench
-    from nat2deploy.data.load import load_data
     from nat2deploy.deploy.bench import bench as run_bench
 
     with progress() as report:
         rows = run_bench(
             networks,
             seed=seed,
-            data=None if data is None else load_data(data),
+            data=data,
             precision=0.005,
             time_limit_s=time_limit,
             threads=threads,

@@ -221,7 +221,11 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     if manifest.engine is not None and manifest.engine.recipe is not None:
         console.print(f"engine   {escape(_plans(manifest.target.backend, manifest.engine))}")
     if manifest.evidence.device != "verified":
-        console.print(f"device   {manifest.evidence.device}: {manifest.evidence.engine}")
+        from nat2deploy.engines.registry import absent
+
+        why = absent(manifest.target)
+        found = f"{manifest.evidence.device}: {f'{why}; ' if why else ''}{manifest.evidence.engine}"
+        console.print(f"device   {escape(found)}")
     if manifest.stages is not None:
         print_stages(manifest.stages, [one.stages for one in measured])
     for latency in (one.latency for one in measured):

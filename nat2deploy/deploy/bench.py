@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
 from nat2deploy.deploy.contenders import Contender, open_contenders
 from nat2deploy.deploy.exit_answers import answers_of, decided
@@ -93,7 +94,7 @@ def bench(
     precision: float = 0.01,
     time_limit_s: float = 30.0,
     threads: int | None = None,
-    data: ImageData | None = None,
+    data: str | None = None,
     progress: Progress | None = None,
 ) -> list[BenchRow]:
     """Measure bundles, ``.onnx`` files and ``torchvision:NAME@PIXELS`` in one interleaved run, in order.
@@ -104,23 +105,21 @@ def bench(
         precision: wanted half width of each 95 % interval as a share of the median.
         time_limit_s: stop measuring latency after this long.
         threads: as of ``open_contenders``.
-        data: judge the bundles of its classes on its test split, in the engine.
+        data: a spec as of ``load_data``: judge the bundles of its classes on its test split, in the engine.
+            Images from folders are stored as large as the bundle's own reference images, which are those
+            of its export. Other networks are not judged: nothing says what they take.
         progress: told the share done and a line of text.
 
     Raises:
-        UserError: as ``open_contenders``, or no bundle is of the data's classes.
+        UserError: as ``open_contenders`` and ``load_data``, or no bundle is of the data's classes.
     """
     tell = progress or (lambda share, text: None)
     contenders = dict(zip(_names(words), open_contenders(words, threads=threads, seed=seed), strict=True))
     accuracies = {name: _stated(one) for name, one in contenders.items()}
     shares = {name: one.stages.shares for name, one in contenders.items() if one.stages is not None}
     if data is not None:
-        judged = {name: one for name, one in contenders.items() if _fits(one, data)}
-        if not judged:
-            raise UserError(f"--data {data.name}: none of the networks is a bundle of its classes")
-        for name, one in judged.items():
-            tell(0.0, f"test accuracy of {name}")
-            accuracies[name], leaving = _judge(one, data)
+        for name, (accuracy, leaving) in _judged(contenders, data, tell).items():
+            accuracies[name] = accuracy
             if leaving:
                 shares[name] = leaving
     memories = {}
@@ -182,6 +181,23 @@ def _stated(contender: Contender) -> Top1 | None:
     if stated is None:
         return None
     return Top1(stated.dataset, stated.images, stated.top1, *wilson(stated.top1, stated.images))
+
+
+def _judged(
+    contenders: Mapping[str, Contender], spec: str, tell: Progress
+) -> dict[str, tuple[Top1, tuple[float, ...]]]:
+    """Judge the bundles of the data's classes, each on images of the size that its own reference has."""
+    found = {}
+    for size in sorted({one.image_size for one in contenders.values() if one.image_size is not None}):
+        tell(0.0, f"images of {spec}")
+        data = load_data(spec, base_resolution=size)
+        for name, one in contenders.items():
+            if one.image_size == size and _fits(one, data):
+                tell(0.0, f"test accuracy of {name}")
+                found[name] = _judge(one, data)
+    if not found:
+        raise UserError(f"--data {spec}: none of the networks is a bundle of its classes")
+    return found
 
 
 def _fits(contender: Contender, data: ImageData) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nat2deploy.deploy.manifest import EngineSpec, OptimisedSpec, PlanSpec
 from nat2deploy.engines.base import Engine
-from nat2deploy.engines.registry import engine_of_onnx, has_gpu, load_engine
+from nat2deploy.engines.registry import absent, engine_of_onnx, load_engine
 from nat2deploy.engines.status import version
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target, fingerprint
@@ -20,7 +20,7 @@ PLAN_NAME = "model.plan"
 OPTIMISED_NAME = "optimised.onnx"
 RECIPE_NAME = "build.py"
 STAND_IN = "ONNX Runtime on the CPU stood in"
-"""Said of what was found without the target's GPU."""
+"""Said of what was found without the target's GPU or engine."""
 Batches = tuple[int, int, int]
 
 
@@ -29,7 +29,7 @@ class Compiled:
     """A model compiled for a target.
 
     Attributes:
-        engine: runs the model here; ONNX Runtime on the CPU where the target's GPU is not here.
+        engine: runs the model here; ONNX Runtime on the CPU where the target's GPU or package is not here.
         on_target: whether ``engine`` is the target's own.
         model: the name of the file that the bundle's runner starts from.
         spec: for the manifest.
@@ -66,32 +66,31 @@ def compile_onnx(
 
 
 def stand_in(model: bytes, target: Target) -> Engine:
-    """Return ONNX Runtime on the CPU for a model whose GPU is not here; 8 bits are simulated in float."""
+    """Return ONNX Runtime on the CPU for a model whose engine is not here; 8 bits simulated in float."""
     from nat2deploy.engines.onnxruntime import ExactOnnxRuntimeEngine, OnnxRuntimeEngine
 
     kind = ExactOnnxRuntimeEngine if target.precision == "int8" else OnnxRuntimeEngine
     return kind(model, Target(batch=target.batch), source="the exported network")
 
 
-def engine_here(model: bytes, target: Target) -> tuple[Engine, bool]:
-    """Return an engine for a model, and whether it is the target's own, not a stand-in.
+def engine_here(model: bytes, target: Target) -> tuple[Engine, str]:
+    """Return an engine for a model, and why it is a stand-in; empty where it is the target's own.
 
     Raises:
         UserError: the model does not compile.
     """
-    if target.kind == "cpu" or has_gpu():
-        return engine_of_onnx(model, target), True
-    return stand_in(model, target), False
+    reason = absent(target)
+    return (stand_in(model, target) if reason else engine_of_onnx(model, target)), reason
 
 
-def open_engine(path: Path, target: Target) -> tuple[Engine, bool]:
-    """Load a bundle's model; the second says whether the engine is the target's own, not a stand-in.
+def open_engine(path: Path, target: Target) -> tuple[Engine, str]:
+    """Load a bundle's model; the second is as of ``engine_here``.
 
     Raises:
         UserError: the model does not load.
     """
     if target.kind == "cpu":
-        return load_engine(path, target), True
+        return load_engine(path, target), ""
     return engine_here(path.read_bytes(), target)
 
 
@@ -123,7 +122,7 @@ def _onnxruntime(model: bytes, target: Target, batches: Batches, optimised: bool
 
 
 def _gpu(model: bytes, target: Target, sm: Sequence[int], batches: Batches) -> Compiled:
-    engine, on_target = engine_here(model, target)
+    engine, reason = engine_here(model, target)
     tensorrt = target.backend in ("tensorrt", "tensorrt-rtx")
     found, plan = version("onnxruntime"), None
     if tensorrt:
@@ -151,4 +150,4 @@ def _gpu(model: bytes, target: Target, sm: Sequence[int], batches: Batches) -> C
             recipe = resources.files("nat2deploy.engines") / "tensorrt_build.py"
             (folder / RECIPE_NAME).write_bytes(recipe.read_bytes())
 
-    return Compiled(engine, on_target, ONNX_NAME, spec, write)
+    return Compiled(engine, not reason, ONNX_NAME, spec, write)

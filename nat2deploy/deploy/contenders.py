@@ -14,6 +14,7 @@ import torch
 from nat2deploy.deploy.bundle import Bundle, open_bundle
 from nat2deploy.deploy.manifest import Manifest, StagesSpec
 from nat2deploy.deploy.opening import open_bundle_engine
+from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import compile_model, load_engine
 from nat2deploy.errors import UserError
@@ -24,11 +25,20 @@ _TORCHVISION = re.compile(r"torchvision:(?P<name>[A-Za-z0-9_]+)(?:@(?P<resolutio
 
 @dataclass(frozen=True)
 class Contender:
-    """A network to compare; ``manifest`` is a bundle's, ``params`` is None where nobody counted."""
+    """A network to compare.
+
+    Attributes:
+        engine: runs it here.
+        manifest: a bundle's.
+        params: None where nobody counted.
+        image_size: the shorter side in pixels of a bundle's reference images, which is how large its export
+            kept images from folders.
+    """
 
     engine: Engine
     manifest: Manifest | None = None
     params: int | None = None
+    image_size: int | None = None
 
     @property
     def stages(self) -> StagesSpec | None:
@@ -67,9 +77,8 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
             if word in bundles:
                 bundle = bundles[word]
                 bundle.check()
-                manifest = bundle.manifest
                 engine = _of_bundle(bundle, common)
-                found.append(Contender(engine, manifest, manifest.costs.params))
+                found.append(_contender(bundle, engine))
             elif word.startswith("torchvision:"):
                 found.append(_torchvision(word, _target(common, 1), seed))
             else:
@@ -77,13 +86,22 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
     return found
 
 
+def _contender(bundle: Bundle, engine: Engine) -> Contender:
+    manifest = bundle.manifest
+    exits = None if manifest.stages is None else len(manifest.stages.exits)
+    images, _ = load_reference(bundle.folder / REFERENCE_NAME, exits)
+    return Contender(engine, manifest, manifest.costs.params, min(images.shape[-2:]))
+
+
 def _of_bundle(bundle: Bundle, threads: int) -> Engine:
     target = bundle.manifest.target
     if target.kind == "cpu":
         target = target.model_copy(update={"threads": threads})
-    engine, on_target = open_bundle_engine(bundle, target)
-    if not on_target:
-        raise UserError(f"bundle {bundle.path} is for {target}, which is not here; measure it on its device")
+    engine, absent = open_bundle_engine(bundle, target)
+    if absent:
+        raise UserError(
+            f"bundle {bundle.path} is for {target}, but {absent}; mend that, or measure it on its device"
+        )
     return engine
 
 

@@ -88,8 +88,8 @@ def export_bundle(
 ) -> Manifest:
     """Compile ``module`` for ``target`` and write a bundle to ``out``.
 
-    Where the target's GPU is not here, ONNX Runtime on the CPU stands in for it: parity and accuracy are
-    those of the ONNX model, latency is not measured, and the manifest says so.
+    Where the target's GPU or its engine's package is not here, ONNX Runtime on the CPU stands in for it:
+    parity and accuracy are those of the ONNX model, latency is not measured, and the manifest says so.
 
     Args:
         module: takes float32 [B, 3, r, r] and returns logits [B, classes]; left as it was.

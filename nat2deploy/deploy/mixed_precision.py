@@ -13,6 +13,8 @@ from nat2deploy.deploy.quantisable import Model, Quantisable
 
 Run = Callable[[Model, Floats], Floats]
 """Compiles a model for the target and runs it on images [N, 3, r, r]; gives logits [N, classes]."""
+Top1 = Callable[[Model], float]
+"""Compiles a model for the target and judges it on validation images; gives a share."""
 Progress = Callable[[str], None]
 
 _RANKING_IMAGES = 64
@@ -33,7 +35,7 @@ def quantise_within(
     calibration: Floats,
     *,
     lowest_top1: float,
-    validation: tuple[Floats, np.ndarray],
+    top1: Top1[Model],
     run: Run[Model],
     in_float: Sequence[str] = (),
     progress: Progress = lambda text: None,
@@ -50,7 +52,7 @@ def quantise_within(
         model: in float32.
         calibration: float32 [N, 3, r, r].
         lowest_top1: what the engine must reach on validation, a share.
-        validation: float32 [N, 3, r, r] and targets [N].
+        top1: of the engine on validation.
         run: the engine.
         in_float: layers that stay in float in any case, and are not among those found.
         progress: told what is tried.
@@ -58,13 +60,12 @@ def quantise_within(
     Raises:
         UserError: the model cannot be quantised.
     """
-    images, targets = validation
 
     def judged(float_layers: Sequence[str]) -> MixedPrecision[Model]:
         found = quantiser.in_8_bits([*in_float, *float_layers])
-        top1 = float(np.mean(run(found, images).argmax(axis=1) == targets))
-        progress(f"{len(float_layers)} layers in float for accuracy: {top1:.2%}")
-        return MixedPrecision(found, tuple(float_layers), top1)
+        share = top1(found)
+        progress(f"{len(float_layers)} layers in float for accuracy: {share:.2%}")
+        return MixedPrecision(found, tuple(float_layers), share)
 
     best = judged(())
     if best.top1 >= lowest_top1:

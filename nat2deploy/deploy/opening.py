@@ -9,8 +9,8 @@ from nat2deploy.engines.staged import StagedEngine
 from nat2deploy.target import Target
 
 
-def open_bundle_engine(bundle: Bundle, target: Target | None = None) -> tuple[Engine, bool]:
-    """Load a bundle's network; the second says whether the engine is the target's own, not a stand-in.
+def open_bundle_engine(bundle: Bundle, target: Target | None = None) -> tuple[Engine, str]:
+    """Load a bundle's network; the second says why it is a stand-in, empty where it is the target's own.
 
     Args:
         bundle: whose files were checked.
@@ -30,4 +30,4 @@ def open_bundle_engine(bundle: Bundle, target: Target | None = None) -> tuple[En
         confidence=stages.confidence,
         source=f"bundle {bundle.path}",
     )
-    return engine, True
+    return engine, ""

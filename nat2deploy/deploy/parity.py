@@ -24,8 +24,12 @@ def run_all(engine: Engine, images: Floats) -> Floats:
     The last batch is filled up with zeros.
     """
     batch = engine.input_shape[0]
-    padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.float32)])
-    outputs = [engine.run(padded[start : start + batch]) for start in range(0, len(padded), batch)]
+    outputs = []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        if len(part) < batch:
+            part = np.concatenate([part, np.zeros((batch - len(part), *images.shape[1:]), np.float32)])
+        outputs.append(engine.run(part))
     return np.concatenate(outputs)[: len(images)]
 
 

@@ -54,13 +54,15 @@ def quantise_network(
     )
     if given.validation is None:
         return quantiser.in_8_bits(slower), spec
-    preprocessing = given.preprocessing
+    preprocessing, images = given.preprocessing, given.validation.images
     targets = given.validation.targets.cpu().numpy()
-    said = first_classes(given.untuned, preprocessing, given.validation.images)
-    float_top1 = float((said == targets).mean())
 
+    def top1(engine: Engine) -> float:
+        # Preprocessed again each time: the whole split in float would take gigabytes.
+        return float((first_classes(engine, preprocessing, images) == targets).mean())
+
+    float_top1 = top1(given.untuned)
     calibration = inputs_of(preprocessing, given.calibration_images)
-    images = inputs_of(preprocessing, given.validation.images)
 
     def within(in_float: Sequence[str]) -> MixedPrecision[Model]:
         return quantise_within(
@@ -68,7 +70,7 @@ def quantise_network(
             model,
             calibration,
             lowest_top1=float_top1 - given.options.max_accuracy_drop - 1e-9,
-            validation=(images, targets),
+            top1=lambda some: top1(compile_here(some)),
             run=lambda some, shown: run_all(compile_here(some), shown),
             in_float=in_float,
             progress=given.progress,

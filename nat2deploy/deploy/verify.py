@@ -50,8 +50,8 @@ class Verification:
         network: the network's id.
         max_difference: of the engine here from PyTorch's stored logits, as a share of the largest logit.
         top1_agreement: share of the stored images with the same class.
-        latency: measured here; None where this machine lacks the target's GPU, or cores for its threads. With
-            early exits that of all stages, the worst case.
+        latency: measured here; None where this machine lacks the target's GPU or engine, or cores for its
+            threads. With early exits that of all stages, the worst case.
         exits: with early exits: measured here, of an image that leaves at each; else empty.
         expected_ms: with early exits: the expected latency, by the manifest's shares; else None.
         same_machine: whether the evidence was measured on a machine like this one.
@@ -113,13 +113,13 @@ def expected_of(stages: StagesSpec, exits: Sequence[Summary], batch: int) -> flo
     return expected_cost(stages.shares, [one.median_ms for one in exits], batch)
 
 
+LATENCIES = {"latency_ms": "median_ms", "latency_p95_ms": "p95_ms", "latency_p99_ms": "p99_ms"}
+"""What budgets limit, by metric: the name of it in a ``Summary``."""
+
+
 def latencies(latency: Summary) -> dict[str, float]:
-    """What budgets limit, by metric."""
-    return {
-        "latency_ms": latency.median_ms,
-        "latency_p95_ms": latency.p95_ms,
-        "latency_p99_ms": latency.p99_ms,
-    }
+    """What budgets limit in ms, by metric."""
+    return {metric: getattr(latency, name) for metric, name in LATENCIES.items()}
 
 
 def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verification:
@@ -136,7 +136,7 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
     with open_bundle(path) as bundle:
         bundle.check()
         manifest = bundle.manifest
-        engine, on_target = open_bundle_engine(bundle)
+        engine, absent = open_bundle_engine(bundle)
         exits = None if manifest.stages is None else len(manifest.stages.exits)
         images, expected = load_reference(bundle.folder / REFERENCE_NAME, exits)
         inputs = manifest.input.preprocessing.apply(images).numpy().astype(np.float32, copy=False)
@@ -146,7 +146,7 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
             parity = compare(run_all(engine, inputs), expected)
         cores = available_cores()
         measured = None
-        if on_target and manifest.target.threads <= cores:
+        if not absent and manifest.target.threads <= cores:
             engines = engines_of(manifest.network, engine)
             found = measure_engines(engines, seed=seed, time_limit_s=time_limit_s)
             measured = Measured.of(found, list(engines))
@@ -156,8 +156,8 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
         return judge(manifest, evidence, machine, parity, measured)
     why = (
         f"not measured: the target has {manifest.target.threads} threads, this machine {cores} cores"
-        if on_target
-        else f"not verified on a device: {manifest.target.device} is not here, {STAND_IN}"
+        if not absent
+        else f"not verified on a device: {absent}; {STAND_IN}"
     )
     return judge(manifest, evidence, machine, parity, why)
 
@@ -165,7 +165,7 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
 def judge(
     manifest: Manifest,
     evidence: Sequence[DeviceEvidence],
-    machine: Fingerprint,
+    machine: Fingerprint | None,
     parity: Parity,
     measured: Measured | str,
     where: str = "here",
@@ -175,13 +175,15 @@ def judge(
     Args:
         manifest: of the bundle.
         evidence: of the bundle, from before.
-        machine: where parity and latency were measured.
+        machine: where parity and latency were measured; None where nobody asked it what it is.
         parity: of the engine there with PyTorch.
         measured: the latency; or why it was not measured.
         where: how to call the machine.
     """
-    before = on_machine(evidence, machine)
-    same_machine = before is not None and before.latency.fingerprint.same_machine(machine)
+    before = None if machine is None else on_machine(evidence, machine)
+    same_machine = (
+        before is not None and machine is not None and before.latency.fingerprint.same_machine(machine)
+    )
     latency: Summary | None
     exits: tuple[Summary, ...] = ()
     expected_ms = None

@@ -110,12 +110,32 @@ def engine_of_onnx(model: bytes, target: Target) -> Engine:
     return _onnx_engine(target)(model, target, source="the exported network")
 
 
-def has_gpu() -> bool:
-    """Whether this process sees a GPU."""
+def has_gpu(index: int = 0) -> bool:
+    """Whether this process sees the GPU ``cuda:index``."""
     try:
-        return bool(visible_gpus())
+        return index < len(visible_gpus())
     except UserError:
         return False
+
+
+def absent(target: Target) -> str:
+    """Say why a target's GPU engine cannot run here, for want of a GPU or package; empty where it can."""
+    if target.kind == "cpu":
+        return ""
+    if not has_gpu(target.gpu_index):
+        return f"{target.device} is not here"
+    try:
+        if target.backend in ("tensorrt", "tensorrt-rtx"):
+            from nat2deploy.engines.tensorrt_plan import open_package
+
+            open_package(target.backend)
+        else:
+            from nat2deploy.engines.onnxruntime_cuda import check_provider
+
+            check_provider()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def load_engine(path: Path, target: Target) -> Engine:

@@ -5,42 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from nat2deploy.deploy.bundle import Bundle, open_bundle
 from nat2deploy.deploy.evidence import DeviceEvidence, LatencyEvidence, with_newer
-from nat2deploy.deploy.manifest import MANIFEST_NAME, Parity
+from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest, Parity
 from nat2deploy.deploy.stages import stages_evidence
-from nat2deploy.deploy.verify import Measured, Verification, exit_name, judge
+from nat2deploy.deploy.verify import LATENCIES, Measured, Verification, exit_name, judge
 from nat2deploy.deploy.writing import update_evidence
-from nat2deploy.files import parse, sha256
+from nat2deploy.files import sha256
 from nat2deploy.measure.interleave import Progress
+from nat2deploy.remote.bundle_runner import BenchAnswer, CheckAnswer, run_bundle
 from nat2deploy.remote.packing import StagedModel
 from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class CheckAnswer(BaseModel):
-    """What the runner's ``--check`` says; taken on trust no more than other words of a device."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    images: Annotated[int, Field(ge=1)]
-    max_difference: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    top1_agreement: Share
-    ok: bool
-
-
-class RunnerAnswer(BaseModel):
-    """The object that ``run.py --check --json`` prints."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    check: CheckAnswer
 
 
 def verify_on_device(
@@ -55,7 +32,9 @@ def verify_on_device(
     """Verify a bundle on an ssh device, and write what was found into the bundle's evidence.
 
     The bundle is copied there and checked by its own runner: hashes, and logits against PyTorch's. Latency is
-    measured by the same method as latency tables are. Both copies are removed afterwards.
+    measured by the same method as latency tables are, which takes ONNX Runtime on the CPU. Of other engines
+    the runner's own timing is told, which is no evidence: no budget is held against it, and none is kept.
+    All copies are removed afterwards.
 
     Args:
         path: a folder or a zip; only its evidence changes, in one step.
@@ -66,19 +45,21 @@ def verify_on_device(
         say: told in one line when a connection was lost.
 
     Raises:
-        UserError: no bundle or a changed one, one that ssh devices do not run, or a device that cannot be
-            reached, lacks something or has too few cores.
+        UserError: no bundle or a changed one, or a device that cannot be reached, lacks something or has too
+            few cores.
     """
+    where = f"on {settings.address.host}"
     with open_bundle(path) as bundle:
         bundle.check()
         manifest, evidence = bundle.manifest, bundle.evidence()
         identity = sha256(bundle.folder / MANIFEST_NAME)[:16]
-        device = SshDevice(settings, manifest.target, say=say)
         progress(0.0, f"copying to {settings.address}")
-        machine = device.fingerprint()
-        answer = device.check_bundle(bundle.folder, identity)
-        found = parse(RunnerAnswer, answer, f"answer of {settings.address}").check
-        parity = Parity(**found.model_dump(exclude={"ok"}))
+        if manifest.target.backend != "onnxruntime" or manifest.target.kind != "cpu":
+            found = run_bundle(settings, bundle.folder, identity, bench=True)
+            return judge(manifest, evidence, None, _parity(found.check), _told(manifest, found.bench, where))
+        device = SshDevice(settings, manifest.target, say=say)
+        machine = device.fingerprint()  # says what is missing there
+        parity = _parity(run_bundle(settings, bundle.folder, identity, bench=False).check)
         measurement = device.measure_model(
             _files(bundle),
             manifest.network,
@@ -103,7 +84,22 @@ def verify_on_device(
             else stages_evidence(manifest.stages, latencies, manifest.target.batch),
         )
         update_evidence(bundle, with_newer(evidence, fresh))
-    return judge(manifest, evidence, machine, parity, measured, where=f"on {settings.address.host}")
+    return judge(manifest, evidence, machine, parity, measured, where)
+
+
+def _parity(found: CheckAnswer) -> Parity:
+    return Parity(**found.model_dump(exclude={"ok"}))
+
+
+def _told(manifest: Manifest, bench: BenchAnswer | None, where: str) -> str:
+    """What is said of a latency that is not measured as tables are."""
+    engine = f"{manifest.target.backend} on {manifest.target.kind}"
+    text = f"not measured: over ssh only ONNX Runtime on the CPU is, this bundle is for {engine}"
+    if bench is not None:
+        text += f"; by its own --bench {bench.median_ms:.3f} ms (p95 {bench.p95_ms:.3f}) {where}"
+    if any(budget.metric in LATENCIES for budget in manifest.budgets):
+        text += "; no budget is held against that"
+    return text
 
 
 def _files(bundle: Bundle) -> Path | StagedModel:

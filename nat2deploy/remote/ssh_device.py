@@ -23,7 +23,8 @@ from nat2deploy.remote.packing import StagedModel, check_target, write_job, writ
 from nat2deploy.remote.ssh import ConnectionLost, SshConnection, SshSettings
 from nat2deploy.target import Fingerprint, Target
 
-_FOLDER = ".cache/nat2deploy"  # below the home folder, where ssh begins
+FOLDER = ".cache/nat2deploy"
+"""Where everything lies on a device, below the home folder, where ssh begins."""
 _WAITS_S = (1.0, 5.0, 30.0)  # before the connection is tried again
 _EXPORTING, _SENDING = 0.2, 0.3
 
@@ -57,7 +58,7 @@ class SshDevice(Device):
         self._waits_s = waits_s
         self._probe: ProbeAnswer | None = None
         self._agent = agent_source().encode()
-        self._program = f"{_FOLDER}/measure-{hashlib.sha256(self._agent).hexdigest()[:16]}.py"
+        self._program = f"{FOLDER}/measure-{hashlib.sha256(self._agent).hexdigest()[:16]}.py"
         self._profile: str | None = None
 
     def fingerprint(self) -> Fingerprint:
@@ -79,12 +80,12 @@ class SshDevice(Device):
     def _probed(self) -> ProbeAnswer:
         if self._probe is None:
             part = f"{self._program}.part"
-            command = f"mkdir -p {_FOLDER} && cat > {part} && mv -f {part} {self._program} && "
+            command = f"mkdir -p {FOLDER} && cat > {part} && mv -f {part} {self._program} && "
             with tempfile.TemporaryFile() as agent:
                 agent.write(self._agent)
                 agent.seek(0)
                 try:
-                    answer = self._connection.ask(command + self._call("--probe", _FOLDER), send=agent)
+                    answer = self._connection.ask(command + self._call("--probe", FOLDER), send=agent)
                 except ConnectionLost as error:
                     raise UserError(
                         f"cannot reach {self._settings.address}: {error}; it must work with `ssh` first, "
@@ -139,42 +140,13 @@ class SshDevice(Device):
             )
             return self._run_job(Path(folder), identity, name, profile, progress)
 
-    def check_bundle(self, folder: Path, identity: str) -> dict[str, Any]:
-        """Copy a bundle to the device and return what its own runner's ``--check`` finds there.
-
-        Args:
-            folder: the bundle's files, checked.
-            identity: 16 or more hexadecimal digits that tell the bundle.
-
-        Raises:
-            UserError: the device cannot be reached, or the runner does not run there.
-        """
-        self.fingerprint()  # says what is missing there
-        place = f"{_FOLDER}/bundles/{identity}"
-        # The runner's exit code 1 is a check that failed: its words are the answer.
-        command = (
-            f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place} && "
-            f"{{ {self._settings.python} {place}/run.py --check --json; code=$?; rm -rf {place}; "
-            "[ $code -le 1 ] || exit $code; }"
-        )
-        try:
-            with tempfile.TemporaryFile() as packed:
-                with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
-                    archive.add(folder, ".", filter=_plain)
-                packed.seek(0)
-                return self._connection.ask(command, send=packed)
-        except ConnectionLost as error:
-            raise UserError(
-                f"connection to {self._settings.address} lost ({error}); verify it again"
-            ) from None
-
     def _run_job(
         self, folder: Path, identity: str, name: str, profile: str, progress: Progress
     ) -> Measurement:
         """Have the device measure the job in ``folder``, over as many connections as it takes."""
         machine = self.fingerprint()
         self._profile = profile
-        place = f"{_FOLDER}/{JOBS}/{profile}/{identity[:32]}"
+        place = f"{FOLDER}/{JOBS}/{profile}/{identity[:32]}"
         for wait_s in (*self._waits_s, None):
             try:
                 answer = self._try(folder, place, name, progress)
@@ -217,9 +189,9 @@ class SshDevice(Device):
         if profile is None:
             return
         try:
-            self._connection.ask(f"rm -rf {_FOLDER}/{JOBS}/{profile} && echo '{{}}'")
+            self._connection.ask(f"rm -rf {FOLDER}/{JOBS}/{profile} && echo '{{}}'")
         except (ConnectionLost, UserError) as error:
-            self._say(f"{_FOLDER}/{JOBS}/{profile} is left on the device: {error}")
+            self._say(f"{FOLDER}/{JOBS}/{profile} is left on the device: {error}")
 
     def _call(self, option: str, place: str) -> str:
         # exec, so that the agent itself hears of the end of the connection and no shell lives on.
@@ -234,12 +206,3 @@ def _pack(folder: Path, packed: Any) -> None:
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-
-
-def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Leave out caches, and whose the files are here."""
-    if Path(entry.name).name == "__pycache__":
-        return None
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    return entry

@@ -3,13 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from deploy_helpers import make_net
+from PIL import Image
 from torch import nn
 
 from nat2deploy.data.load import load_data
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.bench import bench as run_bench
+from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.engines.cores import available_cores
@@ -114,7 +118,7 @@ def test_accuracy_is_measured_in_the_engine_on_the_test_split(
     module = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 10)).eval()
     preprocessing = Preprocessing(resolution=16, mean=data.mean, std=data.std)
     export(module=module, labels=data.labels, preprocessing=preprocessing)
-    (row,) = bench([tmp_path / "out"], seed=0, time_limit_s=0.3, data=data)
+    (row,) = bench([tmp_path / "out"], seed=0, time_limit_s=0.3, data="digits")
     inputs = preprocessing.apply(data.test.images)
     expected = float((module(inputs).argmax(1) == data.test.targets).float().mean())
     assert row.accuracy is not None and row.accuracy.images == len(data.test)
@@ -124,4 +128,40 @@ def test_accuracy_is_measured_in_the_engine_on_the_test_split(
 
 def test_data_of_other_classes_is_refused(exported: Path) -> None:
     with pytest.raises(UserError, match="none of the networks is a bundle of its classes"):
-        bench([exported], seed=0, data=load_data("digits"))
+        bench([exported], seed=0, data="digits")
+
+
+def test_data_without_a_bundle_is_refused(plain: Path) -> None:
+    with pytest.raises(UserError, match="none of the networks is a bundle of its classes"):
+        bench([plain], seed=0, data="digits")
+
+
+def test_photos_are_judged_as_large_as_at_the_export(export: Callable[..., Manifest], tmp_path: Path) -> None:
+    """Noise, so that a network says something else of the same photo at another size."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 30)):
+        for label in ("left", "right"):
+            folder = tmp_path / "photos" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                photo = rng.integers(0, 256, (150, 160, 3), dtype=np.uint8)
+                Image.fromarray(photo).save(folder / f"{index}.png")
+    spec, stated = f"imagefolder:{tmp_path / 'photos'}", []
+    for size in (128, 32):
+        data = load_data(spec, base_resolution=size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 2)).eval()
+        manifest = export(
+            tmp_path / f"of-{size}",
+            module=module,
+            labels=data.labels,
+            preprocessing=Preprocessing(resolution=24, mean=data.mean, std=data.std),
+            reference_images=data.validation.images,
+            test=Labelled("photos", data.test.images, data.test.targets),
+        )
+        assert manifest.evidence.accuracy is not None
+        stated.append(manifest.evidence.accuracy.top1)
+    assert stated[0] != stated[1]
+    rows = bench([tmp_path / "of-128", tmp_path / "of-32"], seed=0, time_limit_s=0.3, data=spec)
+    assert [row.accuracy and row.accuracy.top1 for row in rows] == stated

@@ -15,14 +15,16 @@ import pytest
 import torch
 from deploy_helpers import PREPROCESSING, make_images, make_net, make_test
 
+from nat2deploy.cli.render import print_manifest
 from nat2deploy.deploy.bench import bench
 from nat2deploy.deploy.evidence import read_evidence
 from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import verify_bundle
+from nat2deploy.engines import onnxruntime_cuda, registry
 from nat2deploy.engines.registry import has_gpu
-from nat2deploy.engines.tensorrt_plan import MODULES, is_plan, open_package
+from nat2deploy.engines.tensorrt_plan import INSTALL, MODULES, is_plan, open_package
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target, fingerprint
 
@@ -137,6 +139,45 @@ def test_without_tensorrt_the_bundle_still_holds_the_model_and_the_recipe(
     assert manifest.engine is not None and manifest.engine.plans == () and manifest.engine.version == ""
     assert {"model.onnx", "build.py"} <= set(manifest.files)
     assert "python build.py" in (tmp_path / "out" / "README.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        (Target(device="cuda", backend="tensorrt", precision="int8"), INSTALL["tensorrt"]),
+        (RTX, INSTALL["tensorrt-rtx"]),
+        (Target(device="cuda"), "pip install onnxruntime-gpu"),
+        (Target(device="cuda:1", backend="tensorrt"), "cuda:1 is not here"),
+    ],
+)
+def test_on_a_gpus_machine_without_the_engine_a_stand_in_verifies_and_says_how_to_get_it(
+    export: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    target: Target,
+    hint: str,
+) -> None:
+    monkeypatch.setattr(registry, "visible_gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", "NoSuchProvider")
+    for backend in ("tensorrt", "tensorrt-rtx"):
+        monkeypatch.setitem(MODULES, backend, "no_such_package")
+    open_package.cache_clear()
+    out = tmp_path / "out"
+    manifest = export(
+        target=target, calibration_images=make_images(40), options=EngineOptions(max_accuracy_drop=0.1)
+    )
+    assert (manifest.evidence.device, read_evidence(out, "bundle")) == ("not verified on a device", ())
+    assert "model.onnx" in manifest.files
+    assert ("build.py" in manifest.files) == (target.backend != "onnxruntime")
+    print_manifest(manifest, out, as_json=False)
+    verification = verify_bundle(out, seed=0, time_limit_s=0.3)
+    assert verification.ok and verification.latency is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert hint in said and hint in verification.checks[2].text
+    with pytest.raises(UserError, match="measure it on its device"):
+        bench([str(out)], seed=0)
+    open_package.cache_clear()
 
 
 def test_the_optimised_graph_says_which_machine_it_is_for(export: Export, tmp_path: Path) -> None:

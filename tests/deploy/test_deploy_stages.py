@@ -300,7 +300,7 @@ def test_an_exit_that_says_something_else_fails(staged):
 
 
 def test_a_bench_shows_expected_and_worst_case_with_the_shares_of_this_run(staged):
-    row, other = bench([str(staged), "torchvision:squeezenet1_1@32"], seed=0, time_limit_s=1.0, data=digits())
+    row, other = bench([str(staged), "torchvision:squeezenet1_1@32"], seed=0, time_limit_s=1.0, data="digits")
     manifest, _, _ = opened(staged)
     early = row.early_exits
     assert early.shares == manifest.stages.test.shares

@@ -1,8 +1,10 @@
-"""A bundle on a device: a real sshd on loopback, and behind it a Python that has numpy and onnxruntime only."""
+"""A bundle on a device: a real sshd on loopback, and behind it a Python that has numpy and one engine only."""
 
 import json
+import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,55 @@ def test_a_device_without_onnxruntime_is_told_what_to_install(verify, bundle, se
     bare = make_python(tmp_path / "bare", "numpy")
     with pytest.raises(UserError, match="pip install numpy onnxruntime"):
         verify(bundle, SshSettings(settings.address, str(bare), settings.options))
+
+
+@pytest.fixture(scope="module")
+def openvino_bundle(tmp_path_factory):
+    if find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    out = tmp_path_factory.mktemp("openvino") / "tiny"
+    export_net(out, target=Target(backend="openvino"))
+    return out
+
+
+def test_another_engines_bundle_is_checked_by_its_runner_and_its_bench_is_told(
+    verify, openvino_bundle, settings, sshd, tmp_path
+):
+    python = make_python(tmp_path / "python", "numpy", "openvino", "openvino-telemetry")
+    before = (openvino_bundle / "evidence.json").read_bytes()
+    found = verify(openvino_bundle, SshSettings(settings.address, str(python), settings.options))
+    assert found.ok and found.latency is None and not found.same_machine
+    assert [check.name for check in found.checks] == ["files", "parity", "latency"]
+    assert found.max_difference < 1e-3 and found.top1_agreement == 1.0
+    said = found.checks[2].text
+    assert said.startswith("not measured: ") and "openvino on cpu" in said and "no budget" in said
+    assert float(re.search(r"by its own --bench ([0-9.]+) ms", said)[1]) > 0
+    assert (openvino_bundle / "evidence.json").read_bytes() == before
+    assert left_on_device(sshd) == []
+
+
+def test_another_engines_bundle_that_disagrees_with_pytorch_fails(
+    verify, openvino_bundle, settings, tmp_path
+):
+    bundle = Path(shutil.copytree(openvino_bundle, tmp_path / "tiny"))
+    images, logits = load_reference(bundle / "reference.npz")
+    save_reference(bundle / "reference.npz", images, {"logits": logits[::-1].copy()})
+    again(bundle)
+    python = make_python(tmp_path / "python", "numpy", "openvino", "openvino-telemetry")
+    found = verify(bundle, SshSettings(settings.address, str(python), settings.options))
+    assert [check.name for check in found.faults] == ["parity"]
+
+
+def test_a_device_without_the_bundles_engine_is_told_what_to_install(verify, openvino_bundle, sshd):
+    with pytest.raises(UserError, match=r"needs openvino: .*; run `pip install openvino`") as caught:
+        verify(openvino_bundle)
+    assert len(str(caught.value).splitlines()) == 1 and left_on_device(sshd) == []
+
+
+def test_a_device_that_is_not_there_is_one_line(verify, openvino_bundle, settings):
+    nowhere = SshAddress(settings.address.host, settings.address.user, 1)
+    with pytest.raises(UserError, match="it must work with `ssh` first"):
+        verify(openvino_bundle, SshSettings(nowhere, settings.python, settings.options))
 
 
 def test_the_command_prints_the_checks_and_its_exit_code(bundle, sshd, device_python, command):

@@ -137,11 +137,17 @@ class Network:
             ``top``: the most likely classes with their scores (softmax); ``exit``: of stages the one that
             answered, counted from 1.
         """
-        given = preprocess(image, self.spec)[None]
+        return self.answers(preprocess(image, self.spec)[None], top)[0]
+
+    def answers(self, images: Floats, top: int) -> list[dict[str, Any]]:
+        """Classify any number of inputs [N, 3, r, r], a batch at a time; each as ``answer`` does."""
         if self.stages is None:
-            return {"top": self.best(self.logits(given)[0], top)}
-        logits, exits = self.stages.decide(*self._full(given))
-        return {"top": self.best(logits[0], top), "exit": exits[0]}
+            return [{"top": self.best(logits, top)} for logits in self.logits(images)]
+        found = []
+        for start in range(0, len(images), self.shape[0]):
+            logits, exits = self.stages.decide(*self._full(images[start : start + self.shape[0]]))
+            found += [{"top": self.best(one, top), "exit": exit_} for one, exit_ in zip(logits, exits)]
+        return found
 
     def _full(self, images: Floats) -> tuple[Floats, int]:
         """A full batch, filled up with zeros, and how many images of it are real."""

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from .images import find_images, read_image
 from .network import Network
 from .preprocess import preprocess
@@ -91,13 +93,10 @@ def _classify(network: Network, asked: argparse.Namespace) -> int:
         if len(images) != 1:
             raise BadInput(f"--input-for: {len(images)} images; name one")
         asked.input_for.write_bytes(preprocess(read_image(images[0]), network.spec).tobytes())
-    for path in images:
-        try:
-            answer = network.answer(read_image(path), asked.top or 5)
-            found.setdefault("images", []).append({"image": str(path), **answer})
-        except BadInput as error:  # the other images are still classified
-            print(f"run.py: {error}", file=sys.stderr)
-            code = 2
+    if images:
+        answered, code = _answered(network, images, asked.top or 5)
+        if answered:
+            found["images"] = answered
     if asked.check:
         found["check"] = check(network)
         code = code or int(not found["check"]["ok"])
@@ -105,6 +104,27 @@ def _classify(network: Network, asked: argparse.Namespace) -> int:
         found["bench"] = bench(network)
     report(found, asked.json)
     return code
+
+
+def _answered(network: Network, paths: list[Path], top: int) -> tuple[list[dict[str, Any]], int]:
+    """Classify files, as many at a time as the network takes; what each is, and the exit code.
+
+    A file that cannot be read is told in one line, and the others are still classified.
+    """
+    found: list[dict[str, Any]] = []
+    waiting: list[tuple[str, Any]] = []
+    code = 0
+    for number, path in enumerate(paths, start=1):
+        try:
+            waiting.append((str(path), preprocess(read_image(path), network.spec)))
+        except BadInput as error:
+            print(f"run.py: {error}", file=sys.stderr)
+            code = 2
+        if waiting and (len(waiting) == network.shape[0] or number == len(paths)):
+            answers = network.answers(np.stack([inputs for _, inputs in waiting]), top)
+            found += [{"image": name, **answer} for (name, _), answer in zip(waiting, answers)]
+            waiting = []
+    return found, code
 
 
 def count(text: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,13 +46,17 @@ class RawFormat(NamedTuple):
 
         Raises:
             ValueError: something else.
+            ArgumentTypeError: no pixels, or too many.
         """
         size, _, pixel = text.partition(":")
         width, _, height = size.partition("x")
         found = cls(int(width), int(height), pixel or "rgb24")
         if found.pixel not in CHANNELS:
             raise ValueError(text)
-        check_size(found.width, found.height)
+        try:
+            check_size(found.width, found.height)
+        except BadInput as error:  # argparse takes no other class's words
+            raise ArgumentTypeError(str(error)) from None
         return found
 
     def decode(self, data: bytes) -> Pixels:

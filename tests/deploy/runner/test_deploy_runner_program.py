@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from PIL import Image
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.reference import load_reference
+from nat2deploy.deploy.runner import program
 from nat2deploy.deploy.runner.network import Network
 from nat2deploy.deploy.runner.program import main
 from nat2deploy.deploy.runner.proof import bench, check
 from nat2deploy.deploy.runner_files import runner_files
+from nat2deploy.target import Target
 
 # Lets the standard library, numpy and onnxruntime in, and nothing else.
 BLOCKER = """
@@ -175,13 +178,54 @@ def test_bench_prints_times(exported: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_batch_is_filled_up(export: Callable[..., Manifest], exported: Path, tmp_path: Path) -> None:
-    from nat2deploy.target import Target
-
     export(target=Target(batch=5))
     network, single = Network(tmp_path / "out", None), Network(exported, None)
     inputs = np.random.default_rng(0).standard_normal((7, *network.shape[1:])).astype(np.float32)
     np.testing.assert_allclose(network.logits(inputs), single.logits(inputs), atol=1e-5)
     assert check(network)["ok"]
+
+
+@pytest.mark.parametrize("broken", ["004.png", "zz.png"])
+def test_files_go_through_the_network_a_batch_at_a_time(
+    export: Callable[..., Manifest],
+    exported: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+) -> None:
+    export(target=Target(batch=5))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, image in enumerate(make_images(12)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:03}.png")
+    (folder / broken).write_bytes(b"junk")
+    ran: list[int] = []
+
+    class Counting(Network):
+        """Says which batches it is given."""
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            run = self.run
+            self.run = lambda images: (ran.append(len(images)), run(images))[1]
+
+    monkeypatch.setattr(program, "Network", Counting)
+    found = []
+    for bundle in (tmp_path / "out", exported):
+        assert run_here(bundle, folder, "--json") == 2
+        captured = capsys.readouterr()
+        found.append(json.loads(captured.out)["images"])
+        (line,) = captured.err.splitlines()
+        assert broken in line
+    names = [one.name for one in sorted(folder.iterdir()) if one.name != broken]
+    assert ran == [5] * -(-len(names) // 5) + [1] * len(names)
+    for batched, single, name in zip(*found, names, strict=True):
+        assert batched["image"] == single["image"] == str(folder / name)
+        assert [one["index"] for one in batched["top"]] == [one["index"] for one in single["top"]]
+        np.testing.assert_allclose(
+            *([one["score"] for one in each["top"]] for each in (batched, single)), atol=1e-5
+        )
 
 
 def test_an_images_input_can_be_had_for_other_languages(

@@ -119,7 +119,9 @@ def test_stages_behind_the_exit_are_not_run(made: Path) -> None:
         assert ran == list(range(1, exit_ + 1))
 
 
-def test_in_a_batch_each_image_has_its_own_exit(tmp_path: Path) -> None:
+def test_in_a_batch_each_image_has_its_own_exit(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bundle = tmp_path / "four"
     export_staged(bundle, {"accuracy_drop": 0.0}, target=Target(batch=4), time_limit_s=None)
     stages = Network(bundle, None).stages
@@ -134,6 +136,10 @@ def test_in_a_batch_each_image_has_its_own_exit(tmp_path: Path) -> None:
     full = np.zeros((4, *inputs.shape[1:]), np.float32)
     full[0] = inputs[0]
     assert stages.decide(full, 1)[1] == exits[:1]
+    assert run_here(bundle, folder, "--json") == 0
+    images = json.loads(capsys.readouterr().out)["images"]
+    assert [image["exit"] for image in images] == exits
+    assert [image["top"][0]["index"] for image in images] == classes
 
 
 def test_more_threads_say_the_same(made: Path) -> None:

@@ -178,6 +178,8 @@ def test_newest_hands_on_what_went_wrong(tmp_path: Path) -> None:
         (["--stream", "-", "x.png"], "do not go together"),
         (["--stream", "-", "--raw", "28"], "invalid parse value"),
         (["--stream", "-", "--raw", "28x20:yuv"], "invalid parse value"),
+        (["--stream", "-", "--raw", "0x0"], "argument --raw: 0 x 0 pixels; give 1 to 64 million"),
+        (["--stream", "-", "--raw", "9000x9000"], "argument --raw: 9000 x 9000 pixels; give 1 to 64 million"),
         (["--raw", "28x20", "x.png"], "are for --stream"),
         (["--stream", ".", "--raw", "28x20"], "leave out --raw"),
     ],
