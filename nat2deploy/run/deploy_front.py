@@ -48,7 +48,6 @@ def deploy_front(
     bundle = out / "bundle"
     target = config.export.target or next(iter(config.profile.tables), "")
     free = config.export.network == "best" and config.finetune.network in ("best", "all")
-    tuning = config.finetune.model_copy(update={"seed": config.seed})
     finetuned: dict[str, FinetuneReport] = {}
     missed: list[TooSlow] = []
 
@@ -64,7 +63,7 @@ def deploy_front(
         return Deployed([*finetuned.values()], manifest, verification, tuple(missed), bundle)
 
     with timed("finetune"):
-        finetuned |= {one.id: one for one in finetune(out / "search", tuning, report)}
+        finetuned |= {one.id: one for one in finetune(out / "search", config.finetune, report)}
     # Of those that were tuned now: a run that was killed later has tuned others, too.
     network = best_tuned(front, finetuned) if free else None
     network = network or choose_network(RunDirectory(out / "search"), config.export.network)
@@ -82,7 +81,7 @@ def deploy_front(
         network = following
         try:
             if network.id not in finetuned:
-                one = tuning.model_copy(update={"network": network.id})
+                one = config.finetune.model_copy(update={"network": network.id})
                 with timed("finetune"):
                     finetuned |= {done.id: done for done in finetune(out / "search", one, report)}
             made = make(network)
