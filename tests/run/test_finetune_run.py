@@ -120,12 +120,20 @@ def test_plain_fine_tuning_keeps_and_draws_what_each_epoch_did(tmp_path, capsys)
     assert "finetuning.png" in {picture.name for picture in write_report(run).pictures}
 
 
+def test_an_option_that_would_do_nothing_is_one_line(command, tmp_path):
+    run = make_run(tmp_path)
+    code, _, error = command("finetune", run, "--patience", 30)
+    assert code == 2 and "patience is for phases = 2 alone; add that, or leave it out" in error
+    assert not list(run.glob("networks/*"))
+
+
 def test_what_an_older_version_tuned_is_kept_and_reported(tmp_path):
     run = make_run(tmp_path)
     (report,) = finetune(run, FinetuneConfig(**QUICK))
     path = run / "networks" / report.id / "finetune.json"
     held = json.loads(path.read_text())
     del held["history"], held["config"]["validate_each_epoch"]
+    held["config"] |= {"exit_weights": "asc", "prune_tolerance": 0.01, "patience": 3}  # which did nothing
     path.write_text(json.dumps({**held, "curve": []}))
     assert finetune(run, FinetuneConfig(**QUICK)) == [report.model_copy(update={"history": (), "curve": ()})]
     written = write_report(run)
