@@ -18,6 +18,7 @@ from nat2deploy.run.export import export
 from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front, FrontNetwork
+from nat2deploy.run.int8_tuning import checkpoint_in
 from nat2deploy.run.networks import best_tuned, choose_network
 from nat2deploy.run.within_budget import TooSlow, next_within, too_slow
 
@@ -87,5 +88,6 @@ def deploy_front(
             made = make(network)
         except UserError as error:  # such as one exit where stages are wanted; the bundle before it stays
             unusable.add(network.id)
+            checkpoint_in(RunDirectory(out / "search").network(network.id)).unlink(missing_ok=True)
             report("export", 1, 1, f"network {network.id} is left out: {error}")
     return made

@@ -112,7 +112,7 @@ class FinetuneConfig(BaseModel):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Networks tuned at the same time, each in a process of its own."""
     devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
-    """Dealt out to the networks in turn."""
+    """Each network goes to the next free one."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="wrap")
