@@ -60,13 +60,18 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; {room}choose another place")
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file's name is one that atomic writing has until it is whole."""
+    return path.name.startswith(".") and path.suffix == TEMPORARY
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes left of their atomic writing below ``folder``.
 
     Nobody else may be writing there; folders with a ``.lock`` of their own are left alone.
     """
     for path in folder.iterdir():
-        if path.name.startswith(".") and path.suffix == TEMPORARY:
+        if is_temporary(path):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

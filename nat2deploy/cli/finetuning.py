@@ -68,7 +68,7 @@ def finetune(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Networks at the same time. [1]")] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="cpu or cuda:N; several by repeating, dealt out in turn. [cpu]")
+        list[str] | None, typer.Option(help="cpu or cuda:N; several by repeating. [cpu]")
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

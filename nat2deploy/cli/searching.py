@@ -223,7 +223,9 @@ def search(
     allow_uncertified: Annotated[bool, typer.Option(help="Accept a table without a certificate.")] = False,
     measure: Annotated[bool, typer.Option(help="Measure the front on this machine.")] = True,
     workers: Workers = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Drives everything random; 0, or that of --settings.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search a super-network's sub-networks for the best within budgets (NAT2).
@@ -259,9 +261,9 @@ def search(
         "candidates": candidates,
         "adapt_epochs": adapt_epochs,
         "warmup_epochs": warmup_epochs,
+        "seed": seed,
     }
     chosen.update({key: value for key, value in given.items() if value is not None})
-    chosen["seed"] = seed
     unnamed, named = tables(table)
     fields = {
         "space": SearchedSpace(name=space, resolutions=resolutions(resolution_list)),

@@ -188,7 +188,10 @@ def _front_so_far(files: RunFiles, budgets: Sequence[Budget]) -> list[Network]:
     whole = max((r.round for r in files.history if r.hypervolume is not None), default=None)
     if whole is None:
         return []
-    judged = [e for e in files.archive if e.version == whole and "top1" in e.values]
+    settings = files.search.get("settings") or {}
+    again = settings.get("reevaluate", True) and settings.get("adapt_epochs", 1.0) > 0
+    holds = (e for e in files.archive if e.version == whole or (e.version < whole and not again))
+    judged = list({e.id: e for e in holds if "top1" in e.values}.values())
     axes = [b.metric for b in budgets if b.metric != "top1"] or ["latency_ms", "macs"]
     inside = [
         e for e in judged if all(b.metric not in e.values or b.kept_by(e.values[b.metric]) for b in budgets)

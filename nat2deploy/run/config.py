@@ -281,6 +281,7 @@ class PipelineConfig(_Config):
     data: str
     budgets: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
+    """Drives everything random; ``[search]`` and ``[finetune]`` may have one of their own."""
     allow_uncertified: bool = False
     workers: Workers = "auto"
     space: SpaceConfig = SpaceConfig()
@@ -298,6 +299,15 @@ class PipelineConfig(_Config):
             raise ValueError("profile: give table, or tables of several targets by name, not both")
         if tables and self.export.target not in tables and (len(tables) > 1 or self.export.target):
             raise ValueError(f"export: choose the bundle's target from {', '.join(tables)}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_seed(self) -> Self:
+        """Give this seed to the stages that have none: what is stored says which one counts."""
+        for name in ("search", "finetune"):
+            stage: BaseModel = getattr(self, name)
+            if "seed" not in stage.model_fields_set:
+                object.__setattr__(self, name, stage.model_copy(update={"seed": self.seed}))
         return self
 
 

@@ -19,6 +19,7 @@ from nat2deploy.run.export import export
 from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front, FrontNetwork
+from nat2deploy.run.int8_tuning import checkpoint_in
 from nat2deploy.run.networks import best_tuned, choose_network
 from nat2deploy.run.within_budget import TooSlow, next_within, too_slow
 
@@ -54,7 +55,6 @@ def deploy_front(
     check_replaceable(bundle)  # now, not after training
     target = config.export.target or next(iter(config.profile.tables), "")
     free = config.export.network == "best" and config.finetune.network in ("best", "all")
-    tuning = config.finetune.model_copy(update={"seed": config.seed})
     finetuned: dict[str, FinetuneReport] = {}
     missed: list[TooSlow] = []
 
@@ -70,7 +70,7 @@ def deploy_front(
         return Deployed([*finetuned.values()], manifest, verification, tuple(missed), bundle)
 
     with timed("finetune"):
-        finetuned |= {one.id: one for one in finetune(out / "search", tuning, report)}
+        finetuned |= {one.id: one for one in finetune(out / "search", config.finetune, report)}
     # Of those that were tuned now: a run that was killed later has tuned others, too.
     network = best_tuned(front, finetuned) if free else None
     network = network or choose_network(RunDirectory(out / "search"), config.export.network)
@@ -79,7 +79,7 @@ def deploy_front(
     while True:
         try:
             if (missed or unusable) and network.id not in finetuned:
-                one = tuning.model_copy(update={"network": network.id})
+                one = config.finetune.model_copy(update={"network": network.id})
                 with timed("finetune"):
                     finetuned |= {done.id: done for done in finetune(out / "search", one, report)}
             made = make(network)
@@ -91,6 +91,7 @@ def deploy_front(
             if not free:
                 raise
             unusable[network.id] = error
+            checkpoint_in(RunDirectory(out / "search").network(network.id)).unlink(missing_ok=True)
             report("export", 1, 1, f"network {network.id} is left out: {error}")
         following = next_within(
             front, None if made is None else made.manifest, missed, target, finetuned, unusable

@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import cannot_write, parse, read_toml, remove_temporaries, write_text
+from nat2deploy.files import cannot_write, is_temporary, parse, read_toml, remove_temporaries, write_text
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -52,7 +52,9 @@ class RunDirectory:
             raise UserError(f"{self.path} is a file; choose another --out")
         wanted = config.model_dump(mode="json", exclude_none=True)
         if not self.config_path.exists():
-            if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            # A process that was killed here, or begins at this moment, has left no more than these.
+            present = self.path.iterdir() if self.path.exists() else ()
+            if any(path.name != ".lock" and not is_temporary(path) for path in present):
                 raise UserError(f"{self.path} is not empty and not a run; choose another --out")
             write_text(self.config_path, tomli_w.dumps(wanted))
             return

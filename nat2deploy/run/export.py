@@ -19,7 +19,7 @@ from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import ExportConfig, Files, SearchConfig
 from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
-from nat2deploy.run.int8_tuning import tuned_network
+from nat2deploy.run.int8_tuning import checkpoint_in, tuned_network
 from nat2deploy.run.networks import evaluator_of, open_network
 from nat2deploy.run.read_search import read_search
 from nat2deploy.run.stages import stages_plan
@@ -80,7 +80,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     promise = None
     if promised:
         judge = evaluator_of(search, data, architecture)
-        top1 = judge.judge(network, architecture, judge.validation).top1
+        top1 = judge.judge(chosen.network, architecture, judge.validation).top1
         shown = Labelled(shown_name(search.data), judge.validation.images, judge.validation.targets)
         promise = Promise(top1, shown)
     stages = None
@@ -120,6 +120,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         time_limit_s=5.0 if here else None,
         progress=lambda text: report("export", 1, 2, text),
     )
+    if network is not chosen.network:
+        checkpoint_in(chosen.folder).unlink(missing_ok=True)
     report("export", 2, 2, str(out))
     return manifest
 

@@ -30,15 +30,16 @@ def finetune(run_path: Path, config: FinetuneConfig, report: Report = silent) ->
     with run.locked():
         tunings = [NetworkTuning(run, search, network, config) for network in chosen]
         left = [tuning for tuning in tunings if tuning.done is None]
+        for tuning in tunings:
+            if tuning not in left:
+                tuning.clear()  # a kill may have come between storing the result and this
         for tuning in left:  # now, while nothing else computes
             tuning.prepare(report)
         workers = min(max(config.workers, len(config.devices)), len(left))
         if workers > 1:
-            jobs = [
-                Job(run_path, tuning.given.id, config, config.devices[index % len(config.devices)])
-                for index, tuning in enumerate(left)
-            ]
-            tune_side_by_side(jobs, workers, report)
+            jobs = [Job(run_path, tuning.given.id, config) for tuning in left]
+            places = [config.devices[index % len(config.devices)] for index in range(workers)]
+            tune_side_by_side(jobs, places, report)
         else:
             for tuning in left:
                 tuning.finetune(config.devices[0], report)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import cost_metric
@@ -32,6 +40,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Values of ``FinetuneConfig`` by preset; what one does not name keeps its default."""
+
+_ONLY_WITH: Mapping[str, tuple[str, Any]] = {
+    "exit_weights": ("method", "aep"),
+    "prune": ("method", "aep"),
+    "prune_tolerance": ("method", "aep"),
+    "measure": ("method", "aep"),
+    "patience": ("phases", 2),
+    "validate_each_epoch": ("phases", 1),
+}
+"""Settings that do something only where another one has a value."""
 
 
 def _prune_by(text: str) -> str:
@@ -94,20 +112,58 @@ class FinetuneConfig(BaseModel):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Networks tuned at the same time, each in a process of its own."""
     devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
-    """Dealt out to the networks in turn."""
+    """Each network goes to the next free one."""
     seed: Annotated[int, Field(ge=0)] = 0
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _under_what_is_given(cls, given: Any) -> Any:
-        """Put the preset's values under those that are given."""
-        return under_given(given, PRESETS)
+    def _under_what_is_given(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Put the preset's values under those that are given, and refuse what would do nothing."""
+        config = handler(under_given(given, PRESETS))
+        if isinstance(given, dict):
+            for other, value in dict.fromkeys(_ONLY_WITH.values()):
+                idle = [key for key in config._idle(given) if _ONLY_WITH[key] == (other, value)]
+                if idle:
+                    names = " and ".join(filter(None, [", ".join(idle[:-1]), idle[-1]]))
+                    one, it = ("is", "it") if len(idle) == 1 else ("are", "them")
+                    raise ValueError(
+                        f"{names} {one} for {other} = {value} alone; add that, or leave {it} out"
+                    )
+        return config
+
+    def _idle(self, given: Mapping[str, Any]) -> list[str]:
+        """Which of the settings that were given do nothing.
+
+        What is stored names every setting, also those that do nothing: where what decides is given, too, a
+        setting counts only if it is another than without being given.
+        """
+        found = []
+        for key, (other, value) in _ONLY_WITH.items():
+            if key not in given or getattr(self, other) == value:
+                continue
+            alone = type(self).model_fields[key].default
+            if other not in given or getattr(self, key) != PRESETS[self.preset].get(key, alone):
+                found.append(key)
+        return found
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if len(self.prune) > 1 and {"none", "accuracy"} & set(self.prune):
             raise ValueError("prune: none and accuracy stand alone; several costs may stand together")
         return self
+
+    @classmethod
+    def stored(cls, value: Any) -> Any:
+        """Leave out of a stored configuration what did nothing; older versions took it without a word."""
+        if not isinstance(value, dict):
+            return value
+        plain = {key: held for key, held in value.items() if key not in _ONLY_WITH}
+        try:
+            config = cls.model_validate(plain)
+        except ValidationError:
+            return value  # which whoever reads it then says
+        active = {key for key, (other, wanted) in _ONLY_WITH.items() if getattr(config, other) == wanted}
+        return plain | {key: held for key, held in value.items() if key in active}
 
     def of(self, network: str) -> FinetuneConfig:
         """What decides the result for one network: neither which others are tuned beside it, nor where."""

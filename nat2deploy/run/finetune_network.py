@@ -76,6 +76,13 @@ class NetworkTuning:
         same = held is not None and (held.config, held.version) == (self.config, self.info.version)
         return held if same else None
 
+    def clear(self) -> None:
+        """Remove the checkpoints of the tuning that is done, not those of one that was begun later."""
+        written = (self.folder / "finetune.json").stat().st_mtime_ns
+        for path in checkpoints(self.folder):
+            if path.exists() and path.stat().st_mtime_ns <= written:
+                path.unlink()
+
     def prepare(self, report: Report) -> None:
         """Measure the exits' states where that was asked for; nothing else may compute meanwhile.
 

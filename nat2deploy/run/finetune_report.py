@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from nat2deploy.files import parse, read_json
 from nat2deploy.run.finetune_config import FinetuneConfig
@@ -61,7 +61,7 @@ class FinetuneReport(_Model):
     """The network's in the front; AEP makes another architecture of it."""
     version: int
     """The super-network's, whose weights were tuned."""
-    config: FinetuneConfig
+    config: Annotated[FinetuneConfig, BeforeValidator(FinetuneConfig.stored)]
     validation_before: Judged
     validation_after: Judged
     test: Judged

@@ -21,25 +21,26 @@ from nat2deploy.run.read_search import read_search
 
 @dataclass(frozen=True)
 class Job:
-    """A network of a run, and where it is tuned."""
+    """A network of a run that is to be tuned."""
 
     run: Path
     network: str
     config: FinetuneConfig
-    device: str
 
 
 @dataclass
 class _Running:
     job: Job
+    device: str
     process: SpawnProcess
     connection: Connection
     share: float = 0.0
 
 
-def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None:
-    """Tune each job's network, as many at a time as there are workers; they share PyTorch's threads.
+def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Report) -> None:
+    """Tune each job's network, each on the next free one of ``devices``; they share PyTorch's threads.
 
+    A device that is named twice takes two at a time.
     When one fails, or this process is interrupted, the others are ended too; their checkpoints stay. Workers
     end themselves within a step when this process is killed.
 
@@ -48,19 +49,19 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
     """
     import torch
 
-    threads = max(1, torch.get_num_threads() // workers)
+    threads = max(1, torch.get_num_threads() // len(devices))
     context = multiprocessing.get_context("spawn")
-    waiting, finished = list(jobs), 0
+    waiting, free, finished = list(jobs), list(devices), 0
     running: dict[Connection, _Running] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
+            while waiting and free:
+                job, device = waiting.pop(0), free.pop(0)
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(job, threads, theirs), daemon=True)
+                process = context.Process(target=_work, args=(job, device, threads, theirs), daemon=True)
                 process.start()
                 theirs.close()
-                running[ours] = _Running(job, process, ours)
+                running[ours] = _Running(job, device, process, ours)
             for connection in wait(list(running)):
                 one = running[cast(Connection, connection)]
                 try:
@@ -72,6 +73,7 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
                 if kind == "done":
                     finished += 1
                     del running[one.connection]
+                    free.append(one.device)
                     one.process.join()
                 else:
                     one.share = value
@@ -83,7 +85,7 @@ def tune_side_by_side(jobs: Sequence[Job], workers: int, report: Report) -> None
             one.process.join()
 
 
-def _work(job: Job, threads: int, connection: Connection) -> None:
+def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
     """Tune one network, and tell the parent: (what, share done, words)."""
     import torch
 
@@ -98,7 +100,7 @@ def _work(job: Job, threads: int, connection: Connection) -> None:
         run = RunDirectory(job.run)
         chosen = load_front(run.front_path).choose(job.network)
         tuning = NetworkTuning(run, read_search(run), chosen, job.config)
-        report = tuning.finetune(job.device, tell)
+        report = tuning.finetune(device, tell)
         connection.send(("done", 1.0, f"{100 * report.test.top1:.2f} % on test"))
     except UserError as error:
         connection.send(("failed", 0.0, str(error)))

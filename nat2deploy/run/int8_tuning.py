@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.sets import ImageData
@@ -31,7 +33,9 @@ def tuned_network(
 ) -> SubNetwork:
     """Return the network, fine-tuned to answer in 8 bits; the run's own is left as it is.
 
-    An export that was killed goes on with it.
+    An export that was killed goes on with it. One that was killed or refused later, or that asks for another
+    way of calibrating, trains no step again, until the caller removes ``checkpoint_in`` the network's folder,
+    having written the bundle.
 
     Args:
         chosen: the network.
@@ -45,7 +49,6 @@ def tuned_network(
     Raises:
         UserError: training diverged.
     """
-    checkpoint = chosen.folder / ".qat"
     chosen.folder.mkdir(parents=True, exist_ok=True)
     settings = LoopSettings(
         epochs=config.qat_epochs,
@@ -55,25 +58,29 @@ def tuned_network(
         clip=5.0,
         seed=search.settings.seed,
     )
-    tuned = tune_for_int8(
+    symmetric = is_symmetric(target)
+    return tune_for_int8(
         chosen.network,
         data,
         settings,
         chosen.info.choice.resolution,
         calibration=torch.split(calibration, _BATCH),
-        symmetric=is_symmetric(target),
+        symmetric=symmetric,
         recalibrate=evaluator_of(search, data, chosen.info.choice).recalibrate,
-        checkpoint=checkpoint,
-        tag=f"int8 {target} {config.model_dump_json()} {_digest(chosen.network)}",
+        checkpoint=checkpoint_in(chosen.folder),
+        tag=f"int8 {symmetric} {_digest([*chosen.network.state_dict().values(), calibration])}",
         progress=lambda done, total, loss: report("fine-tune for int8", done, total, f"loss {loss:.3f}"),
     )
-    checkpoint.unlink(missing_ok=True)
-    return tuned
 
 
-def _digest(network: nn.Module) -> str:
-    """Of the weights, so that training goes on only with those it began with."""
+def checkpoint_in(folder: Path) -> Path:
+    """The file of a network's tuning, in the network's folder."""
+    return folder / ".qat"
+
+
+def _digest(values: Iterable[Tensor]) -> str:
+    """Of weights and images, so that training goes on only with those it began with."""
     digest = hashlib.sha256()
-    for value in network.state_dict().values():
+    for value in values:
         digest.update(value.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

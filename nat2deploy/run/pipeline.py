@@ -174,7 +174,7 @@ def _search_config(config: PipelineConfig, supernet: SuperNetworkFiles, table: P
         budgets=config.budgets,
         allow_uncertified=config.allow_uncertified,
         workers=config.workers,
-        settings=config.search.model_copy(update={"seed": config.seed}),
+        settings=config.search,
     )
 
 

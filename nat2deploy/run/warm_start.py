@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nat2deploy.errors import UserError
@@ -79,6 +80,8 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
         )
     )
     held = read_archive(run.path / "archive.jsonl", info.space)
+    if before.adapt_epochs == 0:  # versions count its rounds, and the weights of all are the same
+        held = [replace(e, version=info.version) for e in held]
     evaluations = [e for e in held if e.images is None]
     eight = any(e.architecture.precision == "int8" for e in evaluations)
     if eight and "int8" in inputs.objectives.encoding.precisions:  # else none of its accuracies is taken over

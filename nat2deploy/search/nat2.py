@@ -138,7 +138,7 @@ class Nat2Search:
             factor = settings.preprocessing_factor
             drawn = initialisation.draw(self.objectives, rng, factor * settings.first_size, self.start)
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
-        elif settings.reevaluate:
+        elif settings.judges_again:
             merged = self.rounds.merged(version - 1)
             everyone = [e.architecture for e in merged]
             if self.halving is None:

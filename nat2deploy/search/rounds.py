@@ -37,7 +37,7 @@ class Rounds:
         Raises:
             UserError: the file lacks a round before.
         """
-        if version > 0 and not self.settings.reevaluate:
+        if version > 0 and not self.settings.judges_again:
             return self.merged(version - 1)
         if version == 0 and self.settings.preprocessing_factor > 1:
             if self._first is None:

@@ -172,6 +172,11 @@ class SearchSettings(BaseModel):
         """How many architectures the first archive holds."""
         return min(self.first_archive or self.archive_size, self.archive_size)
 
+    @property
+    def judges_again(self) -> bool:
+        """Whether the archive is judged again each round; with weights that stay it would be as before."""
+        return self.reevaluate and self.adapt_epochs > 0
+
     @model_validator(mode="before")
     @classmethod
     def _under_what_is_given(cls, given: Any) -> Any:

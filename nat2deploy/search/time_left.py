@@ -71,7 +71,7 @@ class TimeLeft:
         if stage != "archive":
             return max(0.0, rounds * self._steps.get(stage, 1.0) - self._here[1].get(stage, 0.0))
         running = status.total - status.done if status.stage == "archive" else 0
-        again = range(status.version + 1, settings.rounds + 1) if settings.reevaluate else range(0)
+        again = range(status.version + 1, settings.rounds + 1) if settings.judges_again else range(0)
         sizes = (settings.first_size + version * self.candidates for version in again)
         grows = settings.update == "grow"
         return float(running + sum(size if grows else min(size, settings.archive_size) for size in sizes))

@@ -22,7 +22,8 @@ from nat2deploy.training.teacher import CalibratedTeacher
 class SearchWeights:
     """A super-network file that the search owns: ``supernet.safetensors``, with its version inside.
 
-    Version 0 is the given super-network, moved to the data set; each adaptation counts one up. Those of
+    Version 0 is the given super-network, moved to the data set; each adaptation counts one up, also one of
+    no epochs, which leaves the weights as they are. Those of
     several widths are in the one file side by side, each with weights of its own. The file is replaced
     whole, so a killed search finds the last finished version.
     """

@@ -93,6 +93,7 @@ def train_jointly(
     teacher: nn.Module | None = None,
     smoothing: float = LABEL_SMOOTHING,
     checkpoint: Path | None = None,
+    keep: bool = False,
     tag: str = "",
     progress: Progress | None = None,
     watch: Watch | None = None,
@@ -101,7 +102,7 @@ def train_jointly(
     """Train a network's exits in place at a resolution in pixels; returns the number of steps done.
 
     The network's ``exit_weights`` are the ensemble's afterwards. ``split`` is the training split when not
-    given; ``teacher`` is any frozen module on the same images.
+    given; ``teacher`` is any frozen module on the same images. ``keep``: as ``run_loop``, like all others.
     """
 
     def step(images: Tensor, targets: Tensor, _: int) -> Tensor:
@@ -117,6 +118,7 @@ def train_jointly(
         data,
         resolution=lambda _: resolution,
         checkpoint=checkpoint,
+        keep=keep,
         tag=tag,
         progress=progress,
         split=split,

@@ -42,6 +42,7 @@ def train_network(
     *,
     teacher: nn.Module | None = None,
     checkpoint: Path | None = None,
+    keep: bool = False,
     tag: str = "",
     time_limit_s: float = math.inf,
     progress: Progress | None = None,
@@ -49,7 +50,8 @@ def train_network(
     """Train a plain network in place at a resolution in pixels; returns the number of steps done.
 
     With a ``teacher`` (any frozen module on the same images) its softmax is followed too. Several exits
-    are trained jointly, their losses weighted as the network weights their logits.
+    are trained jointly, their losses weighted as the network weights their logits. ``keep``: as ``run_loop``,
+    like all others.
     """
 
     def step(images: Tensor, targets: Tensor, _: int) -> Tensor:
@@ -69,6 +71,7 @@ def train_network(
         data,
         resolution=lambda _: resolution,
         checkpoint=checkpoint,
+        keep=keep,
         tag=tag,
         progress=progress,
         time_limit_s=time_limit_s,

@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -90,6 +90,7 @@ def run_loop(
     *,
     resolution: Callable[[int], int],
     checkpoint: Path | None = None,
+    keep: bool = False,
     tag: str = "",
     save_every_s: float = 60.0,
     progress: Progress | None = None,
@@ -102,6 +103,8 @@ def run_loop(
 
     ``resolution(step)`` says each batch's size in pixels. With a ``checkpoint`` the loop goes on where a
     killed one of the same ``tag`` was; the file is removed at the end. The result is the same either way.
+    With ``keep`` the file holds the trained ``module`` then: where the caller is killed before it has stored
+    what it makes of that, the next loop trains no step. The caller removes it.
 
     A ``watch`` is asked after each epoch and at the end, and a checkpoint is written then.
 
@@ -122,7 +125,9 @@ def run_loop(
     # Depthwise convolutions run about twice as fast on CPUs in this layout.
     module.to(settings.device).to(memory_format=torch.channels_last)
     optimiser = _optimiser(module, settings)
-    tag = f"{tag}/{settings}/{split.fingerprint()}"
+    # Where it is trained makes no difference by intent, but for bfloat16, which not every device has.
+    anywhere = settings if settings.mixed_precision else replace(settings, device="cpu")
+    tag = f"{tag}/{anywhere}/{split.fingerprint()}"
     average = None if settings.ema is None else WeightAverage(module, settings.ema)
     start, lost = _restore(checkpoint, tag, module, optimiser, average, watch)
     world.expect_same(start, "steps done")
@@ -177,7 +182,10 @@ def run_loop(
         average.copy_to(module)
     _check_finite(module, done)  # the last step's loss is of the weights before it
     if checkpoint is not None and world.is_first:
-        checkpoint.unlink(missing_ok=True)
+        if not keep:
+            checkpoint.unlink(missing_ok=True)
+        elif done > start:
+            _save(checkpoint, tag, done, lost, module, optimiser, average, watch)
     world.barrier()
     return done
 

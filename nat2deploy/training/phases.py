@@ -149,6 +149,8 @@ def tune_exits(
             teacher=teacher,
             smoothing=recipe.smoothing,
             checkpoint=checkpoint,
+            # Of a first phase of two, what it found is all that is asked for again.
+            keep=phase == recipe.phases,
             tag=f"{tag} phase {phase}",
             progress=None if progress is None else lambda *where: progress(phase, *where),
             watch=record,

@@ -52,11 +52,14 @@ def tune_for_int8(
         calibration: batches [B, 3, r, r] that show how large activations get at the start.
         symmetric: as ``simulate``.
         recalibrate: ``recalibrate(network, resolution)`` recomputes BN statistics.
-        checkpoint: as ``train_network``, like all that follows.
+        checkpoint: as ``train_network``, like all that follows; the caller removes it when it has stored what
+            it makes of the network.
     """
     tuned = copy.deepcopy(network)
     rounded = rounding_network(tuned, calibration, symmetric=symmetric)
-    train_network(rounded, data, settings, resolution, checkpoint=checkpoint, tag=tag, progress=progress)
+    train_network(
+        rounded, data, settings, resolution, checkpoint=checkpoint, keep=True, tag=tag, progress=progress
+    )
     for module in list(tuned.modules()):
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
@@ -85,7 +88,7 @@ def rounding_network(network: nn.Module, calibration: Iterable[Tensor], *, symme
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
     traced.recompile()
-    with torch.inference_mode():
+    with torch.no_grad():  # into ranges of inference mode no checkpoint could be read
         for images in calibration:
             traced(images)
     for module in list(traced.modules()):

@@ -4,6 +4,8 @@ import pytest
 import typer
 
 from nat2deploy.cli.options import percentage, tables, whole_numbers
+from nat2deploy.errors import UserError
+from nat2deploy.run import search as searching
 
 
 def test_a_single_table_and_several_by_name(tmp_path):
@@ -50,3 +52,23 @@ def test_what_is_no_percentage_is_refused(text):
 def test_what_are_no_whole_numbers_is_refused():
     with pytest.raises(typer.BadParameter, match="--sm '86;120': write whole numbers"):
         whole_numbers("--sm", "86;120")
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "counts"),
+    [("seed = 5", (), 5), ("seed = 5", ("--seed", "0"), 0), ("rounds = 2", (), 0)],
+)
+def test_the_seed_of_a_settings_file_counts_unless_one_is_given(
+    command, tmp_path, monkeypatch, written, options, counts
+):
+    seen = []
+
+    def search(config, *_):
+        seen.append(config.settings.seed)
+        raise UserError("seen")
+
+    monkeypatch.setattr(searching, "search", search)
+    (tmp_path / "settings.toml").write_text(written)
+    words = ("search", "--supernet", "w", "--data", "digits", "--out", tmp_path / "run", *options)
+    code, _, error = command(*words, "--settings", tmp_path / "settings.toml")
+    assert (code, seen) == (2, [counts]), error

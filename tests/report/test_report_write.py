@@ -21,6 +21,7 @@ from made_runs import (
 )
 
 from nat2deploy.errors import UserError
+from nat2deploy.files import read_toml
 from nat2deploy.report.facts import gather
 from nat2deploy.report.page import render
 from nat2deploy.report.payload import payload_of
@@ -208,6 +209,24 @@ def test_a_search_half_way_shows_its_front_so_far(made, tmp_path):
     assert shown == [n["id"] for n in rest]
     assert page.data["front"][0]["top1"] == made[0]["top1"]  # with the newest weights
     assert "is not finished" in page.text
+
+
+@pytest.mark.parametrize("fixed", [{"reevaluate": False}, {"adapt_epochs": 0.0}, {}])
+def test_half_way_what_was_judged_before_counts_where_the_archive_is_not_judged_again(made, tmp_path, fixed):
+    run = write_search(tmp_path / "run", made)
+    (run / "front.json").unlink()
+    write(run / "history.json", made_history())
+    write_archive(run, made)
+    lines = [json.loads(line) for line in (run / "archive.jsonl").read_text().splitlines()]
+    last = max(line["version"] for line in lines)
+    early = {**lines[-1], "id": "early00000", "version": last - 1}
+    early["values"] = {**early["values"], "top1": 0.999}
+    (run / "archive.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [early, *lines]))
+    config = read_toml(run / "config.toml", "config")
+    config["settings"] = {**config.get("settings", {}), **fixed}
+    (run / "config.toml").write_text(tomli_w.dumps(config))
+    shown = [network["id"] for network in page_of(run).data["front"]]
+    assert ("early00000" in shown) == bool(fixed)
 
 
 def test_without_a_table_costs_that_need_none_are_shown(made, tmp_path):

@@ -27,6 +27,23 @@ def test_a_pipelines_folder_is_no_searchs(tmp_path):
         run.begin(SearchConfig(supernet="w", data="digits"))
 
 
+def test_a_kill_while_the_settings_are_written_does_not_stop_the_next_beginning(tmp_path):
+    (tmp_path / ".config.toml.ab12.tmp").write_text("half")
+    (tmp_path / ".lock").touch()
+    run, config = RunDirectory(tmp_path), SearchConfig(supernet="w", data="digits")
+    run.begin(config)
+    with run.locked():
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.toml"}
+    assert run.read_config(SearchConfig) == config
+
+
+@pytest.mark.parametrize("name", ["notes.tmp", ".hidden", "photo.png"])
+def test_a_folder_that_holds_something_else_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match="is not empty and not a run"):
+        RunDirectory(tmp_path).begin(SearchConfig(supernet="w", data="digits"))
+
+
 def test_a_run_that_is_gone_on_with_is_rid_of_what_a_kill_left(tmp_path):
     left, kept = tmp_path / "networks" / ".x.tmp", tmp_path / ".adaptation"
     left.parent.mkdir()

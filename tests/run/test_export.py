@@ -1,5 +1,7 @@
 """Export of a run whose table is of another target."""
 
+import shutil
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -153,6 +155,56 @@ def test_faster_layers_of_another_machine_are_refused_before_tuning(outcome, mon
         export(
             outcome.out / "search", ExportConfig(int8_layers="faster", qat_epochs=5.0), tmp_path / "bundle"
         )
+
+
+def test_an_export_that_ends_after_tuning_for_8_bits_trains_no_step_again(outcome, monkeypatch, tmp_path):
+    run = tmp_path / "search"
+    shutil.copytree(outcome.out / "search", run)
+    config = ExportConfig(precision="int8", qat_epochs=0.1, max_accuracy_drop=1.0)
+    steps = []
+
+    def tell(stage, done, *_):
+        if stage == "fine-tune for int8":
+            steps.append(done)
+
+    def refuse(*_, **more):
+        raise UserError("accuracy is short")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="accuracy is short"):
+        patch.setattr(export_module, "export_bundle", refuse)
+        export(run, config, tmp_path / "bundle", tell)
+    assert steps and list(run.rglob(".qat"))
+    steps.clear()
+    other = config.model_copy(update={"calibration_method": "percentile", "max_accuracy_drop": 0.9})
+    manifest = export(run, other, tmp_path / "bundle", tell)
+    assert steps == [] and not list(run.rglob(".qat"))
+    assert manifest.quantisation.qat_epochs == 0.1
+    again = export(run, other, tmp_path / "again", tell)
+    assert steps, "its bundle was written, so nothing was kept"
+    assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "bundle/model.onnx").read_bytes()
+    assert again.evidence.accuracy == manifest.evidence.accuracy
+
+
+@pytest.mark.parametrize("changed", [{"qat_learning_rate": 0.001}, {"calibration_images": 64}, {"seed": 5}])
+def test_another_tuning_for_8_bits_is_not_gone_on_with(outcome, monkeypatch, tmp_path, changed):
+    run = tmp_path / "search"
+    shutil.copytree(outcome.out / "search", run)
+    config = ExportConfig(precision="int8", qat_epochs=0.1, max_accuracy_drop=1.0)
+    steps = []
+
+    def tell(stage, done, *_):
+        if stage == "fine-tune for int8":
+            steps.append(done)
+
+    def refuse(*_, **more):
+        raise UserError("seen")
+
+    monkeypatch.setattr(export_module, "export_bundle", refuse)
+    for one in (config, config.model_copy(update=changed)):
+        steps.clear()
+        with pytest.raises(UserError, match="seen"):
+            export(run, one, tmp_path / "bundle", tell)
+        assert steps
 
 
 @pytest.mark.parametrize("other", [{"engine": "tensorrt"}, {"device": "cuda"}])

@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
+import os
 import signal
+import threading
 import time
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import pytest
 from early_run import make_run
@@ -121,12 +126,20 @@ def test_plain_fine_tuning_keeps_and_draws_what_each_epoch_did(tmp_path, capsys)
     assert "finetuning.png" in {picture.name for picture in write_report(run).pictures}
 
 
+def test_an_option_that_would_do_nothing_is_one_line(command, tmp_path):
+    run = make_run(tmp_path)
+    code, _, error = command("finetune", run, "--patience", 30)
+    assert code == 2 and "patience is for phases = 2 alone; add that, or leave it out" in error
+    assert not list(run.glob("networks/*"))
+
+
 def test_what_an_older_version_tuned_is_kept_and_reported(tmp_path):
     run = make_run(tmp_path)
     (report,) = finetune(run, FinetuneConfig(**QUICK))
     path = run / "networks" / report.id / "finetune.json"
     held = json.loads(path.read_text())
     del held["history"], held["config"]["validate_each_epoch"]
+    held["config"] |= {"exit_weights": "asc", "prune_tolerance": 0.01, "patience": 3}  # which did nothing
     path.write_text(json.dumps({**held, "curve": []}))
     assert finetune(run, FinetuneConfig(**QUICK)) == [report.model_copy(update={"history": (), "curve": ()})]
     written = write_report(run)
@@ -211,9 +224,78 @@ def test_side_by_side_gives_what_one_after_the_other_gives(aep_run, tmp_path):
 def test_a_worker_that_is_killed_is_one_line(tmp_path):
     run = make_run(tmp_path)
     config = FinetuneConfig(network="all", workers=2, **QUICK)
-    jobs = [finetune_workers.Job(run, "nothing", config, "cpu")]
+    jobs = [finetune_workers.Job(run, "nothing", config)]
     with pytest.raises(UserError, match="network nothing: no network 'nothing' in the front"):
-        finetune_workers.tune_side_by_side(jobs, 1, lambda *where: None)
+        finetune_workers.tune_side_by_side(jobs, ["cpu"], lambda *where: None)
+
+
+class _InAThread(threading.Thread):
+    def __init__(self, target, args, daemon):
+        *others, connection = args
+        own = Connection(os.dup(connection.fileno()))  # a process has one of its own, too
+        super().__init__(target=target, args=(*others, own), daemon=daemon)
+
+    def kill(self):
+        pass
+
+
+def test_a_network_goes_to_the_device_that_has_become_free(monkeypatch, tmp_path):
+    where, third_begun = [], threading.Event()
+
+    def work(job, device, threads, connection):
+        where.append((job.network, device))
+        if job.network == "c":
+            third_begun.set()
+        if job.network == "a":
+            third_begun.wait(60)
+        connection.send(("done", 1.0, ""))
+
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=_InAThread)
+    monkeypatch.setattr(finetune_workers.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(finetune_workers, "_work", work)
+    jobs = [finetune_workers.Job(tmp_path, name, FinetuneConfig()) for name in "abc"]
+    finetune_workers.tune_side_by_side(jobs, ["cuda:0", "cuda:1"], lambda *where: None)
+    assert sorted(where) == [("a", "cuda:0"), ("b", "cuda:1"), ("c", "cuda:1")]
+
+
+def test_two_at_a_time_on_one_device(aep_run, tmp_path):
+    _, expected = aep_run
+    config = FinetuneConfig(
+        method="aep", network="all", prune=("none",), exit_weights="mix", devices=("cpu", "cpu"), **QUICK
+    )
+    assert finetune(make_run(tmp_path), config) == expected
+
+
+@pytest.mark.parametrize("phases", [1, 2])
+def test_a_kill_before_the_result_is_stored_costs_no_training(tmp_path, monkeypatch, phases):
+    config = FinetuneConfig(**QUICK, phases=phases)
+    (tmp_path / "whole").mkdir()
+    expected = finetune(make_run(tmp_path / "whole"), config)
+    run = make_run(tmp_path)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune_network, "save_network", kill)
+        finetune(run, config)
+    assert list(run.rglob(".phase*"))
+    told = []
+    assert finetune(run, config, lambda *now: told.append(now)) == expected
+    assert told == []
+    assert not list(run.rglob(".phase*"))
+
+
+def test_what_a_kill_left_of_a_tuning_that_is_done_is_removed(tmp_path):
+    run = make_run(tmp_path)
+    (report,) = finetune(run, FinetuneConfig(**QUICK))
+    folder = run / "networks" / report.id
+    written = (folder / "finetune.json").stat().st_mtime
+    for name, age in ((".phase1", 1), (".phase2", -1)):  # the second one is of a tuning begun since
+        (folder / name).touch()
+        os.utime(folder / name, (written - age, written - age))
+    assert finetune(run, FinetuneConfig(**QUICK)) == [report]
+    assert [path.name for path in folder.glob(".phase*")] == [".phase2"]
 
 
 TWO_PHASES = ("--method", "aep", "--phases", "2", "--network", "all", "--epochs", "2", "--batch-size", "64")

@@ -10,6 +10,7 @@ from nat2deploy.cli.app import main
 from nat2deploy.data.load import load_data
 from nat2deploy.deploy.verify import Check
 from nat2deploy.errors import UserError
+from nat2deploy.run import deploy_front as deploying
 from nat2deploy.run import pipeline
 from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
 from nat2deploy.run.directory import RunDirectory
@@ -103,6 +104,40 @@ def test_a_search_is_repeated_by_the_config_that_it_stored(outcome, tmp_path):
     assert [n.id for n in again.networks] == [n.id for n in outcome.front.networks]
 
 
+def test_a_stages_own_seed_counts_and_else_that_of_the_whole_way(outcome, config_path, tmp_path):
+    words = {**tomllib.loads(config_path.read_text()), "seed": 3}
+    config = PipelineConfig.model_validate({**words, "search": {**words["search"], "seed": 5}})
+    assert (config.search.seed, config.finetune.seed) == (5, 3)
+    other = PipelineConfig.model_validate({**words, "finetune": {**words["finetune"], "seed": 7}})
+    assert (other.search.seed, other.finetune.seed) == (3, 7)
+    RunDirectory(tmp_path).begin(config)
+    assert load_pipeline(tmp_path / "config.toml") == config
+    with pytest.raises(UserError, match=r"other settings \(finetune.seed, search.seed\)"):
+        RunDirectory(tmp_path).begin(other)
+
+
+def test_the_stages_are_given_the_seeds_that_count(outcome, config_path, tmp_path, monkeypatch):
+    words = tomllib.loads(config_path.read_text()) | {"seed": 3}
+    words["profile"] = {"table": str(outcome.out / "table.json")}
+    words["train"] = {"supernet": str(outcome.out / "supernet.safetensors")}
+    config = PipelineConfig.model_validate({**words, "search": {**words["search"], "seed": 5}})
+    seen = []
+
+    def searched(given, *_):
+        seen.append(given.settings.seed)
+        return outcome.front
+
+    def tuned(run, given, *_):
+        seen.append(given.seed)
+        raise UserError("seen")
+
+    monkeypatch.setattr(pipeline, "search", searched)
+    monkeypatch.setattr(deploying, "finetune", tuned)
+    with pytest.raises(UserError, match=r"^seen$"):
+        run_pipeline(config, tmp_path / "run")
+    assert seen == [5, 3]
+
+
 def test_other_settings_are_refused(outcome, config_path):
     config = load_pipeline(config_path).model_copy(update={"seed": 4})
     with pytest.raises(UserError, match="other settings \\(seed\\)"):
@@ -151,7 +186,7 @@ def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_pa
     stored = moved / "search" / "config.toml"
     stored.write_text(stored.read_text().replace(str(outcome.out), "runs/where-it-was"))
     config = load_pipeline(config_path)
-    tuning = config.finetune.model_copy(update={"seed": config.seed})
+    tuning = config.finetune
     assert finetune(moved / "search", tuning) == outcome.finetuned
     assert read_search(RunDirectory(moved / "search")).table == str(moved / "table.json")
     (moved / "config.toml").unlink()  # a file of that name in any other folder may be another table

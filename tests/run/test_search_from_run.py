@@ -76,6 +76,24 @@ def test_it_begins_with_the_best_of_the_earlier_archive(config, earlier, tmp_pat
     assert json.loads((tmp_path / "run" / "start.json").read_text())["networks"]
 
 
+def test_of_a_search_that_adapted_nothing_every_accuracy_holds(config, tmp_path, judged):
+    fixed = config.settings.model_copy(update={"adapt_epochs": 0.0, "rounds": 2})
+    before = config.model_copy(update={"start": None, "budgets": (), "settings": fixed})
+    search(before, tmp_path / "fixed")
+    old = {line["id"]: line for line in archive(tmp_path / "fixed")}
+    assert {line["version"] for line in old.values()} == {0, 1}
+    judged.clear()
+    weights = str(tmp_path / "fixed" / "supernet.safetensors")
+    search(
+        config.model_copy(update={"start": str(tmp_path / "fixed"), "supernet": weights}), tmp_path / "run"
+    )
+    first = [line for line in archive(tmp_path / "run") if (line["version"], line["role"]) == (0, "archive")]
+    taken = [line for line in first if line["id"] in old]
+    assert len({old[line["id"]]["version"] for line in taken}) == 2
+    assert not {line["id"] for line in taken} & set(judged[: len(first) - len(taken)])
+    assert all(line["values"]["top1"] == old[line["id"]]["values"]["top1"] for line in taken)
+
+
 def test_other_images_and_it_judges_all_again(config, earlier, tmp_path, judged):
     settings = config.settings.model_copy(update={"validation_images": 100})
     search(config.model_copy(update={"settings": settings}), tmp_path / "run")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,9 +203,38 @@ def test_other_objectives_and_the_growing_archive_of_nat(begin, tmp_path, metric
     search = begin(tmp_path, settings=settings, metrics=metrics)
     assert len(search.run()) == 10
     assert len(search.objectives) == 1 + len(metrics)
-    versions = [search.file.of_version(v) for v in (0, 1)]
-    # The weights stay as they are without adaptation, so each is judged the same again.
-    assert {e.architecture: e.values for e in versions[0]} == {e.architecture: e.values for e in versions[1]}
+    assert len(search.file.evaluations) == 10  # the weights stay as they are, so none is judged again
+
+
+@pytest.mark.parametrize("reevaluate", [True, False])
+def test_with_weights_that_stay_nothing_is_judged_again(begin, tmp_path, reevaluate):
+    listener = Listener()
+    settings = SETTINGS.model_copy(update={"adapt_epochs": 0.0, "reevaluate": reevaluate})
+    search = begin(tmp_path, listener=listener, settings=settings)
+    archive = search.run()
+    judged = [e.architecture for e in search.file.evaluations]
+    assert len(judged) == len(set(judged)) == 7 + 2 * 3
+    assert {e.architecture for e in archive} <= set(judged) and len(archive) == 7
+    assert {e.architecture for e in search.front()} <= {e.architecture for e in archive}
+    assert [s.version for s in listener.seen if s.stage == "archive"] == [0] * 7
+
+
+def test_a_run_that_judged_again_with_the_same_weights_goes_on_as_it_would_have(begin, tmp_path):
+    """As older versions did."""
+    settings = SETTINGS.model_copy(update={"adapt_epochs": 0.0})
+    (tmp_path / "now").mkdir()
+    (tmp_path / "older").mkdir()
+    now = begin(tmp_path / "now", settings=settings)
+    expected = now.run()
+    older = begin(tmp_path / "older", settings=settings)
+    older.weights.prepare(lambda *_: None)
+    older.weights.adapt(lambda step: [], lambda *_: None)
+    again = [replace(e, version=1, role="archive") for e in now.rounds.merged(0)]
+    for evaluation in (*now.file.of_version(0), *again, now.file.of_version(1)[0]):
+        older.file.append(evaluation)
+    shutil.copy(tmp_path / "now" / "history.json", tmp_path / "older")
+    result = begin(tmp_path / "older", settings=settings).run()
+    assert [(e.architecture, e.values) for e in result] == [(e.architecture, e.values) for e in expected]
 
 
 def test_a_space_that_is_judged_whole_has_no_candidates_left(begin, tmp_path, space, source):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import torch
@@ -188,6 +189,45 @@ def test_a_checkpoint_of_other_images_is_left_alone(digits, tmp_path):
     module = network()
     step = plain_step(module, seen)
     train(module, digits, step=step, checkpoint=tmp_path / "c", split=digits.validation)
+    assert seen[0][0] == 0
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_kept_checkpoint_holds_what_was_trained(digits, tmp_path, ema):
+    settings = LoopSettings(2.5, 0.05, 25, ema=ema)
+    whole, checkpoint, told = network(), tmp_path / "training", Told()
+    assert train(whole, digits, settings, checkpoint=checkpoint, keep=True, watch=told) == 10
+    seen: list[tuple[int, int]] = []
+    again, retold = network(seed=8), Told()
+    more = {"step": plain_step(again, seen), "checkpoint": checkpoint, "keep": True, "watch": retold}
+    assert train(again, digits, settings, **more) == 10
+    assert seen == [] and same(whole, again) and len(retold.epochs) == len(told.epochs) == 3
+    assert checkpoint.exists()
+    train(network(), digits, settings, checkpoint=checkpoint)
+    assert not checkpoint.exists()
+
+
+def test_a_killed_training_goes_on_on_another_device(digits, tmp_path):
+    kill_after(digits, tmp_path / "c")
+    seen: list[tuple[int, int]] = []
+    module = network()
+    train(
+        module,
+        digits,
+        replace(SETTINGS, device="cpu:0"),
+        step=plain_step(module, seen),
+        checkpoint=tmp_path / "c",
+    )
+    assert seen[0][0] == 3
+
+
+def test_in_bfloat16_where_it_is_trained_makes_a_difference(digits, tmp_path):
+    half = replace(SETTINGS, mixed_precision=True)
+    kill_after(digits, tmp_path / "c", settings=half)
+    seen: list[tuple[int, int]] = []
+    module = network()
+    settings = replace(half, device="cpu:0")
+    train(module, digits, settings, step=plain_step(module, seen), checkpoint=tmp_path / "c")
     assert seen[0][0] == 0
 
 

@@ -144,7 +144,8 @@ def test_judging_each_epoch_changes_nothing_else(tune, tmp_path, monkeypatch):
     each = tune(recipe(phases=1))
     looks, judge = [], phases._judge
     monkeypatch.setattr(phases, "_judge", lambda *given: looks.append(1) or judge(*given))
-    last = tune(recipe(phases=1, validate_each_epoch=False))
+    (tmp_path / "last").mkdir()
+    last = tune(recipe(phases=1, validate_each_epoch=False), folder=tmp_path / "last")
     assert len(looks) == 1 and last.judged == each.judged
     assert last.history[-1] == each.history[-1]
     assert [replace(e, top1=None, loss=None) for e in each.history[:-1]] == list(last.history[:-1])
@@ -211,6 +212,31 @@ def test_one_phase_goes_on_where_it_was_killed(tune, tmp_path, killed, monkeypat
     assert (result.history, result.judged) == (expected.history, expected.judged)
     for key, value in result.network.state_dict().items():
         assert torch.equal(value, expected.network.state_dict()[key])
+
+
+@pytest.mark.parametrize("phases", [1, 2])
+def test_what_was_trained_outlives_a_kill_before_its_result_is_stored(tune, tmp_path, killed, phases):
+    (tmp_path / "undisturbed").mkdir()
+    expected = tune(recipe(phases=phases), folder=tmp_path / "undisturbed")
+
+    def kill(judged):
+        raise killed
+
+    with pytest.raises(killed):
+        tune(recipe(phases=phases), choose=kill)
+    told = []
+    result = tune(recipe(phases=phases), progress=lambda *now: told.append(now))
+    assert told == []
+    assert (result.judged, result.epochs, result.history) == (
+        expected.judged,
+        expected.epochs,
+        expected.history,
+    )
+    for key, value in result.network.state_dict().items():
+        assert torch.equal(value, expected.network.state_dict()[key])
+    first, second, found = checkpoints(tmp_path)
+    left = {path for path in (first, second, found) if path.exists()}
+    assert left == ({first} if phases == 1 else {second, found})
 
 
 def test_what_another_tuning_left_is_not_gone_on_with(tune, tmp_path, calls):

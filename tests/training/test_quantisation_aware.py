@@ -11,9 +11,10 @@ from torch import nn
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.batches import batches
 from nat2deploy.space.lowering import plan_network
+from nat2deploy.training import finetune
 from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
 from nat2deploy.training.finetune import train_network
-from nat2deploy.training.loop import LoopSettings
+from nat2deploy.training.loop import LoopSettings, run_loop
 from nat2deploy.training.quantisation_aware import _LearntSteps, rounding_network, tune_for_int8
 from nat2deploy.training.simulated_precision import simulate
 
@@ -77,3 +78,42 @@ def test_tuning_makes_8_bits_better_and_leaves_a_plain_network(trained, digits, 
     ]
     assert losses[1] < losses[0]
     assert not any(isinstance(part, _LearntSteps) for part in tuned.modules())
+
+
+@pytest.mark.parametrize("kill_at", [3, 8])
+def test_a_killed_tuning_goes_on_and_ends_the_same(
+    trained, digits, calibration, tmp_path, monkeypatch, kill_at
+):
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=100)
+
+    def tune(folder, told, kill_at=None):
+        def progress(done, total, loss):
+            told.append(done)
+            if done == kill_at:
+                raise KeyboardInterrupt
+
+        return tune_for_int8(
+            trained,
+            digits,
+            LoopSettings(epochs=2, learning_rate=0.02, batch_size=25),
+            RESOLUTION,
+            calibration=calibration,
+            symmetric=False,
+            recalibrate=evaluator.recalibrate,
+            checkpoint=tmp_path / folder,
+            progress=progress,
+        )
+
+    expected = tune("undisturbed", [])
+    monkeypatch.setattr(finetune, "run_loop", lambda *a, **more: run_loop(*a, save_every_s=-1.0, **more))
+    with pytest.raises(KeyboardInterrupt):
+        tune("killed", [], kill_at)
+    told: list[int] = []
+    result = tune("killed", told)
+    assert told == list(range(kill_at, 9))
+    for _ in range(2):
+        for key, value in result.state_dict().items():
+            assert torch.equal(value, expected.state_dict()[key])
+        told.clear()
+        result = tune("killed", told)
+        assert told == []
