@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class UnfitNetworkError(UserError):
+    """A network cannot become what is asked for; another one may."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's, or that of PyTorch on a CPU or a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -143,7 +143,7 @@ def verify(
     ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:
-    """Check a bundle: hashes, engine against PyTorch on real images, latency against the budget.
+    """Check a bundle: hashes, engine against PyTorch on real images, and the budgets.
 
     With --device ssh://... it is copied there, checked and measured there, and the bundle's evidence.json
     then holds what was found. Of engines other than ONNX Runtime on the CPU, latency is only told.

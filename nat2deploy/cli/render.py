@@ -325,6 +325,7 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
                 "manifest": outcome.manifest.model_dump(mode="json"),
                 "verification": asdict(outcome.verification),
                 "missed": [asdict(one) for one in outcome.missed],
+                "left_out": [asdict(one) for one in outcome.left_out],
                 "report": str(outcome.report),
             }
         )
@@ -339,5 +340,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     print_verification(outcome.verification, as_json=False)
     for one in outcome.missed:
         text = f"network {one.network} was exported before, and measured over {'; '.join(one.checks)}"
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+    for left in outcome.left_out:
+        text = f"network {left.network} was left out: {left.why}"
         console.print(text, soft_wrap=True, markup=False, highlight=False)
     console.print(f"report {outcome.report}", soft_wrap=True, markup=False)

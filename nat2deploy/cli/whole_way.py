@@ -73,7 +73,13 @@ def quickstart(
 def _end(verification: Verification, mend: str) -> None:
     """End with 1 and a line for each of the bundle's faults, ``mend`` where it is slow."""
     for fault in verification.faults:
-        how = "run the same command again" if fault.name in ("files", "parity") else mend
+        how = mend
+        if fault.name in ("files", "parity"):
+            how = "run the same command again"
+        elif fault.name.startswith("top1"):
+            how = "lower that budget, or train for more epochs"
+        elif fault.anywhere:
+            how = "raise that budget, or export in the precision that was searched"
         typer.echo(f"the bundle fails its check '{fault.name}': {fault.text}; {how}", err=True)
     if verification.faults:
         raise typer.Exit(1)

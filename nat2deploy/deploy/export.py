@@ -70,6 +70,7 @@ def export_bundle(
     labels: Sequence[str],
     network_id: str,
     origin: str | None = None,
+    target_name: str | None = None,
     untuned: nn.Module | None = None,
     architecture: dict[str, Any],
     space: str,
@@ -99,6 +100,7 @@ def export_bundle(
         labels: one a class, without line breaks.
         network_id: the architecture's id.
         origin: the id of the front's network that it was made of, where that is another one.
+        target_name: what the search called the target, where it had names for several.
         untuned: the network before it was tuned for 8 bits, whose accuracy counts as that in float.
         architecture: the architecture as JSON.
         space: the name of its search space.
@@ -155,6 +157,7 @@ def export_bundle(
         version=__version__,
         network=network_id,
         origin=origin,
+        target_name=target_name,
         architecture=architecture,
         space=space,
         model=made.model,

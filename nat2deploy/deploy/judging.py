@@ -12,7 +12,7 @@ from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.manifest import AccuracyEvidence
 from nat2deploy.deploy.parity import Floats, run_all
 from nat2deploy.engines.base import Engine
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UnfitNetworkError
 from nat2deploy.precision import Precision
 
 MAX_ACCURACY_DROP = 0.005
@@ -32,7 +32,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Promise:
-    """The top-1, a share, that a search was told of a network in 8 bits, as they are simulated, on images."""
+    """The top-1 of a network in 8 bits on images, a share, as a search simulates them."""
 
     top1: float
     images: Labelled
@@ -70,8 +70,8 @@ def judge_engine(
         max_accuracy_drop: how much lower its top-1 may be, where half a point is not allowed more.
 
     Raises:
-        UserError: in fp32 another first class than PyTorch in over 0.1 % of the images; in other precisions
-            a top-1 that is too much lower.
+        UnfitNetworkError: in fp32 another first class than PyTorch in over 0.1 % of the images; in other
+            precisions a top-1 that is too much lower.
     """
     expected, found = (first_classes(one, preprocessing, split.images) for one in (eager, engine))
     return judge_classes(found, expected, split, precision, max_accuracy_drop)
@@ -92,7 +92,7 @@ def judge_classes(
         f"{top1:.2%} on the {len(targets)} test images of {split.dataset}, PyTorch in float {float_top1:.2%}"
     )
     if precision == "fp32" and agreement < _LEAST_AGREEMENT:
-        raise UserError(
+        raise UnfitNetworkError(
             f"the engine gives another first class than PyTorch in {1 - agreement:.2%} of the test images "
             f"({told}); look for an operator that it computes otherwise"
         )
@@ -104,7 +104,7 @@ def judge_classes(
             if precision == "int8"
             else "export in fp32"
         )
-        raise UserError(
+        raise UnfitNetworkError(
             f"the engine in {precision} loses {100 * (float_top1 - top1):.2f} points of accuracy "
             f"({told}); {hint}"
         )
@@ -119,14 +119,14 @@ def check_promise(engine: Engine, preprocessing: Preprocessing, promise: Promise
     It may be half a point worse, and two standard deviations of what chance makes of that.
 
     Raises:
-        UserError: it is worse.
+        UnfitNetworkError: it is worse.
     """
     targets = promise.images.targets.cpu().numpy()
     top1 = float(np.mean(first_classes(engine, preprocessing, promise.images.images) == targets))
     allowed = MAX_ACCURACY_DROP + 2 * np.sqrt(MAX_ACCURACY_DROP / len(targets))
     if top1 < promise.top1 - allowed:
-        raise UserError(
-            f"the engine in int8 has a top-1 of {top1:.2%} on {len(targets)} validation images, where the "
-            f"search counted on {promise.top1:.2%}; give --max-accuracy-drop, such as 2%, and layers stay in "
-            "float for it"
+        raise UnfitNetworkError(
+            f"the engine in int8 has a top-1 of {top1:.2%} on {len(targets)} validation images, where 8 bits "
+            f"as the search simulates them have {promise.top1:.2%}; give --max-accuracy-drop, such as 2%, "
+            "and layers stay in float for it"
         )

@@ -10,7 +10,7 @@ from nat2deploy.deploy.evidence import LatencyEvidence, StagesEvidence, Timing
 from nat2deploy.deploy.manifest import AccuracyEvidence, EngineSpec, Parity, QuantisationSpec, StagesSpec
 from nat2deploy.deploy.parity import Floats, agrees, describe
 from nat2deploy.engines.base import Engine
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UnfitNetworkError
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.precision import Precision
 from nat2deploy.target import fingerprint
@@ -54,7 +54,7 @@ def check_parity(parity: Parity, precision: Precision) -> None:
     """Check that the engine says what PyTorch says.
 
     Raises:
-        UserError: it does not, see ``agrees``.
+        UnfitNetworkError: it does not, see ``agrees``.
     """
     if agrees(parity, precision):
         return
@@ -65,7 +65,7 @@ def check_parity(parity: Parity, precision: Precision) -> None:
         if precision == "int8"
         else "export in fp32"
     )
-    raise UserError(f"the engine does not agree with PyTorch ({describe(parity)}); {hint}")
+    raise UnfitNetworkError(f"the engine does not agree with PyTorch ({describe(parity)}); {hint}")
 
 
 def measure(engines: Mapping[str, Engine], seed: int, time_limit_s: float) -> list[LatencyEvidence]:

@@ -29,7 +29,7 @@ class EngineOptions:
         max_accuracy_drop: how far the top-1 of int8 may lie below PyTorch's in float, as a share; layers
             stay in float for it.
         int8_layers: which get 8 bits: ``all``, or those that are measured to be ``faster`` in them.
-        qat_epochs: for how many epochs the module was tuned for 8 bits, for the manifest.
+        qat_epochs: for how many epochs the module was tuned for 8 bits, for the manifest; and at which rate.
         save_optimised: add ONNX Runtime's graph as it is optimised for this machine.
     """
 
@@ -40,6 +40,7 @@ class EngineOptions:
     int8_layers: Int8Layers = "all"
     save_optimised: bool = False
     qat_epochs: float = 0.0
+    qat_learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Making:
     """What one file and stages are made with alike; as ``export_bundle``'s arguments.
 
     ``eager`` is the network in PyTorch, and ``untuned`` the one before it was tuned for 8 bits, if it was:
-    what accuracy is held against. ``promise``: what a search counted on in 8 bits.
+    what accuracy is held against. ``promise``: as a search simulates 8 bits.
     """
 
     target: Target

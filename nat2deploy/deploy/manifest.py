@@ -135,6 +135,7 @@ class QuantisationSpec(_Part):
     method: Literal["min-max", "entropy", "percentile"]
     calibration_images: Count
     qat_epochs: Quantity = 0.0
+    qat_learning_rate: Quantity | None = None
     layers: Count | None = None
     slower_layers: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
@@ -231,7 +232,7 @@ class Manifest(_Part):
     """Everything about a bundle; ``files`` maps each other file of it, but the evidence, to its SHA-256.
 
     ``origin`` is the id of the front's network that ``network`` was made of, where fine-tuning changed which
-    exits it has.
+    exits it has; ``target_name`` that of the search's target, where it had names.
 
     Schema 2 keeps measured latency in a file of its own, and has ``engine`` and ``quantisation``. With
     ``stages`` the network is in several files, the first of which is ``model``.
@@ -241,6 +242,7 @@ class Manifest(_Part):
     version: str
     network: str
     origin: str | None = None
+    target_name: str | None = None
     architecture: dict[str, Any]
     space: str
     task: Literal["classification"] = "classification"

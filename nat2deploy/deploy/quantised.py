@@ -49,6 +49,7 @@ def quantise_network(
         method=given.options.method,
         calibration_images=len(given.calibration_images),
         qat_epochs=given.options.qat_epochs,
+        qat_learning_rate=given.options.qat_learning_rate,
         layers=len(quantiser.layers),
         slower_layers=slower,
     )

@@ -38,7 +38,7 @@ from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.engines.onnx_export import OUTPUT, to_onnx
 from nat2deploy.engines.staged import StagedEngine
 from nat2deploy.engines.status import version
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UnfitNetworkError, UserError
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def make_stages(plan: StagesPlan, given: Making) -> Made:
     given.progress("thresholds on the validation split")
     choice = _fit(chain, given, validation, latencies)
     if choice.fitted.best is None:
-        raise UserError(_out_of_reach(choice, len(validation.images)))
+        raise UnfitNetworkError(_out_of_reach(choice, len(validation.images)))
     choice = _merge(choice, given, validation)
     chain, latencies, fitted, best = choice.chain, choice.latencies, choice.fitted, choice.fitted.best
     assert best is not None

@@ -122,8 +122,8 @@ def measure_interleaved(
         repeats: timed calls a visit; by default what fills ``visit_ms``, from 3 to 100.
         visit_ms: time that a visit fills.
         settle_ms: untimed calls at the start of a visit, at least one.
-        warmup_ms: how long each candidate is warmed up at least, within what the warm-up may take: 0.5 s each
-            and a fifth of the time limit in all.
+        warmup_ms: how long each candidate is warmed up at least, within a fifth of the time limit in all;
+            what does not become stable is warmed up for this long, or 0.5 s where that is longer.
         min_rounds: visits that a candidate gets at least.
         reference: a fixed workload; without it no visit is thrown away.
         tolerance: a look at the reference this much slower than its quiet level counts as disturbed.
@@ -214,7 +214,7 @@ class _Session:
 
     def warm_up(self, candidates: Mapping[str, Run], repeats: int | None, least_ms: float) -> None:
         """Warm everything up, within a fifth of the time, and learn how many calls a visit needs."""
-        limit_s = min(_WARM_UP_LIMIT_S, 0.2 * self._time_limit_s / len(candidates))
+        limit_s = min(max(_WARM_UP_LIMIT_S, least_ms / 1000), 0.2 * self._time_limit_s / len(candidates))
 
         def warmed(run: Run) -> _Visits:
             call_ms = warm_up(run, limit_s=limit_s, least_ms=least_ms, clock=self._clock).call_ms

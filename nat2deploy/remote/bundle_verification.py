@@ -73,7 +73,10 @@ def verify_on_device(
         if manifest.stages is not None:
             names = [exit_name(number) for number in range(1, len(manifest.stages.exits) + 1)]
         measured = Measured.of(measurement, names)
-        latencies = [LatencyEvidence(**one.latency, fingerprint=machine) for one in measured.exits]
+        latencies = [
+            LatencyEvidence(**one.latency, fingerprint=machine)
+            for one in measured.exits or (measured.latency,)
+        ]
         fresh = DeviceEvidence(
             device=settings.address.host,
             when=datetime.now(UTC).replace(microsecond=0),

@@ -224,6 +224,7 @@ class _Quantisation(_File):
     method: str | None = None
     calibration_images: int | None = None
     qat_epochs: float = 0.0
+    qat_learning_rate: float | None = None
     slower_layers: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
 
@@ -233,6 +234,7 @@ class Bundle(_File):
 
     network: str
     origin: str | None = None
+    target_name: str | None = None
     version: str = ""
     architecture: dict[str, Any] = {}
     target: dict[str, Any] = {}
@@ -264,6 +266,11 @@ class _Missed(_File):
     checks: tuple[str, ...] = ()
 
 
+class _LeftOut(_File):
+    network: str = ""
+    why: str = ""
+
+
 class Verification(_File):
     """``verification.json`` of a pipeline."""
 
@@ -271,6 +278,7 @@ class Verification(_File):
     ok: bool
     checks: tuple[_Check, ...] = ()
     missed: tuple[_Missed, ...] = ()
+    left_out: tuple[_LeftOut, ...] = ()
     """Networks that were exported before, and measured over a latency budget."""
 
 

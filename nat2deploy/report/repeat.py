@@ -82,6 +82,8 @@ def _export_options(bundle: Bundle) -> list[str]:
     """What makes a bundle again, as far as it says it."""
     words = ["--network", bundle.front_network]
     target, made = bundle.target, bundle.quantisation
+    if bundle.target_name is not None:
+        words += ["--target", bundle.target_name]
     if target.get("precision"):
         words += ["--precision", target["precision"]]
     if target.get("backend", "onnxruntime") != "onnxruntime":
@@ -101,6 +103,10 @@ def _export_options(bundle: Bundle) -> list[str]:
             ("--calibration-method", made.method),
             ("--calibration-images", made.calibration_images),
             ("--qat-epochs", f"{made.qat_epochs:g}" if made.qat_epochs else None),
+            (
+                "--qat-learning-rate",
+                None if made.qat_learning_rate is None else f"{made.qat_learning_rate:g}",
+            ),
             ("--int8-layers", "faster" if made.slower_layers else None),
             ("--max-accuracy-drop", _percent(made.max_accuracy_drop)),
         ):

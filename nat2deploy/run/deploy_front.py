@@ -10,9 +10,9 @@ from pathlib import Path
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.verify import Verification, verify_bundle
 from nat2deploy.deploy.writing import check_replaceable
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UnfitNetworkError
 from nat2deploy.files import write_json
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.run.config import PipelineConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import export
@@ -25,6 +25,14 @@ from nat2deploy.run.within_budget import TooSlow, next_within, too_slow
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A network that cannot be exported as the config asks, and why."""
+
+    network: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Deployed:
     """What was made of a front."""
 
@@ -32,6 +40,7 @@ class Deployed:
     manifest: Manifest
     verification: Verification
     missed: tuple[TooSlow, ...]
+    left_out: tuple[LeftOut, ...]
     bundle: Path
 
 
@@ -46,10 +55,11 @@ def deploy_front(
 
     A machine that has become slower since the search measured the front makes the best one miss them.
     A bundle for another machine is kept: how long it takes here says nothing about its budgets. Where the
-    config leaves the choice, a network that cannot be exported is left out.
+    config leaves the choice, a network that cannot become such a bundle is left out.
 
     Raises:
-        UserError: an input that cannot be used, or no network that can be exported.
+        UserError: an input that cannot be used.
+        UnfitNetworkError: no network can become such a bundle.
     """
     bundle = out / "bundle"
     check_replaceable(bundle)  # now, not after training
@@ -57,17 +67,24 @@ def deploy_front(
     free = config.export.network == "best" and config.finetune.network in ("best", "all")
     finetuned: dict[str, FinetuneReport] = {}
     missed: list[TooSlow] = []
+    unusable: dict[str, UnfitNetworkError] = {}
 
     def make(network: FrontNetwork) -> Deployed:
         exported = config.export.model_copy(update={"network": network.id})
+        left_out = tuple(LeftOut(name, str(error)) for name, error in unusable.items())
         with timed("export"):
             manifest = export(out / "search", exported, bundle, report)
             report("verify", 0, 1)
             verification = verify_bundle(bundle, seed=config.seed)
             report("verify", 1, 1)
-            before = {"missed": [asdict(one) for one in missed]}
+            before = {
+                "missed": [asdict(one) for one in missed],
+                "left_out": [asdict(one) for one in left_out],
+            }
             write_json(out / "verification.json", asdict(verification) | before)
-        return Deployed([*finetuned.values()], manifest, verification, tuple(missed), bundle)
+        for name in unusable:  # what was tuned of them is of no more use
+            checkpoint_in(RunDirectory(out / "search").network(name)).unlink(missing_ok=True)
+        return Deployed([*finetuned.values()], manifest, verification, tuple(missed), left_out, bundle)
 
     with timed("finetune"):
         finetuned |= {one.id: one for one in finetune(out / "search", config.finetune, report)}
@@ -75,7 +92,6 @@ def deploy_front(
     network = best_tuned(front, finetuned) if free else None
     network = network or choose_network(RunDirectory(out / "search"), config.export.network)
     made: Deployed | None = None
-    unusable: dict[str, UserError] = {}
     while True:
         try:
             if (missed or unusable) and network.id not in finetuned:
@@ -87,12 +103,13 @@ def deploy_front(
             if over is None:
                 return made
             missed.append(over)
-        except UserError as error:  # such as one exit where stages are wanted; a bundle before it stays
+        except (
+            UnfitNetworkError
+        ) as error:  # such as one exit where stages are wanted; a bundle before it stays
             if not free:
                 raise
             unusable[network.id] = error
-            checkpoint_in(RunDirectory(out / "search").network(network.id)).unlink(missing_ok=True)
-            report("export", 1, 1, f"network {network.id} is left out: {error}")
+            remarks(report)(f"network {network.id} is left out: {error}")
         following = next_within(
             front, None if made is None else made.manifest, missed, target, finetuned, unusable
         )

@@ -93,6 +93,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         preprocessing=preprocessing,
         labels=data.labels,
         network_id=architecture.id,
+        target_name=name or None,
         untuned=None if network is chosen.network else chosen.network,
         origin=None if chosen.front.id == architecture.id else chosen.front.id,
         architecture=architecture.to_json(),
@@ -114,6 +115,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
             int8_layers=config.int8_layers if target.precision == "int8" else "all",
             save_optimised=config.save_optimised,
             qat_epochs=config.qat_epochs,
+            qat_learning_rate=config.qat_learning_rate if config.qat_epochs else None,
         ),
         stages=stages,
         seed=search.settings.seed,
@@ -166,7 +168,14 @@ def check_int8_options(config: ExportConfig, precisions: Collection[str], *, her
         UserError: an option for 8 bits where nothing gets any, or only faster layers shall get them and none
             can be measured.
     """
-    names = ["int8_layers", "qat_epochs", "calibration_method", "calibration_images"]
+    names = [
+        "int8_layers",
+        "qat_epochs",
+        "qat_learning_rate",
+        "calibration_method",
+        "calibration_images",
+        "seed",
+    ]
     if set(precisions) <= {"fp32"}:
         names.append("max_accuracy_drop")
     for name in names:
@@ -175,6 +184,11 @@ def check_int8_options(config: ExportConfig, precisions: Collection[str], *, her
                 f"--{name.replace('_', '-')}: the bundle is in {' or '.join(sorted(precisions))}; "
                 "add --precision int8"
             )
+    if (
+        config.qat_epochs == 0
+        and config.qat_learning_rate != type(config).model_fields["qat_learning_rate"].default
+    ):
+        raise UserError("--qat-learning-rate: nothing is tuned for 8 bits; add --qat-epochs")
     if config.int8_layers == "faster" and not here:
         raise UserError(
             "--int8-layers faster: the table is of another machine, and latency is measured on this one; "

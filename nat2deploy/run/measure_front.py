@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -31,14 +31,18 @@ def measure_front(
     supernet: AnySuperNetwork,
     seed: int,
     report: Report,
+    before: Found,
 ) -> tuple[Found, str]:
     """Measure a front on each table's target that is this machine, and say of which ones it is not.
 
     A target that cannot run here now, such as one of more threads than there are cores for, is named, too.
+    What was measured ``before`` stays: measured anew, a network at a budget's edge might change sides.
     """
-    found: Found = {}
+    found = dict(before)
     others, words = [], []
     for name, held in tables.items():
+        if name in found:
+            continue
         if not is_here(held[0]):  # its other precisions are of the same machine
             others.append(name)
             continue
@@ -53,21 +57,20 @@ def measure_front(
     return found, "; ".join(words)
 
 
-def measured_before(path: Path, networks: Sequence[str], tables: TargetTables) -> Found | None:
-    """What the finished front in a file holds for all targets, if it is of the same networks."""
+def measured_before(path: Path, networks: Sequence[str], names: Collection[str]) -> Found:
+    """What a finished front of these networks, in a file, holds of the targets that were measured."""
     try:
         held = load_front(path)
     except UserError:
-        return None
+        return {}
     if not held.complete or [network.id for network in held.networks] != list(networks):
-        return None
+        return {}
     found: Found = {}
-    for name in tables:
+    for name in names:
         seen = {n.id: n.measured_on.get(name) if name else n.measured for n in held.networks}
         measured = {identity: one for identity, one in seen.items() if one is not None}
-        if len(measured) < len(seen):
-            return None
-        found[name] = measured
+        if measured and len(measured) == len(seen):
+            found[name] = measured
     return found
 
 

@@ -30,7 +30,7 @@ from nat2deploy.run.config import (
     load_pipeline,
 )
 from nat2deploy.run.cost_source import check_tables, load_tables, table_of
-from nat2deploy.run.deploy_front import deploy_front
+from nat2deploy.run.deploy_front import LeftOut, deploy_front
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.export import bundle_target, check_int8_options
 from nat2deploy.run.finetune_report import FinetuneReport
@@ -76,6 +76,7 @@ class Outcome:
     verification: Verification
     missed: tuple[TooSlow, ...]
     """Networks that were exported before, and measured over a latency budget."""
+    left_out: tuple[LeftOut, ...]
     bundle: Path
     report: Path
 

@@ -86,9 +86,7 @@ def next_within(
     def keeps(network: FrontNetwork) -> bool:
         expected = _expected(network, target)
         return all(
-            expected[budget.metric]
-            * max((one.slowdown.get(budget.metric, 1.0) for one in missed), default=1.0)
-            <= budget.limit
+            expected[budget.metric] * slowdown(budget.metric) <= budget.limit
             for budget in budgets
             if budget.metric in expected
         )

@@ -77,7 +77,7 @@ class Rounds:
         Judged with weights of the archive before a version's candidates: those that were judged on a part of
         the images, and where it learns from everything those that did not survive.
         """
-        if self.settings.reevaluate:
+        if self.settings.judges_again:
             known = [e for e in self.file.of_version(version) if e.role != "candidate"]
         else:
             known = [e for e in self.file.evaluations if e.version < version]

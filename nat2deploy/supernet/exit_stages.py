@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.blocks import Classifier, LayerBranches, SubNetwork, run_network
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UnfitNetworkError
 
 
 class ExitStage(nn.Module):
@@ -51,10 +51,10 @@ def exit_stages(network: SubNetwork) -> list[ExitStage]:
     handed over from part to part. The parts hold copies, in evaluation mode.
 
     Raises:
-        UserError: a network with one exit.
+        UnfitNetworkError: a network with one exit.
     """
     if len(network.exits) < 2:
-        raise UserError(
+        raise UnfitNetworkError(
             "the network has one exit, so there is none to stop at early; search a space of several, such as "
             "nano-me-d, or add some with `nat2deploy finetune RUN --method aep --prune none` to a network of "
             "several stages (one that validates worse with them is kept as it was: give it more --epochs)"

@@ -1,4 +1,4 @@
-"""Accuracy in 8 bits is held against what was known before: the network in float, or what a search counted on."""
+"""Accuracy in 8 bits is held against what was known before: the network in float, or 8 bits as a search simulates them."""
 
 import pytest
 from deploy_helpers import make_images, make_net, make_test
@@ -28,7 +28,9 @@ def test_what_tuning_for_8_bits_lost_counts_against_the_network_before_it(export
 
 def test_an_engine_that_misses_what_the_search_counted_on_is_not_exported(export, tmp_path):
     given = {"target": Target(precision="int8"), "calibration_images": make_images(40)}
-    with pytest.raises(UserError, match=r"has a top-1 of .* where the search counted on 100.00%"):
+    with pytest.raises(
+        UserError, match=r"has a top-1 of .* where 8 bits as the search simulates them have 100.00%"
+    ):
         export(promise=Promise(1.0, make_test(0.5)), **given)
     assert not (tmp_path / "out").exists()
     assert export(promise=Promise(0.5, make_test(0.5)), **given).target.precision == "int8"

@@ -25,6 +25,7 @@ def test_a_bundle_is_made_again_as_it_was_made(made, tmp_path):
         "method": "entropy",
         "calibration_images": 64,
         "qat_epochs": 2.0,
+        "qat_learning_rate": 0.0005,
         "slower_layers": ["a"],
         "max_accuracy_drop": 0.01,
     }
@@ -36,10 +37,10 @@ def test_a_bundle_is_made_again_as_it_was_made(made, tmp_path):
     }
     write(
         tmp_path / "b" / "manifest.json",
-        made_manifest(made[2], target=target, quantisation=quantisation, stages=stages),
+        made_manifest(made[2], target_name="pi5", target=target, quantisation=quantisation, stages=stages),
     )
     assert (
-        f"nat2deploy export again --network {made[2]['id']} --precision int8 --engine openvino --batch 8 "
-        "--calibration-method entropy --calibration-images 64 --qat-epochs 2 --int8-layers faster "
+        f"nat2deploy export again --network {made[2]['id']} --target pi5 --precision int8 --engine openvino --batch 8 "
+        "--calibration-method entropy --calibration-images 64 --qat-epochs 2 --qat-learning-rate 0.0005 --int8-layers faster "
         "--max-accuracy-drop 1% --stages --stage-accuracy-drop 2.5% --confidence margin --out bundle"
     ) in commands(read_run(run, tmp_path / "b"))

@@ -10,7 +10,7 @@ import pytest
 from nat2deploy.cli.render import print_outcome
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.verify import Check
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UnfitNetworkError, UserError
 from nat2deploy.report.write import write_report
 from nat2deploy.run import deploy_front as module
 from nat2deploy.run.config import load_pipeline
@@ -209,7 +209,7 @@ def test_a_network_that_cannot_be_exported_leaves_the_bundle_before_it(slow_run,
     def export(run, exported, *rest):
         if exported.network != front.best.id:
             (run / "networks" / exported.network / ".qat").touch()  # as after tuning for 8 bits
-            raise UserError("it has one exit")
+            raise UnfitNetworkError("it has one exit")
         return real(run, exported, *rest)
 
     said = []
@@ -224,13 +224,13 @@ def test_a_network_that_cannot_be_exported_leaves_the_bundle_before_it(slow_run,
     assert any(str(words).endswith("is left out: it has one exit") for words in said)
 
 
-def test_a_best_network_that_cannot_be_exported_is_left_out(slow_run, monkeypatch):
+def test_a_best_network_that_cannot_be_exported_is_left_out(slow_run, outcome, capsys, monkeypatch):
     config, front, out = slow_run
     real = module.export
 
     def export(run, exported, *rest):
         if exported.network == front.best.id:
-            raise UserError("it has one exit")
+            raise UnfitNetworkError("it has one exit")
         return real(run, exported, *rest)
 
     monkeypatch.setattr(module, "export", export)
@@ -238,6 +238,12 @@ def test_a_best_network_that_cannot_be_exported_is_left_out(slow_run, monkeypatc
     made = deploy_front(config, front, out, lambda stage: nullcontext())
     assert made.manifest.network == second.id and made.missed == () and made.verification.ok
     assert [one.id for one in made.finetuned] == [front.best.id, second.id]
+    why = [{"network": front.best.id, "why": "it has one exit"}]
+    assert json.loads((out / "verification.json").read_text())["left_out"] == why
+    print_outcome(replace(outcome, **vars(made)), as_json=False)
+    assert f"network {front.best.id} was left out: it has one exit" in capsys.readouterr().out
+    page = write_report(out).report.read_text()
+    assert f"Network <code>{front.best.id}</code> was left out: it has one exit." in page
 
     named = config.export.model_copy(update={"network": front.best.id})
     with pytest.raises(UserError, match="it has one exit"):
@@ -250,12 +256,26 @@ def test_where_none_can_be_exported_the_first_one_says_why(slow_run, monkeypatch
 
     def export(run, exported, *rest):
         tried.append(exported.network)
-        raise UserError(f"{exported.network} has one exit")
+        raise UnfitNetworkError(f"{exported.network} has one exit")
 
     monkeypatch.setattr(module, "export", export)
     with pytest.raises(UserError, match=f"{front.best.id} has one exit"):
         deploy_front(config, front, out, lambda stage: nullcontext())
     assert len(tried) == len(set(tried)) == min(MOST_EXPORTED, sum(n.feasible for n in front.networks))
+
+
+def test_what_is_no_networks_fault_ends_it_at_once(slow_run, monkeypatch):
+    config, front, out = slow_run
+    tried = []
+
+    def export(run, exported, *rest):
+        tried.append(exported.network)
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(module, "export", export)
+    with pytest.raises(UserError, match="the disk is full"):
+        deploy_front(config, front, out, lambda stage: nullcontext())
+    assert tried == [front.best.id]
 
 
 def test_a_place_that_is_taken_is_refused_before_anything_is_tuned(slow_run, monkeypatch):

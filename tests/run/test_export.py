@@ -129,11 +129,20 @@ def test_faster_layers_are_refused_where_none_gets_8_bits(outcome, command, tmp_
         ("--calibration-method", "entropy"),
         ("--calibration-images", "64"),
         ("--max-accuracy-drop", "1%"),
+        ("--qat-learning-rate", "0.0005"),
+        ("--seed", "7"),
     ],
 )
 def test_options_for_8_bits_are_refused_where_none_are_used(outcome, command, tmp_path, words):
     code, _, error = command("export", outcome.out / "search", "--out", tmp_path / "bundle", *words)
     assert code == 2 and f"{words[0]}: the bundle is in fp32; add --precision int8" in " ".join(error.split())
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_rate_for_tuning_that_is_not_asked_for_is_refused(outcome, command, tmp_path):
+    words = ("--precision", "int8", "--qat-learning-rate", "0.0005", "--out", tmp_path / "bundle")
+    code, _, error = command("export", outcome.out / "search", *words)
+    assert code == 2 and "--qat-learning-rate: nothing is tuned for 8 bits; add --qat-epochs" in error
     assert not (tmp_path / "bundle").exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.run import measure_front as measuring
 from nat2deploy.run import search as search_module
@@ -19,6 +20,7 @@ from nat2deploy.run.search import search
 @pytest.fixture
 def finished(outcome, tmp_path) -> Path:
     """A copy of a finished search, whose front is measured."""
+    shutil.copy(outcome.out / "search" / "front.json", tmp_path / "whole.json")
     return Path(shutil.copytree(outcome.out / "search", tmp_path / "search"))
 
 
@@ -38,14 +40,33 @@ def test_another_front_is_measured(finished):
     path = finished / "front.json"
     before = load_front(path)
     names = [network.id for network in before.networks]
-    here = search_module.read_inputs(stored(finished), (str(finished / "supernet.safetensors"),)).tables
-    assert set(measuring.measured_before(path, names, here)[""]) == set(names)
-    assert measuring.measured_before(path, names[1:], here) is None
-    assert measuring.measured_before(path, names, {"pi5": here[""]}) is None
+    assert set(measuring.measured_before(path, names, [""])[""]) == set(names)
+    assert measuring.measured_before(path, names[1:], [""]) == {}
+    assert measuring.measured_before(path, names, ["pi5"]) == {}
     search_module.save_front(before.model_copy(update={"complete": False}), path)
-    assert measuring.measured_before(path, names, here) is None
+    assert measuring.measured_before(path, names, [""]) == {}
     path.write_text("{}")
-    assert measuring.measured_before(path, names, here) is None
+    assert measuring.measured_before(path, names, [""]) == {}
+
+
+def test_of_several_targets_what_was_measured_stays(finished, tmp_path, monkeypatch):
+    """One is this machine, the other one is not, and may never be measured here."""
+    (finished / "front.json").unlink()
+    config = stored(finished)
+    table = load_table(Path(config.table))
+    board = table.fingerprint.model_copy(update={"cpu": "A board"})
+    save_table(table.model_copy(update={"fingerprint": board}), tmp_path / "board.json")
+    tables = {"here": config.table, "board": str(tmp_path / "board.json")}
+    inputs = search_module.read_inputs(
+        config.model_copy(update={"table": None, "tables": tables, "budgets": ()}),
+        (str(finished / "supernet.safetensors"),),
+    )
+    network = load_front(finished.parent / "whole.json").networks[0]
+    measured = {"here": {network.id: network.measured}}
+    monkeypatch.setattr(measuring, "measure_modules", lambda *_, **__: pytest.fail("it measures again"))
+    found, note = measuring.measure_front([], inputs.tables, None, 0, lambda *_: None, measured)
+    assert found == measured
+    assert note == "this machine is not that of board, so nothing was measured for it here"
 
 
 def test_a_search_that_did_not_measure_may_measure_later(finished):

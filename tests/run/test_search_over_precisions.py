@@ -129,7 +129,9 @@ def test_a_bundle_holds_the_precision_that_was_found(run, tmp_path, precision):
 def test_an_engine_that_is_worse_than_what_was_searched_is_not_exported(run, tmp_path, monkeypatch):
     chosen = of_precision(run, "int8")
     monkeypatch.setattr(SubNetworkEvaluator, "judge", lambda *_: Accuracy(1.0, 0.0, 100))
-    with pytest.raises(UserError, match=r"where the search counted on 100\.00%; give --max-accuracy-drop"):
+    with pytest.raises(
+        UserError, match=r"as the search simulates them have 100\.00%; give --max-accuracy-drop"
+    ):
         export(run, ExportConfig(network=chosen.id), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
     config = ExportConfig(network=chosen.id, max_accuracy_drop=1.0)

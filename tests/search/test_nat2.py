@@ -219,6 +219,25 @@ def test_with_weights_that_stay_nothing_is_judged_again(begin, tmp_path, reevalu
     assert [s.version for s in listener.seen if s.stage == "archive"] == [0] * 7
 
 
+def test_with_weights_that_stay_judging_again_is_no_setting(begin, tmp_path):
+    settings = SETTINGS.model_copy(update={"adapt_epochs": 0.0, "archive_size": 4, "rounds": 4})
+    found = []
+    for reevaluate in (True, False):
+        folder = tmp_path / str(reevaluate)
+        folder.mkdir()
+        search = begin(folder, settings=settings.model_copy(update={"reevaluate": reevaluate}))
+        search.run()
+        judged = [e.architecture for e in search.file.evaluations]
+        assert len(judged) == len(set(judged))
+        inside = {e.architecture for e in search.rounds.archive(3)}
+        # What did not survive is learnt from all the same.
+        assert {e.architecture for e in search.rounds.others(3)} == {
+            e.architecture for e in search.file.evaluations if e.version < 3
+        } - inside
+        found.append(judged)
+    assert found[0] == found[1]
+
+
 def test_a_run_that_judged_again_with_the_same_weights_goes_on_as_it_would_have(begin, tmp_path):
     """As older versions did."""
     settings = SETTINGS.model_copy(update={"adapt_epochs": 0.0})
