@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nat2deploy.deploy.manifest import Manifest
@@ -71,20 +71,24 @@ def deploy_front(
 
     def make(network: FrontNetwork) -> Deployed:
         exported = config.export.model_copy(update={"network": network.id})
-        left_out = tuple(LeftOut(name, str(error)) for name, error in unusable.items())
         with timed("export"):
             manifest = export(out / "search", exported, bundle, report)
             report("verify", 0, 1)
             verification = verify_bundle(bundle, seed=config.seed)
             report("verify", 1, 1)
-            before = {
-                "missed": [asdict(one) for one in missed],
-                "left_out": [asdict(one) for one in left_out],
-            }
-            write_json(out / "verification.json", asdict(verification) | before)
+        return Deployed([*finetuned.values()], manifest, verification, tuple(missed), (), bundle)
+
+    def told(made: Deployed) -> Deployed:
+        """The last one, on disk with what was said of others."""
+        left_out = tuple(LeftOut(name, str(error)) for name, error in unusable.items())
+        others = {
+            "missed": [asdict(one) for one in made.missed],
+            "left_out": [asdict(one) for one in left_out],
+        }
+        write_json(out / "verification.json", asdict(made.verification) | others)
         for name in unusable:  # what was tuned of them is of no more use
             checkpoint_in(RunDirectory(out / "search").network(name)).unlink(missing_ok=True)
-        return Deployed([*finetuned.values()], manifest, verification, tuple(missed), left_out, bundle)
+        return replace(made, left_out=left_out)
 
     with timed("finetune"):
         finetuned |= {one.id: one for one in finetune(out / "search", config.finetune, report)}
@@ -101,7 +105,7 @@ def deploy_front(
             made = make(network)
             over = too_slow(network, made.manifest, made.verification, target) if free else None
             if over is None:
-                return made
+                return told(made)
             missed.append(over)
         except (
             UnfitNetworkError
@@ -118,4 +122,4 @@ def deploy_front(
         network = following
     if made is None:
         raise next(iter(unusable.values()))
-    return made
+    return told(made)

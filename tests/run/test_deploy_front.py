@@ -221,6 +221,9 @@ def test_a_network_that_cannot_be_exported_leaves_the_bundle_before_it(slow_run,
     with open_bundle(out / "bundle") as bundle:
         assert bundle.manifest.network == front.best.id
     assert not list(out.rglob(".qat"))
+    assert made.left_out and {one.why for one in made.left_out} == {"it has one exit"}
+    told = json.loads((out / "verification.json").read_text())
+    assert [one["network"] for one in told["left_out"]] == [one.network for one in made.left_out]
     assert any(str(words).endswith("is left out: it has one exit") for words in said)
 
 
