@@ -21,9 +21,9 @@ from nat2deploy.engines.registry import compile_model
 from nat2deploy.files import write_json
 from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
-from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import load_front
+from nat2deploy.run.read_search import read_search
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.supernet.checkpoint import load_supernet
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     run = RunDirectory(arguments.run)
-    config = run.read_config(SearchConfig)
+    config = read_search(run)
     if config.table is None:
         raise SystemExit(f"{arguments.run} was searched without a latency table")
     table = load_table(Path(config.table))

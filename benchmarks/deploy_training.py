@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 from peers import LEARNING_RATES, new_peer, peer_settings, step_seconds
 from torch import nn
 
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_json, write_json
+from nat2deploy.files import read_json, write_json, write_text
 from nat2deploy.progress import Report
 from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.cost_source import load_tables
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.front import FrontNetwork, load_front
 from nat2deploy.run.networks import open_network
+from nat2deploy.run.read_search import read_search
 from nat2deploy.run.search import search
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.supernet.checkpoint import load_state, load_supernet, load_tensors, save_tensors
@@ -109,9 +112,16 @@ def own_run(given: Path | None, out: Path, config: SearchConfig, report: Report)
     if run.exists() and load_front(RunDirectory(run).front_path) != front:
         raise UserError(f"{out} was begun with another run than {given}; choose another --out")
     if not run.exists():  # the given one is left as it is
+        held = read_search(RunDirectory(given))
+        if isinstance(held.table, str) and Path(held.table).exists():  # the copy lies elsewhere
+            held = held.model_copy(update={"table": str(Path(held.table).absolute())})
+        load_tables(held.table, held.tables)  # now, not after training
         with tempfile.TemporaryDirectory(dir=out, prefix=".run-") as folder:
             copy = Path(folder) / "run"
             shutil.copytree(given, copy, ignore=shutil.ignore_patterns("networks", ".lock"))
+            write_text(
+                RunDirectory(copy).config_path, tomli_w.dumps(held.model_dump(mode="json", exclude_none=True))
+            )
             copy.rename(run)
     timings = given.parent / "timings.json"
     seconds = read_json(timings, "timings").get("search") if timings.exists() else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import deploy
@@ -17,8 +19,11 @@ from nat2deploy.deploy import quantised
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, write_json
 from nat2deploy.run.config import SearchConfig
+from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.search import search
 from nat2deploy.search.settings import SearchSettings
+
+HERE = Path(__file__).parents[2]
 
 
 def row(network, side, latency_ms, top1):
@@ -116,19 +121,17 @@ def test_a_front_without_networks_is_refused():
         spaced([], 3)
 
 
+def write_run(path, evaluations, **settings):
+    """A search without networks."""
+    RunDirectory(path).begin(SearchConfig(supernet="w.safetensors", data="digits", **settings))
+    front = {"space": "nano", "data": "digits", "budgets": [], "objectives": [], "rounds": 1}
+    held = {"evaluations": evaluations, "complete": True, "hypervolume": None, "networks": []}
+    write_json(path / "front.json", front | held)
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
-    front = {
-        "space": "nano",
-        "data": "digits",
-        "budgets": [],
-        "objectives": [],
-        "rounds": 1,
-        "evaluations": 4,
-    }
     for name, evaluations in (("one", 4), ("two", 5)):
-        (tmp_path / name).mkdir()
-        held = {**front, "evaluations": evaluations, "complete": True, "hypervolume": None, "networks": []}
-        write_json(tmp_path / name / "front.json", held)
+        write_run(tmp_path / name, evaluations)
     out = tmp_path / "out"
     out.mkdir()
     run, minutes = deploy_training.own_run(tmp_path / "one", out, None, None)
@@ -136,6 +139,19 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
     assert deploy_training.own_run(tmp_path / "one", out, None, None) == (run, None)
     with pytest.raises(UserError, match="another run"):
         deploy_training.own_run(tmp_path / "two", out, None, None)
+
+
+def test_the_table_of_a_pipeline_that_was_moved_is_found_and_a_missing_one_is_told_at_once(tmp_path):
+    pipeline, out = tmp_path / "pipeline", tmp_path / "out"
+    write_run(pipeline / "search", 4, table="runs/where-it-was/table.json")
+    out.mkdir()
+    with pytest.raises(UserError, match=r"where-it-was/table\.json"):
+        deploy_training.own_run(pipeline / "search", out, None, None)
+    assert not (out / "run").exists()
+    (pipeline / "config.toml").write_text("")
+    shutil.copy(HERE / "latency_tables" / "nano-x86-1-thread.json", pipeline / "table.json")
+    run, _ = deploy_training.own_run(pipeline / "search", out, None, None)
+    assert RunDirectory(run).read_config(SearchConfig).table == str(pipeline / "table.json")
 
 
 def trained(name, side, minutes):
