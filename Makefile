@@ -14,7 +14,8 @@ SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 quickstart: $(VENV)/.installed
 	$(BIN)/nat2deploy quickstart
 
-test: lint types unit
+test: lint  # types take one core for a minute, and tests wait now and then
+	$(MAKE) --no-print-directory -j 2 types unit
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
