@@ -69,7 +69,7 @@ def check_provider() -> None:
     if PROVIDER not in ort.get_available_providers():
         raise UserError(
             f"ONNX Runtime {ort.__version__} comes without its CUDA provider; run "
-            "`pip uninstall onnxruntime` and `pip install onnxruntime-gpu`"
+            "`pip uninstall onnxruntime` and `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
 
 

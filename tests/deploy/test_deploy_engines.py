@@ -146,7 +146,7 @@ def test_without_tensorrt_the_bundle_still_holds_the_model_and_the_recipe(
     [
         (Target(device="cuda", backend="tensorrt", precision="int8"), INSTALL["tensorrt"]),
         (RTX, INSTALL["tensorrt-rtx"]),
-        (Target(device="cuda"), "pip install onnxruntime-gpu"),
+        (Target(device="cuda"), "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
         (Target(device="cuda:1", backend="tensorrt"), "cuda:1 is not here"),
     ],
 )

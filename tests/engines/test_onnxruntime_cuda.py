@@ -71,7 +71,8 @@ def test_no_onnx_model_is_one_line(tmp_path):
 @pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="it has the provider")
 def test_an_onnxruntime_without_the_provider_says_which_to_install():
     with pytest.raises(
-        UserError, match=r"comes without its CUDA provider; run .*`pip install onnxruntime-gpu`"
+        UserError,
+        match=r"comes without its CUDA provider; run .*`pip install 'onnxruntime-gpu\[cuda,cudnn\]'`",
     ):
         compile_model(nn.Identity(), target(), SHAPE)
 

@@ -60,7 +60,7 @@ def test_an_onnxruntime_for_cpus_says_how_to_get_the_other(monkeypatch):
     monkeypatch.setattr(status, "visible_gpus", lambda: ["NVIDIA A"])
     one = by_name()["onnxruntime cuda"]
     assert not one.available
-    assert "`pip install onnxruntime-gpu`" in one.reason
+    assert "`pip install 'onnxruntime-gpu[cuda,cudnn]'`" in one.reason
 
 
 def test_no_pytorch_no_gpus(monkeypatch):
