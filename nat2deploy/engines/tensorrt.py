@@ -13,7 +13,7 @@ from nat2deploy.engines.base import Array
 from nat2deploy.engines.cuda import device_of, gpu_errors, replayed
 from nat2deploy.engines.ends import HALF_TYPES, Ends, check_ends
 from nat2deploy.engines.onnx_engine import OnnxEngine
-from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package
+from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package, open_runtime
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -46,7 +46,7 @@ class TensorRtEngine(OnnxEngine):
         self._device = device_of(target)
         log.errors.clear()
         # The engine needs its runtime for as long as it lives.
-        self._runtime = trt.Runtime(log)
+        self._runtime = open_runtime(trt, log, target)
         self._engine = self._runtime.deserialize_cuda_engine(model)
         if self._engine is None:
             raise UserError(

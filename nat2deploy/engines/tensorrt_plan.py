@@ -67,7 +67,8 @@ def build_plan(
         source: where the model came from, for errors.
 
     Raises:
-        UserError: the package is missing or does not know such a GPU, or a model that it does not compile.
+        UserError: the package is missing, does not know such a GPU or finds none, or a model that it does
+            not compile.
     """
     trt, log = open_package(target.backend)
     path = None if sm or target.backend != "tensorrt" else _timings_path(trt, target)
@@ -84,9 +85,30 @@ def build_plan(
         raise UserError(str(error)) from error
     except BuildError as error:
         raise UserError(f"{source} {error}") from error
+    except (RuntimeError, TypeError) as error:  # the bindings, where there is no GPU or driver to build for
+        raise UserError(
+            f"{source} cannot be compiled by {target.backend} here: {_line(error, log)}"
+        ) from error
     if path is not None:
         _keep_timings(path, timings)
     return plan
+
+
+def open_runtime(trt: Any, log: Any, target: Target) -> Any:
+    """Return what loads plans.
+
+    Raises:
+        UserError: no GPU or driver that the package can use.
+    """
+    try:
+        return trt.Runtime(log)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{target.backend} {trt.__version__} does not start: {_line(error, log)}") from error
+
+
+def _line(error: Exception, log: Any) -> str:
+    """What the bindings raise says less than what the library has logged before."""
+    return str(log.reason()) if log.errors else (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _timings_path(trt: Any, target: Target) -> Path:

@@ -1,6 +1,7 @@
 """TensorRT for RTX compiles for real here, without a GPU."""
 
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantise import random_calibration, target_onnx
 from nat2deploy.engines.registry import compile_ahead, load_engine
 from nat2deploy.engines.tensorrt_build import build
-from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package
+from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package, open_runtime
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.space.search_space import load_space
@@ -129,6 +130,35 @@ def test_timings_of_kernels_are_taken_and_handed_back(network):
     assert is_plan(plan) and timings
     for held in (timings, b"no timings"):
         assert build(trt, log, model, batches=(1, 1, 1), sm=(86,), timings=held)[1]
+
+
+class NoDriver:
+    """As TensorRT's bindings where there is no driver: they log, and raise what pybind11 raises."""
+
+    __version__ = "11.4"
+
+    def __init__(self, log):
+        self.log = log
+
+    def Builder(self, log):
+        log.errors.append("CUDA initialization failure with error: 35\nmore")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    Runtime = Builder
+
+
+def test_no_driver_is_one_line(monkeypatch):
+    log = SimpleNamespace(errors=[], reason=lambda: log.errors.pop().splitlines()[0])
+    package = NoDriver(log)
+    package.__name__ = "tensorrt"
+    monkeypatch.setattr(tensorrt_plan, "open_package", lambda backend: (package, log))
+    monkeypatch.setattr(tensorrt_plan, "_timings_path", lambda trt, target: None)
+    target = Target(device="cuda", backend="tensorrt")
+    failed = "CUDA initialization failure with error: 35$"
+    with pytest.raises(UserError, match=f"^mine cannot be compiled by tensorrt here: {failed}"):
+        build_plan(b"", target, source="mine")
+    with pytest.raises(UserError, match=f"^tensorrt 11.4 does not start: {failed}"):
+        open_runtime(package, log, target)
 
 
 def test_timings_are_kept_where_they_can_be(tmp_path):
