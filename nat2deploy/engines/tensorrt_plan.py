@@ -61,7 +61,8 @@ def build_plan(
         model: bytes of an ONNX file; 8 bits as symmetric QDQ (see ``quantise``).
         target: its backend compiles.
         sm: compute capabilities, such as 86 for 8.6, of the GPUs that the plan is for. Needs no GPU, and
-            TensorRT for RTX. By default the plan is for the GPU of this machine.
+            TensorRT for RTX. By default the plan is for the GPU of this machine; without one, TensorRT for
+            RTX compiles for GPUs of 8.0 and later.
         batches: what a free batch may be: the smallest, the one to be fastest at, the largest; the target's
             by default.
         source: where the model came from, for errors.

@@ -116,6 +116,8 @@ def test_the_recipe_builds_the_engine_ahead_and_says_what_is_wrong(export: Expor
     done = program(out, "build.py", "--sm", "86,120", "--out", str(plan), home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert is_plan(plan.read_bytes()) and "86,120" in done.stdout
+    done = program(out, "build.py", "--out", str(plan), home=tmp_path)
+    assert done.returncode == 0 and "for GPUs of 8.0 and later, as no GPU is seen here" in done.stdout
     for words, told in (
         (("--sm", "90", "--out", str(plan)), "has no 90; choose from"),
         (("--sm", "86"), "say where it goes with --out"),

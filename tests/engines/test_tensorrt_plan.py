@@ -1,5 +1,6 @@
 """TensorRT for RTX compiles for real here, without a GPU."""
 
+import ctypes
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork, build_block, reset_seeded
-from nat2deploy.engines import tensorrt_plan
+from nat2deploy.engines import tensorrt_build, tensorrt_plan
 from nat2deploy.engines.base import Borders
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantise import random_calibration, target_onnx
 from nat2deploy.engines.registry import compile_ahead, load_engine
-from nat2deploy.engines.tensorrt_build import build
+from nat2deploy.engines.tensorrt_build import BuildError, build
 from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package, open_runtime
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import every_signature, plan_network
@@ -130,6 +131,49 @@ def test_timings_of_kernels_are_taken_and_handed_back(network):
     assert is_plan(plan) and timings
     for held in (timings, b"no timings"):
         assert build(trt, log, model, batches=(1, 1, 1), sm=(86,), timings=held)[1]
+
+
+@needs_rtx
+def test_by_default_the_plan_is_for_the_gpu_that_is_here_and_portable_without_one(monkeypatch, network):
+    trt, log = open_package("tensorrt-rtx")
+    model = to_onnx(network, SHAPE)
+    asked = []
+
+    class Builder(trt.Builder):
+        def build_serialized_network(self, network, config):
+            every = range(config.num_compute_capabilities)
+            asked.append([config.get_compute_capability(index) for index in every])
+            return super().build_serialized_network(network, config)
+
+    monkeypatch.setattr(trt, "Builder", Builder)
+    monkeypatch.setattr(tensorrt_build, "sees_gpu", lambda: False)
+    assert is_plan(build(trt, log, model, batches=(1, 1, 1))[0])
+    monkeypatch.setattr(tensorrt_build, "sees_gpu", lambda: True)
+    if torch.cuda.is_available():
+        assert is_plan(build(trt, log, model, batches=(1, 1, 1))[0])
+    else:  # the real package looks for it
+        with pytest.raises(BuildError, match="CUDA driver version is insufficient"):
+            build(trt, log, model, batches=(1, 1, 1))
+    build(trt, log, model, batches=(1, 1, 1), sm=(86,))
+    assert asked == [[], [trt.ComputeCapability.CURRENT], [trt.ComputeCapability.SM86]]
+
+
+def test_a_driver_that_shows_no_gpu_is_none(monkeypatch):
+    def driver(code, gpus):
+        def count(number):
+            number._obj.value = gpus
+            return 0
+
+        return SimpleNamespace(cuInit=lambda flags: code, cuDeviceGetCount=count)
+
+    def load(found):
+        return SimpleNamespace(**{**vars(ctypes), "CDLL": lambda name: found})
+
+    for found, seen in ((driver(0, 1), True), (driver(0, 0), False), (driver(100, 1), False)):
+        monkeypatch.setattr(tensorrt_build, "ctypes", load(found))
+        assert tensorrt_build.sees_gpu() is seen
+    monkeypatch.undo()
+    assert tensorrt_build.sees_gpu() is torch.cuda.is_available()
 
 
 class NoDriver:
