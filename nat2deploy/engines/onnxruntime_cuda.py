@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto, helper
 
 from nat2deploy.engines.base import Array
 from nat2deploy.engines.cuda import cannot_run, device_of, too_little_memory
@@ -79,6 +80,22 @@ def check_provider() -> None:
             f"ONNX Runtime {ort.__version__} comes without its CUDA provider; run "
             "`pip uninstall onnxruntime` and `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
+
+
+def check_start() -> None:
+    """Check that the provider starts on the first GPU and computes; it takes a second or so.
+
+    Raises:
+        UserError: it is not built in, or lacks a library, driver or GPU.
+    """
+    check_provider()
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1)) for name in ("input", "output")]
+    graph = helper.make_graph([helper.make_node("Relu", ["input"], ["output"])], "one", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    target = Target(device="cuda")
+    session = _session(model.SerializeToString(), target, "a network of one operator")
+    with _session_errors(target):
+        session.run(None, {"input": np.zeros((1, 1), np.float32)})
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,30 @@ def build_plan(
     if path is not None:
         _keep_timings(path, timings)
     return plan
+
+
+def plan_here(
+    model: bytes, target: Target, *, batches: Batches, plans: Mapping[tuple[int, ...], bytes]
+) -> bytes:
+    """Return the plan for the target's GPU, which is here: one of a bundle's, else as its build.py makes it.
+
+    Args:
+        model: bytes of the bundle's ONNX file.
+        target: its device, and what it compiles with.
+        batches: as of ``build_plan``.
+        plans: those that the bundle holds, by the compute capabilities that they are for.
+
+    Raises:
+        UserError: as ``build_plan``.
+    """
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(target.gpu_index)
+    for capabilities, plan in plans.items():
+        if 10 * major + minor in capabilities:
+            return plan
+    with torch.cuda.device(target.gpu_index):
+        return build_plan(model, target, batches=batches, source="the exported network")
 
 
 def open_runtime(trt: Any, log: Any, target: Target) -> Any:

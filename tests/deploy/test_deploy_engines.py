@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -16,15 +18,19 @@ import torch
 from deploy_helpers import PREPROCESSING, make_images, make_net, make_test
 
 from nat2deploy.cli.render import print_manifest
+from nat2deploy.deploy import compiled
 from nat2deploy.deploy.bench import bench
+from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.evidence import read_evidence
 from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.opening import open_bundle_engine
 from nat2deploy.deploy.verify import verify_bundle
-from nat2deploy.engines import onnxruntime_cuda, registry
+from nat2deploy.engines import onnxruntime_cuda, registry, tensorrt_plan
+from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import has_gpu
-from nat2deploy.engines.tensorrt_plan import INSTALL, MODULES, is_plan, open_package
+from nat2deploy.engines.tensorrt_plan import INSTALL, MODULES, build_plan, is_plan, open_package
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target, fingerprint
 
@@ -105,6 +111,44 @@ def test_a_bundle_for_gpus_that_are_not_here_holds_their_engine(
     assert verify_bundle(out, seed=0, time_limit_s=0.3).ok
     done = program(out, "run.py", "--check", home=tmp_path)
     assert done.returncode == 2 and "needs an NVIDIA GPU" in done.stderr
+
+
+@needs_rtx
+@needs_no_gpu
+@pytest.mark.parametrize("sm", [(86, 89), (89,)])
+def test_what_is_verified_on_a_gpu_is_the_plan_with_its_range_of_batches(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sm: tuple[int, ...]
+) -> None:
+    """Compiled for real; here ONNX Runtime then runs in place of the GPU, which is of 8.6."""
+    opened: list[bytes] = []
+    built: list[tuple[int, int, int]] = []
+
+    def run_on_gpu(plan: bytes, target: Target) -> Engine:
+        opened.append(plan)
+        return compiled.stand_in((tmp_path / "model.onnx").read_bytes(), target)
+
+    def build_here(model: bytes, target: Target, *, batches: tuple[int, int, int], **options: Any) -> bytes:
+        (tmp_path / "model.onnx").write_bytes(model)
+        if not options.get("sm"):
+            built.append(batches)
+        return build_plan(model, target, batches=batches, **{"sm": (86,), **options})
+
+    monkeypatch.setattr(compiled, "absent", lambda target: "")
+    monkeypatch.setattr(compiled, "engine_of_onnx", run_on_gpu)
+    monkeypatch.setattr(tensorrt_plan, "build_plan", build_here)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 6))
+    monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
+    out, target = tmp_path / "out", RTX.model_copy(update={"batch": 8})
+    manifest = export(target=target, options=EngineOptions(sm=sm, batches=(1, 8, 8)), time_limit_s=None)
+    assert manifest.evidence.device == "verified"
+    with open_bundle(out) as bundle:
+        engine, reason = open_bundle_engine(bundle)
+    assert (engine.input_shape[0], reason) == (8, "")
+    assert len(opened) == 2 and all(map(is_plan, opened))
+    if 86 in sm:
+        assert opened == [(out / "model.plan").read_bytes()] * 2 and built == []
+    else:
+        assert built == [(1, 8, 8)] * 2
 
 
 @needs_rtx
