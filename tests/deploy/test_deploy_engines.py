@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -26,6 +28,7 @@ from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.opening import open_bundle_engine
+from nat2deploy.deploy.runner.network import Network
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.engines import onnxruntime_cuda, registry, tensorrt_plan
 from nat2deploy.engines.base import Engine
@@ -224,6 +227,35 @@ def test_on_a_gpus_machine_without_the_engine_a_stand_in_verifies_and_says_how_t
     with pytest.raises(UserError, match="measure it on its device"):
         bench([str(out)], seed=0)
     open_package.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
+def test_a_bundle_runs_on_its_gpu_from_any_thread(
+    export: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    needs_backend: Callable[[Target], None],
+    backend: str,
+) -> None:
+    target = Target(device="cuda", backend=backend, batch=4)
+    needs_backend(target)
+    out, ranges = tmp_path / "out", backend != "onnxruntime"
+    manifest = export(target=target, options=EngineOptions(batches=(1, 4, 8) if ranges else None))
+    assert manifest.evidence.device == "verified"
+    assert verify_bundle(out, seed=0, time_limit_s=0.3).ok
+    if ranges:
+        done = program(out, "build.py", home=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = program(out, "run.py", "--check", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["check"]["ok"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = Network(out, None)
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16), dtype=np.float32)
+    with ThreadPoolExecutor(1) as workers:
+        found = workers.submit(network.run, images).result()
+    np.testing.assert_allclose(found, network.run(images), rtol=1e-3, atol=1e-4)
 
 
 def test_the_optimised_graph_says_which_machine_it_is_for(export: Export, tmp_path: Path) -> None:
