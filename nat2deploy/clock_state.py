@@ -74,6 +74,17 @@ class ClockState(BaseModel):
         return [name for bit, name in enumerate(_THROTTLE_BITS) if bits >> bit & 1]
 
 
+class WorkingClock(ClockState):
+    """The same right after a measurement, with the GPU's where that was measured on.
+
+    ``gpu_mhz`` is its multiprocessors' clock, ``gpu_slowed`` what its driver says keeps it from a higher one,
+    but for what somebody has set.
+    """
+
+    gpu_mhz: Megahertz | None = None
+    gpu_slowed: tuple[str, ...] = ()
+
+
 def clock_changes(states: Sequence[ClockState]) -> list[str]:
     """Say what changed from one state to the next, or slowed the processor; nothing where all stayed.
 
@@ -98,4 +109,11 @@ def clock_changes(states: Sequence[ClockState]) -> list[str]:
         slowed += [name for name in known[-1].was_slowed() if name not in known[0].was_slowed()]
         if slowed:
             found[f"slowed by the board: {', '.join(dict.fromkeys(slowed))}"] = None
+    gpus = [state for state in states if isinstance(state, WorkingClock)]
+    clocks = [state.gpu_mhz for state in gpus if state.gpu_mhz is not None]
+    if clocks and max(clocks) - min(clocks) > _STEADY * max(clocks):
+        found[f"GPU's clock between {min(clocks):.0f} and {max(clocks):.0f} MHz"] = None
+    reasons = dict.fromkeys(reason for state in gpus for reason in state.gpu_slowed)
+    if reasons:
+        found[f"GPU slowed by {', '.join(reasons)}"] = None
     return list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from importlib import metadata
@@ -17,6 +18,15 @@ _LOCKED_FIELDS = (
     "clocks_event_reasons.applications_clocks_setting",
     "clocks_throttle_reasons.applications_clocks_setting",
 )
+_SLOWED_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+# NVML's bits of these, without idleness and what somebody has set.
+_SLOWED_BITS = {
+    0x04: "its power limit",
+    0x08: "its hardware",
+    0x20: "its temperature",
+    0x40: "its temperature",
+    0x80: "a power brake",
+}
 
 
 def visible_gpus() -> list[str]:
@@ -113,6 +123,27 @@ def driver_facts(gpu: str) -> dict[str, Any]:
     if locked is not None and locked[0] in ("Active", "Not Active"):
         facts["clocks_locked"] = locked[0] == "Active"
     return facts
+
+
+def clock_at_work(index: int) -> dict[str, Any]:
+    """Return what ``clock_state.WorkingClock`` holds of the GPU ``cuda:index``, as plain JSON values.
+
+    Ask while it is at work: an idle one lowers its clock. What the driver does not say is left out.
+
+    Raises:
+        UserError: PyTorch does not see it.
+    """
+    check_visible(index)
+    gpu = f"GPU-{_torch().cuda.get_device_properties(index).uuid}"
+    clock = _query(gpu, "clocks.sm")
+    found: dict[str, Any] = {}
+    if clock is not None and clock[0].isdigit() and int(clock[0]) > 0:
+        found["gpu_mhz"] = int(clock[0])
+    active = next(filter(None, (_query(gpu, field) for field in _SLOWED_FIELDS)), None)
+    if active is not None and re.fullmatch("0x[0-9a-fA-F]+", active[0]):
+        bits = int(active[0], 16)
+        found["gpu_slowed"] = list(dict.fromkeys(name for bit, name in _SLOWED_BITS.items() if bits & bit))
+    return found
 
 
 def _query(gpu: str, *fields: str) -> list[str] | None:

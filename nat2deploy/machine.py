@@ -18,6 +18,7 @@ _TELLING_FLAGS = (  # noqa: SIM905
 ).split()
 _LIBRARIES = ("onnxruntime", "torch", "numpy")
 _OPTIONAL_LIBRARIES = ("openvino",)
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _MISSING = "not installed"
 _ROOT = Path("/")
 _CPUS = "sys/devices/system/cpu"
@@ -72,6 +73,20 @@ def clock_facts(root: Path = _ROOT) -> dict[str, Any]:
 def lasting_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts without those that load and temperature move: an interrupted job goes on by them."""
     return {name: value for name, value in facts.items() if name not in _MOVING}
+
+
+def onnxruntime_version() -> str:
+    """Return the version of the ONNX Runtime that `import onnxruntime` gives, empty where there is none.
+
+    Its forms for CPUs and GPUs are packages of several names with one folder: whichever came last is there.
+    """
+    try:
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+    except (ImportError, OSError, AttributeError):
+        found = (_version(name) for name in _ONNXRUNTIMES)
+        return next((one for one in found if one != _MISSING), "")
 
 
 def memory_bytes() -> int | None:
@@ -163,6 +178,7 @@ def _number(text: str) -> int | None:
 def _libraries() -> dict[str, str]:
     """Versions by name; an optional library that is not installed is left out."""
     found = {name: _version(name) for name in (*_LIBRARIES, *_OPTIONAL_LIBRARIES)}
+    found["onnxruntime"] = onnxruntime_version() or _MISSING
     return {name: v for name, v in found.items() if v != _MISSING or name not in _OPTIONAL_LIBRARIES}
 
 

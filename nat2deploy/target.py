@@ -151,7 +151,8 @@ class Profile(BaseModel):
 class Gpu(BaseModel):
     """What a latency on a GPU depends on; what the driver does not tell is None.
 
-    ``clock_mhz`` is the current clock of the multiprocessors, ``clocks_locked`` whether the user has set it.
+    ``clock_mhz`` is the clock of the multiprocessors, in tables that right after measuring; ``clocks_locked``
+    whether the user has set it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from nat2deploy.clock_state import ClockState, clock_changes
+from nat2deploy.clock_state import ClockState, WorkingClock, clock_changes
 
 QUIET = ClockState(
     governor="performance",
@@ -71,3 +71,17 @@ def test_a_change_back_is_two_changes_and_nothing_to_compare_is_none():
 def test_what_a_device_must_not_say(change):
     with pytest.raises(ValidationError):
         ClockState(governor="x", **change)
+
+
+def test_a_gpus_clock_and_what_slowed_it():
+    def at(mhz, *slowed):
+        return WorkingClock(governor="performance", gpu_mhz=mhz, gpu_slowed=slowed)
+
+    before = WorkingClock(governor="performance")
+    assert clock_changes([before, at(1980), before, at(1950)]) == []
+    assert clock_changes(
+        [before, at(1980), before, at(1305, "its power limit"), at(1305, "its power limit")]
+    ) == [
+        "GPU's clock between 1305 and 1980 MHz",
+        "GPU slowed by its power limit",
+    ]

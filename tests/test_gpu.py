@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nat2deploy import gpu
+from nat2deploy.clock_state import WorkingClock
 from nat2deploy.errors import UserError
 from nat2deploy.target import fingerprint
 
@@ -13,6 +14,8 @@ case "$1" in --id=GPU-1234) ;; *) echo "No devices were found"; exit 6;; esac
 case "$2" in
     --query-gpu=driver_version,clocks.sm,clocks.max.sm) echo "{basic}";;
     --query-gpu={known}.applications_clocks_setting) echo "{locked}";;
+    --query-gpu=clocks.sm) echo "{clock}";;
+    --query-gpu={known}.active) echo "{active}";;
     --query-gpu=utilization.gpu) echo "{busy}";;
     *) echo "Field \\"x\\" is not a valid field to query."; exit 2;;
 esac
@@ -21,9 +24,17 @@ esac
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
-    def install(basic="580.95.05, 1500, 1980", known="clocks_event_reasons", locked="Active", busy="0"):
+    def install(**changed):
+        answers = {
+            "basic": "580.95.05, 1500, 1980",
+            "known": "clocks_event_reasons",
+            "locked": "Active",
+            "busy": "0",
+            "clock": "1980",
+            "active": "0x0000000000000000",
+        }
         program = tmp_path / "nvidia-smi"
-        program.write_text(PROGRAM.format(basic=basic, known=known, locked=locked, busy=busy))
+        program.write_text(PROGRAM.format(**{**answers, **changed}))
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -116,6 +127,30 @@ def test_a_busy_gpu_is_a_warning(driver, one_gpu):
     assert gpu.busy_warning(0) is None
 
 
+@pytest.mark.parametrize(
+    ("answers", "facts"),
+    [
+        ({}, {"gpu_mhz": 1980, "gpu_slowed": []}),
+        ({"active": "0x0000000000000001"}, {"gpu_mhz": 1980, "gpu_slowed": []}),  # idle
+        ({"active": "0x0000000000000102"}, {"gpu_mhz": 1980, "gpu_slowed": []}),  # as set by somebody
+        (
+            {"active": "0x00000000000000A4", "clock": "1305"},
+            {"gpu_mhz": 1305, "gpu_slowed": ["its power limit", "its temperature", "a power brake"]},
+        ),
+        (
+            {"known": "clocks_throttle_reasons", "active": "0x0000000000000068"},
+            {"gpu_mhz": 1980, "gpu_slowed": ["its hardware", "its temperature"]},
+        ),
+        ({"known": "none", "clock": "[N/A]"}, {}),
+    ],
+)
+def test_the_clock_at_work_and_what_lowers_it(driver, one_gpu, answers, facts):
+    driver(**answers)
+    found = gpu.clock_at_work(0)
+    assert found == facts
+    WorkingClock(governor="performance", **found)
+
+
 def test_a_number_beyond_the_last_gpu_is_one_line(one_gpu):
     gpu.check_visible(0)
     with pytest.raises(UserError, match="device cuda:2: the last GPU that PyTorch sees is cuda:0; choose"):
@@ -125,7 +160,7 @@ def test_a_number_beyond_the_last_gpu_is_one_line(one_gpu):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_facts_are_refused():
     assert gpu.visible_gpus() == []
-    for ask in (gpu.check_visible, gpu.gpu_facts, gpu.gpu_memory_bytes, gpu.busy_warning):
+    for ask in (gpu.check_visible, gpu.gpu_facts, gpu.gpu_memory_bytes, gpu.busy_warning, gpu.clock_at_work):
         with pytest.raises(UserError, match="sees no GPU here"):
             ask(0)
 

@@ -49,7 +49,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "space": ("errors", "files", "precision"),
     "blocks": ("space", "errors", "batch_norm"),
     "supernet": ("space", "blocks", "errors", "files", "batch_norm"),
-    "engines": ("target", "precision", "gpu", "plugins", "errors", "files", "deploy.runner.confidence"),
+    "engines": (
+        *("target", "precision", "machine", "gpu", "plugins", "errors", "files"),
+        "deploy.runner.confidence",
+    ),
     "cost": ("space", "target", "clock_state", "errors", "files", "version", "shipped", "precision"),
     "measure": (
         *("engines", "space", "target", "machine", "clock_state", "gpu", "blocks", "cost"),

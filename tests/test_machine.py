@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 
@@ -155,3 +156,20 @@ def test_what_load_and_temperature_move_does_not_last(fake):
     assert machine.lasting_facts(fake.facts()) == machine.lasting_facts(before)
     fake.write(f"{CPU}/cpufreq/boost", "0\n")
     assert machine.lasting_facts(fake.facts()) != machine.lasting_facts(before)
+
+
+def test_onnxruntimes_version_is_that_of_what_is_imported(monkeypatch):
+    """Whichever of its packages brought it; their metadata are asked only where it cannot be imported."""
+    import onnxruntime
+
+    installed = {"onnxruntime": "1.0", "onnxruntime-gpu": "2.0"}
+    monkeypatch.setattr(machine, "_version", lambda name: installed.get(name, "not installed"))
+    assert machine.onnxruntime_version() == onnxruntime.__version__
+    assert machine.machine_facts()["libraries"]["onnxruntime"] == onnxruntime.__version__
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert machine.onnxruntime_version() == "1.0"
+    del installed["onnxruntime"]
+    assert machine.onnxruntime_version() == "2.0"
+    installed.clear()
+    assert machine.onnxruntime_version() == ""
+    assert machine.machine_facts()["libraries"]["onnxruntime"] == "not installed"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
-from nat2deploy.deploy.manifest import EngineSpec, OptimisedSpec, PlanSpec
+from nat2deploy.deploy.manifest import EngineSpec, Manifest, OptimisedSpec, PlanSpec
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import absent, engine_of_onnx, load_engine
 from nat2deploy.engines.status import version
@@ -21,6 +22,7 @@ OPTIMISED_NAME = "optimised.onnx"
 RECIPE_NAME = "build.py"
 STAND_IN = "ONNX Runtime on the CPU stood in"
 """Said of what was found without the target's GPU or engine."""
+TENSORRT = ("tensorrt", "tensorrt-rtx")
 Batches = tuple[int, int, int]
 
 
@@ -73,25 +75,55 @@ def stand_in(model: bytes, target: Target) -> Engine:
     return kind(model, Target(batch=target.batch), source="the exported network")
 
 
-def engine_here(model: bytes, target: Target) -> tuple[Engine, str]:
+def engine_here(
+    model: bytes,
+    target: Target,
+    *,
+    batches: Batches | None = None,
+    plans: Mapping[tuple[int, ...], bytes] = MappingProxyType({}),
+) -> tuple[Engine, str]:
     """Return an engine for a model, and why it is a stand-in; empty where it is the target's own.
 
+    TensorRT's runs the plan of a bundle that is for this GPU, else one made as on a device.
+
+    Args:
+        model: bytes of an ONNX file.
+        target: what it is for.
+        batches: as of ``compile_onnx``; the target's batch alone by default.
+        plans: that a bundle holds, by the compute capabilities of their GPUs.
+
     Raises:
-        UserError: the model does not compile.
+        UserError: the model does not compile, or a plan does not load.
     """
     reason = absent(target)
-    return (stand_in(model, target) if reason else engine_of_onnx(model, target)), reason
+    if reason:
+        return stand_in(model, target), reason
+    if target.backend in TENSORRT:
+        from nat2deploy.engines.tensorrt_plan import plan_here
+
+        batches = batches or (target.batch, target.batch, target.batch)
+        model = plan_here(model, target, batches=batches, plans=plans)
+    return engine_of_onnx(model, target), ""
 
 
-def open_engine(path: Path, target: Target) -> tuple[Engine, str]:
-    """Load a bundle's model; the second is as of ``engine_here``.
+def open_engine(folder: Path, manifest: Manifest, target: Target) -> tuple[Engine, str]:
+    """Load the model of the bundle in ``folder``; the second is as of ``engine_here``.
+
+    Args:
+        folder: its files were checked.
+        manifest: the bundle's.
+        target: the manifest's, or one to run it as instead.
 
     Raises:
         UserError: the model does not load.
     """
+    path, spec = folder / manifest.model, manifest.engine
     if target.kind == "cpu":
         return load_engine(path, target), ""
-    return engine_here(path.read_bytes(), target)
+    if spec is None:
+        return engine_here(path.read_bytes(), target)
+    plans = {plan.compute_capabilities: (folder / plan.file).read_bytes() for plan in spec.plans}
+    return engine_here(path.read_bytes(), target, batches=spec.batches, plans=plans)
 
 
 def _openvino(model: bytes, target: Target, batches: Batches) -> Compiled:
@@ -122,8 +154,7 @@ def _onnxruntime(model: bytes, target: Target, batches: Batches, optimised: bool
 
 
 def _gpu(model: bytes, target: Target, sm: Sequence[int], batches: Batches) -> Compiled:
-    engine, reason = engine_here(model, target)
-    tensorrt = target.backend in ("tensorrt", "tensorrt-rtx")
+    tensorrt = target.backend in TENSORRT
     found, plan = version("onnxruntime"), None
     if tensorrt:
         from nat2deploy.engines.tensorrt_plan import build_plan, open_package
@@ -134,6 +165,8 @@ def _gpu(model: bytes, target: Target, sm: Sequence[int], batches: Batches) -> C
             found = ""
         if sm and found:
             plan = build_plan(model, target, sm=sm, batches=batches, source="the exported network")
+    plans = {} if plan is None else {tuple(sm): plan}
+    engine, reason = engine_here(model, target, batches=batches, plans=plans)
     spec = EngineSpec(
         version=found,
         onnx=ONNX_NAME,

@@ -22,7 +22,7 @@ def open_bundle_engine(bundle: Bundle, target: Target | None = None) -> tuple[En
     target = bundle.manifest.target if target is None else target
     stages = bundle.manifest.stages
     if stages is None:
-        return open_engine(bundle.model, target)
+        return open_engine(bundle.folder, bundle.manifest, target)
     engine = StagedEngine(
         [(bundle.folder / stage.file).read_bytes() for stage in stages.exits],
         [stage.weight for stage in stages.exits],

@@ -7,7 +7,7 @@ from nat2deploy.target import Backend, DeviceKind
 
 PIP: dict[tuple[DeviceKind, Backend], str] = {
     ("cpu", "onnxruntime"): "onnxruntime",
-    ("cuda", "onnxruntime"): "onnxruntime-gpu",
+    ("cuda", "onnxruntime"): "'onnxruntime-gpu[cuda,cudnn]'",
     ("cpu", "openvino"): "openvino",
     ("cuda", "tensorrt"): "tensorrt",
     ("cuda", "tensorrt-rtx"): "tensorrt-rtx-cu13",

@@ -35,12 +35,22 @@ def gpu_errors(target: Target) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{target.device} has too little memory left for this network; lower the batch, or free it"
-        ) from error
+        raise too_little_memory(target) from error
     except RuntimeError as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the target ({target}) cannot run this network: {line}") from error
+        raise cannot_run(target, error) from error
+
+
+def too_little_memory(target: Target) -> UserError:
+    """Return the error of a GPU whose memory a network does not fit into."""
+    return UserError(
+        f"{target.device} has too little memory left for this network; lower the batch, or free it"
+    )
+
+
+def cannot_run(target: Target, error: Exception) -> UserError:
+    """Return the error of a GPU's library, whose first line says why."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(f"the target ({target}) cannot run this network: {line}")
 
 
 def replayed(

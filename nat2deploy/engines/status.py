@@ -9,6 +9,7 @@ from importlib import metadata
 
 from nat2deploy.errors import UserError
 from nat2deploy.gpu import visible_gpus
+from nat2deploy.machine import onnxruntime_version
 from nat2deploy.plugins import load_plugin, plugin_names, plugin_version
 from nat2deploy.target import PRECISIONS, Backend
 
@@ -56,7 +57,9 @@ def missing(name: str, found: str, error: Exception) -> str:
 
 
 def version(package: str) -> str:
-    """Return an installed package's version, empty where there is none."""
+    """Return an installed package's version, empty where there is none; of ONNX Runtime in whatever form."""
+    if package == "onnxruntime":
+        return onnxruntime_version()
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -85,9 +88,12 @@ def _cuda(gpus: list[str], blind: str) -> BackendStatus:
 def _onnxruntime_cuda(gpus: list[str], blind: str) -> BackendStatus:
     name, found = "onnxruntime cuda", version("onnxruntime-gpu")
     try:
-        from nat2deploy.engines.onnxruntime_cuda import check_provider
+        from nat2deploy.engines.onnxruntime_cuda import check_provider, check_start
 
-        check_provider()
+        if gpus:
+            check_start()
+        else:
+            check_provider()
     except (UserError, ImportError, OSError) as error:
         return BackendStatus(name, False, found, str(error).splitlines()[0])
     reason = f"ONNX Runtime on GPUs: {_formats('onnxruntime')}"

@@ -13,7 +13,7 @@ from nat2deploy.engines.base import Array
 from nat2deploy.engines.cuda import device_of, gpu_errors, replayed
 from nat2deploy.engines.ends import HALF_TYPES, Ends, check_ends
 from nat2deploy.engines.onnx_engine import OnnxEngine
-from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package
+from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package, open_runtime
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -22,6 +22,8 @@ _INPUT_TYPES = {**HALF_TYPES, "int8": np.int8}
 
 class TensorRtEngine(OnnxEngine):
     """A plan in an execution context; it is what the engine saves.
+
+    A plan may take a range of batches: ``run`` takes any of them, ``prepare`` the target's.
 
     ``prepare`` binds input and output to buffers on the GPU and captures a run into a CUDA graph, so its
     callable's latency is that of the network as the host sees it, without copies.
@@ -46,7 +48,7 @@ class TensorRtEngine(OnnxEngine):
         self._device = device_of(target)
         log.errors.clear()
         # The engine needs its runtime for as long as it lives.
-        self._runtime = trt.Runtime(log)
+        self._runtime = open_runtime(trt, log, target)
         self._engine = self._runtime.deserialize_cuda_engine(model)
         if self._engine is None:
             raise UserError(
@@ -86,10 +88,16 @@ class TensorRtEngine(OnnxEngine):
 
     def _buffers(self, images: Array) -> tuple[torch.Tensor, torch.Tensor]:
         given = torch.from_numpy(np.array(images)).to(self._device, self._input_type)
-        shape = tuple(self._engine.get_tensor_shape(self._output))
+        self._set_shape(given)
+        shape = tuple(self._context.get_tensor_shape(self._output))
         return given, torch.empty(shape, dtype=self._output_type, device=self._device)
 
+    def _set_shape(self, given: torch.Tensor) -> None:
+        if not self._context.set_input_shape(self._input, tuple(given.shape)):
+            raise RuntimeError(open_package(self.target.backend)[1].reason())
+
     def _launch(self, given: torch.Tensor, result: torch.Tensor) -> None:
+        self._set_shape(given)  # another batch may have been run meanwhile
         self._context.set_tensor_address(self._input, given.data_ptr())
         self._context.set_tensor_address(self._output, result.data_ptr())
         stream = torch.cuda.current_stream(self._device)

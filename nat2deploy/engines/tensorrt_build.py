@@ -8,6 +8,7 @@ where run.py looks for it, outside the bundle, whose files stay as they are.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import importlib
 import json
@@ -75,7 +76,8 @@ def build(
         model: bytes of an ONNX file; 8 bits as symmetric QDQ.
         batches: for a model whose batch is free, the optimisation profile; not looked at otherwise.
         sm: compute capabilities, such as 86 for 8.6, of the GPUs that the plan is for. Needs no GPU, and
-            TensorRT for RTX. By default the plan is for the GPU of this machine.
+            TensorRT for RTX. By default the plan is for the GPU of this machine; without one, TensorRT for
+            RTX compiles for GPUs of 8.0 and later.
         timings: the timing cache of earlier builds on this GPU, which makes this one faster and alike; None
             for none.
 
@@ -112,6 +114,10 @@ def build(
         config.add_optimization_profile(profile)
     if sm:
         _build_for(trt, config, sm)
+    elif hasattr(trt, "ComputeCapability") and sees_gpu():
+        # Its default is portable, which leaves out Turing (7.5).
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
     if timings is not None and not config.set_timing_cache(config.create_timing_cache(timings), False):
         # Timings of another device are refused, and a fresh cache is kept.
         config.set_timing_cache(config.create_timing_cache(b""), False)
@@ -120,6 +126,18 @@ def build(
     if plan is None:
         raise BuildError(f"cannot be compiled by {package}: {log.reason()}")
     return bytes(plan), b"" if timings is None else bytes(config.get_timing_cache().serialize())
+
+
+def sees_gpu() -> bool:
+    """Whether NVIDIA's driver shows this process a GPU."""
+    try:
+        driver, count = (
+            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"),
+            ctypes.c_int(),
+        )
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False
 
 
 def known_capabilities(trt: Any) -> dict[int, Any]:
@@ -208,9 +226,8 @@ def main(arguments: Optional[list[str]] = None) -> int:  # noqa: UP045
         )
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}; choose another place with --out")
-    print(
-        f"{out}: {len(plan)} bytes, {backend} {trt.__version__}, for {asked.sm or 'the GPU of this machine'}"
-    )
+    here = "the GPU of this machine" if sees_gpu() else "GPUs of 8.0 and later, as no GPU is seen here"
+    print(f"{out}: {len(plan)} bytes, {backend} {trt.__version__}, for {asked.sm or here}")
     return 0
 
 

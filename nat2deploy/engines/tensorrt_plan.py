@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,15 @@ def build_plan(
         model: bytes of an ONNX file; 8 bits as symmetric QDQ (see ``quantise``).
         target: its backend compiles.
         sm: compute capabilities, such as 86 for 8.6, of the GPUs that the plan is for. Needs no GPU, and
-            TensorRT for RTX. By default the plan is for the GPU of this machine.
+            TensorRT for RTX. By default the plan is for the GPU of this machine; without one, TensorRT for
+            RTX compiles for GPUs of 8.0 and later.
         batches: what a free batch may be: the smallest, the one to be fastest at, the largest; the target's
             by default.
         source: where the model came from, for errors.
 
     Raises:
-        UserError: the package is missing or does not know such a GPU, or a model that it does not compile.
+        UserError: the package is missing, does not know such a GPU or finds none, or a model that it does
+            not compile.
     """
     trt, log = open_package(target.backend)
     path = None if sm or target.backend != "tensorrt" else _timings_path(trt, target)
@@ -84,9 +86,54 @@ def build_plan(
         raise UserError(str(error)) from error
     except BuildError as error:
         raise UserError(f"{source} {error}") from error
+    except (RuntimeError, TypeError) as error:  # the bindings, where there is no GPU or driver to build for
+        raise UserError(
+            f"{source} cannot be compiled by {target.backend} here: {_line(error, log)}"
+        ) from error
     if path is not None:
         _keep_timings(path, timings)
     return plan
+
+
+def plan_here(
+    model: bytes, target: Target, *, batches: Batches, plans: Mapping[tuple[int, ...], bytes]
+) -> bytes:
+    """Return the plan for the target's GPU, which is here: one of a bundle's, else as its build.py makes it.
+
+    Args:
+        model: bytes of the bundle's ONNX file.
+        target: its device, and what it compiles with.
+        batches: as of ``build_plan``.
+        plans: those that the bundle holds, by the compute capabilities that they are for.
+
+    Raises:
+        UserError: as ``build_plan``.
+    """
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(target.gpu_index)
+    for capabilities, plan in plans.items():
+        if 10 * major + minor in capabilities:
+            return plan
+    with torch.cuda.device(target.gpu_index):
+        return build_plan(model, target, batches=batches, source="the exported network")
+
+
+def open_runtime(trt: Any, log: Any, target: Target) -> Any:
+    """Return what loads plans.
+
+    Raises:
+        UserError: no GPU or driver that the package can use.
+    """
+    try:
+        return trt.Runtime(log)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{target.backend} {trt.__version__} does not start: {_line(error, log)}") from error
+
+
+def _line(error: Exception, log: Any) -> str:
+    """What the bindings raise says less than what the library has logged before."""
+    return str(log.reason()) if log.errors else (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _timings_path(trt: Any, target: Target) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.groups import WholeNetwork
 from nat2deploy.measure.interleave import Progress
 from nat2deploy.measure.networks import measure_engines
+from nat2deploy.measure.prepared import random_input
 from nat2deploy.measure.workloads import compile_candidate
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import plan_network
@@ -86,9 +88,10 @@ def choose_backend(
             progress(0.5 * position / len(targets), f"compiling for {target.backend}")
         with pinned_threads(target):
             try:
-                engines[target] = [compile_candidate(network, target) for network in networks]
-            except UserError as error:
-                left_out[target.backend] = str(error)
+                engines[target] = _engines(networks, target, seed)
+            except (UserError, RuntimeError, MemoryError) as error:
+                left_out[target.backend] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        _free_memory(target)
     if not engines:
         raise UserError(f"no backend can run this space's networks here: {'; '.join(left_out.values())}")
     if len(engines) == 1:
@@ -110,6 +113,26 @@ def choose_backend(
     order = sorted(engines, key=lambda target: means_ms[target])
     measured = tuple(BackendLatency(target, means_ms[target] / means_ms[order[0]]) for target in order)
     return BackendChoice(measured, f"the fastest on {len(networks)} networks", left_out)
+
+
+def _engines(networks: Sequence[WholeNetwork], target: Target, seed: int) -> list[Engine]:
+    """Compile networks, and run each once: much fails only then, such as capturing a CUDA graph."""
+    rng = np.random.default_rng(seed)
+    engines = []
+    for network in networks:
+        engine = compile_candidate(network, target)
+        engine.prepare(random_input(engine, rng))()
+        engines.append(engine)
+    return engines
+
+
+def _free_memory(target: Target) -> None:
+    """Hand back what is no longer held: PyTorch keeps a GPU's memory, which other backends lack then."""
+    gc.collect()
+    if target.kind == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def _networks(space: SearchSpace, seed: int) -> list[WholeNetwork]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from nat2deploy.errors import UserError
-from nat2deploy.gpu import busy_warning, gpu_memory_bytes
+from nat2deploy.gpu import busy_warning, clock_at_work, gpu_memory_bytes
 from nat2deploy.machine import memory_bytes
 from nat2deploy.measure.clock import Run
 from nat2deploy.measure.environment import pinned_threads
@@ -98,7 +101,7 @@ class LocalDevice(Device):
         with pinned_threads(self.target):
             if self._reference is None:
                 self._reference = reference_workload(self.target)
-            return prepare_and_measure(
+            found = prepare_and_measure(
                 group.name,
                 {
                     name: partial(prepare_candidate, candidate, self.target)
@@ -113,3 +116,15 @@ class LocalDevice(Device):
                 warmup_ms=group.warmup_ms,
                 device=self.target.device,
             )
+            if self.target.kind == "cuda":
+                *before, after = found.clocks
+                found = replace(found, clocks=(*before, {**after, **self._gpu_at_work(self._reference)}))
+            return found
+
+    def _gpu_at_work(self, work: Run) -> dict[str, Any]:
+        """Ask for the GPU's clock, and keep the GPU at work until the answer is there."""
+        with ThreadPoolExecutor(1) as asking:
+            answer = asking.submit(clock_at_work, self.target.gpu_index)
+            while not answer.done():
+                work()
+        return answer.result()

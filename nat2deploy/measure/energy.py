@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import random
 import re
@@ -149,6 +150,30 @@ def wrapped(before: int, now: int, most: int) -> int:
     return now - before if now >= before else now + most + 1 - before
 
 
+def check_fits(
+    runs: Mapping[str, Run], meter: Meter, *, limit_s: float, clock: Clock = perf_counter_ns
+) -> None:
+    """Check, before time is set aside for it, that the energy of candidates can be measured in it.
+
+    Args:
+        runs: as of ``measure_energy``; each is called twice.
+        meter: what counts.
+        limit_s: seconds that would be set aside.
+        clock: counts nanoseconds.
+
+    Raises:
+        CannotMeter: the counter stands still or cannot be read, or one window each takes longer.
+    """
+
+    def call_ms(run: Run) -> float:
+        run()
+        start = clock()
+        run()
+        return (clock() - start) / 1e6
+
+    _check_round({name: call_ms(run) for name, run in runs.items()}, meter, _step_ms(meter, clock), limit_s)
+
+
 def measure_energy(
     runs: Mapping[str, Run],
     call_ms: Mapping[str, float],
@@ -178,15 +203,9 @@ def measure_energy(
         CannotMeter: the counter stands still or cannot be read, or the limit is too short for one window
             each.
     """
-    window_ms = {name: max(meter.window_ms, _FEWEST_CALLS * call_ms[name]) for name in runs}
-    step_ms = _step_ms(meter, clock)
-    round_s = sum(window + 2 * max(step_ms, call_ms[name]) for name, window in window_ms.items()) / 1e3
+    window_ms = _windows_ms(call_ms, meter)
+    round_s = _check_round(call_ms, meter, _step_ms(meter, clock), limit_s)
     rounds = min(int(limit_s / round_s), _MOST_WINDOWS)
-    if rounds < 1:
-        raise CannotMeter(
-            f"{limit_s:.1f} s are too short for a window of {meter.window_ms:g} ms for each of {len(runs)} "
-            "blocks; raise the time limit"
-        )
     order, shuffle = list(runs), random.Random(seed)
     found: dict[str, list[float]] = {name: [] for name in runs}
     for done in range(rounds):
@@ -196,6 +215,24 @@ def measure_energy(
         progress((done + 1) / rounds)
     energies = {name: statistics.median(values) for name, values in found.items()}
     return energies, f"{meter.name}, windows of {meter.window_ms:g} ms"
+
+
+def _windows_ms(call_ms: Mapping[str, float], meter: Meter) -> dict[str, float]:
+    """How long each candidate's window is at least, by the latency of its call."""
+    return {name: max(meter.window_ms, _FEWEST_CALLS * one) for name, one in call_ms.items()}
+
+
+def _check_round(call_ms: Mapping[str, float], meter: Meter, step_ms: float, limit_s: float) -> float:
+    """Return the seconds that one window each takes, with the counter's move before it and behind."""
+    windows = _windows_ms(call_ms, meter)
+    round_s = sum(window + 2 * max(step_ms, call_ms[name]) for name, window in windows.items()) / 1e3
+    if round_s > limit_s:
+        raise CannotMeter(
+            f"{limit_s:.1f} s are too short for a window of {meter.window_ms:g} ms for each of "
+            f"{len(windows)} blocks, which take {round_s:.1f} s; raise the time limit "
+            f"{math.ceil(10 * round_s / limit_s) / 10:g}-fold"
+        )
+    return round_s
 
 
 def _step_ms(meter: Meter, clock: Clock) -> float:

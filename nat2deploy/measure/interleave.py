@@ -68,7 +68,8 @@ class Measurement:
         elapsed_s: wall time, warm-up included.
         energy_mj: energy of one call of each candidate in mJ, None where it was not measured.
         energy_word: how the energy was measured, or why not; empty where nobody asked.
-        clocks: ``machine.clock_facts`` before and after, both while the processor was at work.
+        clocks: ``machine.clock_facts`` before and after, both while the processor was at work; after it with
+            ``gpu.clock_at_work`` where a GPU was measured on.
         tail_intervals: of each candidate, where somebody asked for them.
     """
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nat2deploy.clock_state import ClockState
+from nat2deploy.clock_state import WorkingClock
 from nat2deploy.cost.measured import MeasuredLatency, Milliseconds
 from nat2deploy.cost.table import Entry, Relative
 from nat2deploy.errors import UserError
@@ -26,7 +26,7 @@ class _Chunk(BaseModel):
     noise_floor: Relative
     drift: Relative
     elapsed_s: Relative
-    clocks: tuple[ClockState, ...] = ()
+    clocks: tuple[WorkingClock, ...] = ()
 
 
 class BlockChunk(_Chunk):
@@ -34,7 +34,7 @@ class BlockChunk(_Chunk):
 
     ``reference_ms`` is the reference workload's median, ``call_overhead_ms`` that of an engine that computes
     next to nothing. ``energy`` says how energy was measured, or why not; ``clocks`` are the processor's
-    before and after.
+    before and after, there with the GPU's.
     """
 
     call_overhead_ms: Milliseconds

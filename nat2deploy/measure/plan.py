@@ -43,7 +43,8 @@ class ProfilePlan:
         seed: of the visiting orders, the weights and the networks.
         precision: wanted relative half width of each block's confidence interval; half of it for networks.
         time_limit_s: seconds of measuring, six tenths of them at most for blocks; compiling comes on top. A
-            quarter of the blocks' time goes to their energy where the device has a meter.
+            quarter of the blocks' time goes to their energy where the device has a meter and can in that
+            time.
         calibration_networks: whole networks that the calibration is fitted to.
         held_out_networks: whole networks, others, that the certificate is of.
         every_size: each block is measured at every so-manieth of its input sizes; the rest is interpolated.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nat2deploy.engines.ends import InputType
 from nat2deploy.machine import clock_facts
 from nat2deploy.measure.clock import Run
-from nat2deploy.measure.energy import CannotMeter, Meter, find_meter, measure_energy
+from nat2deploy.measure.energy import CannotMeter, Meter, check_fits, find_meter, measure_energy
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
 
 _PREPARING = 0.3
@@ -57,8 +57,8 @@ def prepare_and_measure(
 ) -> Measurement:
     """Prepare candidates in the order given and measure them interleaved; call it on pinned cores.
 
-    Energy is measured after the latencies, where the device has a working meter; without one they get all of
-    the time.
+    Energy is measured after the latencies, where the device has a working meter and its share of the time is
+    enough for it; else they get all of the time.
 
     Args:
         label: begins each line of progress.
@@ -80,7 +80,7 @@ def prepare_and_measure(
     for done, (name, prepare) in enumerate(candidates.items()):
         progress(_PREPARING * done / count, f"{label}: compiling {done + 1} of {count}")
         runs[name] = prepare(rng)
-    meter, why_not = _meter(device) if energy_share else (None, "")
+    meter, why_not = _meter(device, runs, time_limit_s * energy_share) if energy_share else (None, "")
     share = 0.0 if meter is None else energy_share
     # Compiling has kept the processor at work until now, so both looks are at its working frequency.
     before = clock_facts()
@@ -114,9 +114,11 @@ def prepare_and_measure(
     return replace(found, energy_mj=energies, energy_word=word, elapsed_s=elapsed_s)
 
 
-def _meter(device: str) -> tuple[Meter | None, str]:
-    """The device's meter, or why there is none."""
+def _meter(device: str, runs: Mapping[str, Run], limit_s: float) -> tuple[Meter | None, str]:
+    """The device's meter, or why there is none that does its work within the limit."""
     try:
-        return find_meter(device), ""
+        meter = find_meter(device)
+        check_fits(runs, meter, limit_s=limit_s)
+        return meter, ""
     except CannotMeter as error:
         return None, str(error)

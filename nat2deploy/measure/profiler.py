@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from nat2deploy.clock_state import ClockState, clock_changes
+from nat2deploy.clock_state import ClockState, WorkingClock, clock_changes
 from nat2deploy.cost.activations import activation_bytes
 from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
 from nat2deploy.cost.coverage import check_space
@@ -91,9 +91,7 @@ def profile_space(
     groups = plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s)
     whole = _measure_networks(networks, groups, device, done, partial, _part(tell, _BLOCK_PROGRESS, 1.0))
     clocks = [*blocks.clocks, *whole.clocks]
-    if clocks:
-        # The machine as it was at work, on the core that was measured on.
-        here = here.model_copy(update=clocks[-1].model_dump())
+    here = _at_work(here, clocks)
     table, why_not = _fit(plan, here, blocks, networks, whole)
     if why_not:
         say(why_not)
@@ -104,6 +102,17 @@ def profile_space(
     device.finish(done.profile)
     tell(1.0, f"{len(table.entries)} blocks and {len(networks)} networks measured")
     return table
+
+
+def _at_work(machine: Fingerprint, clocks: Sequence[WorkingClock]) -> Fingerprint:
+    """The machine as it was at work, on the core and the GPU that were measured on."""
+    if not clocks:
+        return machine
+    update: dict[str, Any] = clocks[-1].model_dump(include=set(ClockState.model_fields))
+    gpu_mhz = next((clock.gpu_mhz for clock in reversed(clocks) if clock.gpu_mhz is not None), None)
+    if machine.gpu is not None and gpu_mhz is not None:
+        update["gpu"] = machine.gpu.model_copy(update={"clock_mhz": round(gpu_mhz)})
+    return machine.model_copy(update=update)
 
 
 def _fit(
@@ -221,7 +230,7 @@ class _Blocks:
     drift: float
     elapsed_s: float
     energy: str
-    clocks: list[ClockState]
+    clocks: list[WorkingClock]
 
 
 @dataclass(frozen=True)
@@ -232,7 +241,7 @@ class _Whole:
     noise_floor: float
     drift: float
     elapsed_s: float
-    clocks: list[ClockState]
+    clocks: list[WorkingClock]
 
 
 def _measure_blocks(
@@ -263,8 +272,8 @@ def _chunk(signatures: Sequence[BlockSignature], found: Measurement) -> BlockChu
     )
 
 
-def _clocks(found: Measurement) -> tuple[ClockState, ...]:
-    return tuple(ClockState.model_validate(facts) for facts in found.clocks)
+def _clocks(found: Measurement) -> tuple[WorkingClock, ...]:
+    return tuple(WorkingClock.model_validate(facts) for facts in found.clocks)
 
 
 def _entry(signature: BlockSignature, found: Measurement) -> Entry:

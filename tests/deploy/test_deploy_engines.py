@@ -7,24 +7,33 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from deploy_helpers import PREPROCESSING, make_images, make_net, make_test
 
 from nat2deploy.cli.render import print_manifest
+from nat2deploy.deploy import compiled
 from nat2deploy.deploy.bench import bench
+from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.evidence import read_evidence
 from nat2deploy.deploy.judging import Labelled
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.deploy.opening import open_bundle_engine
+from nat2deploy.deploy.runner.network import Network
 from nat2deploy.deploy.verify import verify_bundle
-from nat2deploy.engines import onnxruntime_cuda, registry
+from nat2deploy.engines import onnxruntime_cuda, registry, tensorrt_plan
+from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import has_gpu
-from nat2deploy.engines.tensorrt_plan import INSTALL, MODULES, is_plan, open_package
+from nat2deploy.engines.tensorrt_plan import INSTALL, MODULES, build_plan, is_plan, open_package
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target, fingerprint
 
@@ -109,6 +118,44 @@ def test_a_bundle_for_gpus_that_are_not_here_holds_their_engine(
 
 @needs_rtx
 @needs_no_gpu
+@pytest.mark.parametrize("sm", [(86, 89), (89,)])
+def test_what_is_verified_on_a_gpu_is_the_plan_with_its_range_of_batches(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sm: tuple[int, ...]
+) -> None:
+    """Compiled for real; here ONNX Runtime then runs in place of the GPU, which is of 8.6."""
+    opened: list[bytes] = []
+    built: list[tuple[int, int, int]] = []
+
+    def run_on_gpu(plan: bytes, target: Target) -> Engine:
+        opened.append(plan)
+        return compiled.stand_in((tmp_path / "model.onnx").read_bytes(), target)
+
+    def build_here(model: bytes, target: Target, *, batches: tuple[int, int, int], **options: Any) -> bytes:
+        (tmp_path / "model.onnx").write_bytes(model)
+        if not options.get("sm"):
+            built.append(batches)
+        return build_plan(model, target, batches=batches, **{"sm": (86,), **options})
+
+    monkeypatch.setattr(compiled, "absent", lambda target: "")
+    monkeypatch.setattr(compiled, "engine_of_onnx", run_on_gpu)
+    monkeypatch.setattr(tensorrt_plan, "build_plan", build_here)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 6))
+    monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
+    out, target = tmp_path / "out", RTX.model_copy(update={"batch": 8})
+    manifest = export(target=target, options=EngineOptions(sm=sm, batches=(1, 8, 8)), time_limit_s=None)
+    assert manifest.evidence.device == "verified"
+    with open_bundle(out) as bundle:
+        engine, reason = open_bundle_engine(bundle)
+    assert (engine.input_shape[0], reason) == (8, "")
+    assert len(opened) == 2 and all(map(is_plan, opened))
+    if 86 in sm:
+        assert opened == [(out / "model.plan").read_bytes()] * 2 and built == []
+    else:
+        assert built == [(1, 8, 8)] * 2
+
+
+@needs_rtx
+@needs_no_gpu
 def test_the_recipe_builds_the_engine_ahead_and_says_what_is_wrong(export: Export, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(target=RTX, options=EngineOptions(sm=(86,)))
@@ -116,6 +163,8 @@ def test_the_recipe_builds_the_engine_ahead_and_says_what_is_wrong(export: Expor
     done = program(out, "build.py", "--sm", "86,120", "--out", str(plan), home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert is_plan(plan.read_bytes()) and "86,120" in done.stdout
+    done = program(out, "build.py", "--out", str(plan), home=tmp_path)
+    assert done.returncode == 0 and "for GPUs of 8.0 and later, as no GPU is seen here" in done.stdout
     for words, told in (
         (("--sm", "90", "--out", str(plan)), "has no 90; choose from"),
         (("--sm", "86"), "say where it goes with --out"),
@@ -146,7 +195,7 @@ def test_without_tensorrt_the_bundle_still_holds_the_model_and_the_recipe(
     [
         (Target(device="cuda", backend="tensorrt", precision="int8"), INSTALL["tensorrt"]),
         (RTX, INSTALL["tensorrt-rtx"]),
-        (Target(device="cuda"), "pip install onnxruntime-gpu"),
+        (Target(device="cuda"), "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
         (Target(device="cuda:1", backend="tensorrt"), "cuda:1 is not here"),
     ],
 )
@@ -178,6 +227,35 @@ def test_on_a_gpus_machine_without_the_engine_a_stand_in_verifies_and_says_how_t
     with pytest.raises(UserError, match="measure it on its device"):
         bench([str(out)], seed=0)
     open_package.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
+def test_a_bundle_runs_on_its_gpu_from_any_thread(
+    export: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    needs_backend: Callable[[Target], None],
+    backend: str,
+) -> None:
+    target = Target(device="cuda", backend=backend, batch=4)
+    needs_backend(target)
+    out, ranges = tmp_path / "out", backend != "onnxruntime"
+    manifest = export(target=target, options=EngineOptions(batches=(1, 4, 8) if ranges else None))
+    assert manifest.evidence.device == "verified"
+    assert verify_bundle(out, seed=0, time_limit_s=0.3).ok
+    if ranges:
+        done = program(out, "build.py", home=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = program(out, "run.py", "--check", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["check"]["ok"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = Network(out, None)
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16), dtype=np.float32)
+    with ThreadPoolExecutor(1) as workers:
+        found = workers.submit(network.run, images).result()
+    np.testing.assert_allclose(found, network.run(images), rtol=1e-3, atol=1e-4)
 
 
 def test_the_optimised_graph_says_which_machine_it_is_for(export: Export, tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import torch
 from int8_helpers import SIDE
 
 from nat2deploy.engines.base import WHOLE, Borders
+from nat2deploy.engines.quantise import target_onnx
 from nat2deploy.engines.registry import compile_model, load_engine
+from nat2deploy.engines.tensorrt import TensorRtEngine
+from nat2deploy.engines.tensorrt_plan import plan_here
 from nat2deploy.errors import UserError
 from nat2deploy.target import PRECISIONS, Target
 
@@ -71,6 +74,23 @@ def test_what_is_saved_gives_the_same_answers(trained, compiled, target, tmp_pat
     np.testing.assert_allclose(
         again.run(trained.seen[:50]), engine.run(trained.seen[:50]), rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_a_plan_of_a_range_of_batches_runs_them(trained, needs_backend, backend):
+    target = Target(device="cuda", backend=backend, batch=50)
+    needs_backend(target)
+    model = target_onnx(trained.network, target, SHAPE, free_batch=True)
+    engine = TensorRtEngine(plan_here(model, target, batches=(1, 50, 60), plans={}), target)
+    call = engine.prepare(trained.seen[:50])
+    for count in (1, 50, 60):
+        images = trained.unseen[:count]
+        with torch.no_grad():
+            expected = trained.network(torch.from_numpy(images)).numpy()
+        assert np.abs(engine.run(images) - expected).max() <= LARGEST["fp32"] * np.abs(expected).max()
+        assert call() is None
+    with pytest.raises(UserError):
+        engine.run(trained.unseen[:61])
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

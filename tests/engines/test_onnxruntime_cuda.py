@@ -71,7 +71,8 @@ def test_no_onnx_model_is_one_line(tmp_path):
 @pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="it has the provider")
 def test_an_onnxruntime_without_the_provider_says_which_to_install():
     with pytest.raises(
-        UserError, match=r"comes without its CUDA provider; run .*`pip install onnxruntime-gpu`"
+        UserError,
+        match=r"comes without its CUDA provider; run .*`pip install 'onnxruntime-gpu\[cuda,cudnn\]'`",
     ):
         compile_model(nn.Identity(), target(), SHAPE)
 
@@ -84,3 +85,45 @@ def test_a_provider_that_does_not_start_is_not_taken_for_a_gpu(monkeypatch):
         pytest.skip("the provider starts here")
     with pytest.raises(UserError, match="cannot start its CUDA provider"):
         compile_model(nn.ReLU(), target(batch=1), (1, 3, 8, 8))
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("CUDNN_STATUS_EXECUTION_FAILED\nmore", "cannot run this network: CUDNN_STATUS_EXECUTION_FAILED$"),
+        ("CUDA failure 2: out of memory ; GPU=0\nmore", "cuda:0 has too little memory left for this network"),
+        ("Failed to allocate memory for requested buffer of size 9", "has too little memory left"),
+        ("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED", "has too little memory left"),
+    ],
+)
+def test_what_a_session_does_not_run_is_one_line(monkeypatch, said, words):
+    class Session:
+        def run(self, *_):
+            raise ort.capi.onnxruntime_pybind11_state.RuntimeException(said)
+
+    engine = compile_model(nn.ReLU(), target(batch=1), (1, 3, 8, 8))
+    images = np.zeros((1, 3, 8, 8), np.float32)
+    monkeypatch.setattr(engine, "_session", Session())
+    for ask in (engine.run, engine.prepare):
+        with pytest.raises(UserError, match=words) as caught:
+            ask(images)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="it has the provider")
+def test_memory_that_cannot_be_had_is_one_line(monkeypatch, on_cpu):
+    monkeypatch.setattr(onnxruntime_cuda, "_MEMORY", "cuda")
+    engine = compile_model(nn.ReLU(), target(batch=1), (1, 3, 8, 8))
+    with pytest.raises(UserError, match=r"^the target \(cuda:0 onnxruntime fp32, batch 1\) cannot run"):
+        engine.prepare(np.zeros((1, 3, 8, 8), np.float32))
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_nothing_is_printed_when_libraries_are_looked_for(monkeypatch, capsys):
+    def preload_dlls():
+        print("Failed to load libcublas.so.13")
+
+    monkeypatch.setattr(ort, "preload_dlls", preload_dlls)
+    compile_model(nn.ReLU(), target(batch=1), (1, 3, 8, 8))
+    assert capsys.readouterr().out == ""

@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 import torch
 
-from nat2deploy.engines import status
+from nat2deploy.engines import onnxruntime_cuda, status
 from nat2deploy.engines.status import available_backends
 from nat2deploy.errors import UserError
 
@@ -60,7 +60,24 @@ def test_an_onnxruntime_for_cpus_says_how_to_get_the_other(monkeypatch):
     monkeypatch.setattr(status, "visible_gpus", lambda: ["NVIDIA A"])
     one = by_name()["onnxruntime cuda"]
     assert not one.available
-    assert "`pip install onnxruntime-gpu`" in one.reason
+    assert "`pip install 'onnxruntime-gpu[cuda,cudnn]'`" in one.reason
+
+
+def test_a_provider_counts_only_where_it_starts(monkeypatch):
+    monkeypatch.setattr(status, "visible_gpus", lambda: ["NVIDIA A"])
+    monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", "CPUExecutionProvider")
+    assert by_name()["onnxruntime cuda"].available
+
+    class Silent(onnxruntime.InferenceSession):
+        """Falls back to other providers without an error."""
+
+        def get_providers(self):
+            return ["Other"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Silent)
+    one = by_name()["onnxruntime cuda"]
+    assert not one.available
+    assert "cannot start its CUDA provider" in one.reason
 
 
 def test_no_pytorch_no_gpus(monkeypatch):

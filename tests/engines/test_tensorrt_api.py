@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("tensorrt.py", "tensorrt_plan.py", "tensorrt_build.py")
+FILES = (
+    "engines/tensorrt.py",
+    "engines/tensorrt_plan.py",
+    "engines/tensorrt_build.py",
+    "deploy/runner/tensorrt.py",
+)
 OWNERS = {
     "trt": "",
     "builder": "Builder",
@@ -23,6 +28,8 @@ OWNERS = {
     "self._engine": "ICudaEngine",
     "self._context": "IExecutionContext",
     "self._runtime": "Runtime",
+    "context": "IExecutionContext",
+    "runtime": "Runtime",
 }
 ONLY_RTX = (
     "BuilderFlag.REQUIRE_USER_ALLOCATION",
@@ -36,7 +43,7 @@ def used_names(repository: Path) -> set[str]:
     """Such as ``IBuilderConfig.set_flag``, of every attribute that our code takes from the packages."""
     found = set()
     for name in FILES:
-        tree = ast.parse((repository / "nat2deploy" / "engines" / name).read_text())
+        tree = ast.parse((repository / "nat2deploy" / name).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 owner, _, path = ast.unparse(node).rpartition(".")
@@ -82,6 +89,7 @@ def test_the_names_are_found(repository):
         "ICudaEngine.num_io_tensors",
     } <= names
     assert {"IExecutionContext.execute_async_v3", "Runtime.deserialize_cuda_engine", "DataType.HALF"} <= names
+    assert {"IExecutionContext.set_input_shape", "ICudaEngine.create_execution_context"} <= names
     assert set(ONLY_RTX) <= names
 
 

@@ -1,6 +1,8 @@
 """TensorRT for RTX compiles for real here, without a GPU."""
 
+import ctypes
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,13 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork, build_block, reset_seeded
-from nat2deploy.engines import tensorrt_plan
+from nat2deploy.engines import tensorrt_build, tensorrt_plan
 from nat2deploy.engines.base import Borders
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantise import random_calibration, target_onnx
 from nat2deploy.engines.registry import compile_ahead, load_engine
-from nat2deploy.engines.tensorrt_build import build
-from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package
+from nat2deploy.engines.tensorrt_build import BuildError, build
+from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package, open_runtime
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.space.search_space import load_space
@@ -129,6 +131,78 @@ def test_timings_of_kernels_are_taken_and_handed_back(network):
     assert is_plan(plan) and timings
     for held in (timings, b"no timings"):
         assert build(trt, log, model, batches=(1, 1, 1), sm=(86,), timings=held)[1]
+
+
+@needs_rtx
+def test_by_default_the_plan_is_for_the_gpu_that_is_here_and_portable_without_one(monkeypatch, network):
+    trt, log = open_package("tensorrt-rtx")
+    model = to_onnx(network, SHAPE)
+    asked = []
+
+    class Builder(trt.Builder):
+        def build_serialized_network(self, network, config):
+            every = range(config.num_compute_capabilities)
+            asked.append([config.get_compute_capability(index) for index in every])
+            return super().build_serialized_network(network, config)
+
+    monkeypatch.setattr(trt, "Builder", Builder)
+    monkeypatch.setattr(tensorrt_build, "sees_gpu", lambda: False)
+    assert is_plan(build(trt, log, model, batches=(1, 1, 1))[0])
+    monkeypatch.setattr(tensorrt_build, "sees_gpu", lambda: True)
+    if torch.cuda.is_available():
+        assert is_plan(build(trt, log, model, batches=(1, 1, 1))[0])
+    else:  # the real package looks for it
+        with pytest.raises(BuildError, match="CUDA driver version is insufficient"):
+            build(trt, log, model, batches=(1, 1, 1))
+    build(trt, log, model, batches=(1, 1, 1), sm=(86,))
+    assert asked == [[], [trt.ComputeCapability.CURRENT], [trt.ComputeCapability.SM86]]
+
+
+def test_a_driver_that_shows_no_gpu_is_none(monkeypatch):
+    def driver(code, gpus):
+        def count(number):
+            number._obj.value = gpus
+            return 0
+
+        return SimpleNamespace(cuInit=lambda flags: code, cuDeviceGetCount=count)
+
+    def load(found):
+        return SimpleNamespace(**{**vars(ctypes), "CDLL": lambda name: found})
+
+    for found, seen in ((driver(0, 1), True), (driver(0, 0), False), (driver(100, 1), False)):
+        monkeypatch.setattr(tensorrt_build, "ctypes", load(found))
+        assert tensorrt_build.sees_gpu() is seen
+    monkeypatch.undo()
+    assert tensorrt_build.sees_gpu() is torch.cuda.is_available()
+
+
+class NoDriver:
+    """As TensorRT's bindings where there is no driver: they log, and raise what pybind11 raises."""
+
+    __version__ = "11.4"
+
+    def __init__(self, log):
+        self.log = log
+
+    def Builder(self, log):
+        log.errors.append("CUDA initialization failure with error: 35\nmore")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    Runtime = Builder
+
+
+def test_no_driver_is_one_line(monkeypatch):
+    log = SimpleNamespace(errors=[], reason=lambda: log.errors.pop().splitlines()[0])
+    package = NoDriver(log)
+    package.__name__ = "tensorrt"
+    monkeypatch.setattr(tensorrt_plan, "open_package", lambda backend: (package, log))
+    monkeypatch.setattr(tensorrt_plan, "_timings_path", lambda trt, target: None)
+    target = Target(device="cuda", backend="tensorrt")
+    failed = "CUDA initialization failure with error: 35$"
+    with pytest.raises(UserError, match=f"^mine cannot be compiled by tensorrt here: {failed}"):
+        build_plan(b"", target, source="mine")
+    with pytest.raises(UserError, match=f"^tensorrt 11.4 does not start: {failed}"):
+        open_runtime(package, log, target)
 
 
 def test_timings_are_kept_where_they_can_be(tmp_path):

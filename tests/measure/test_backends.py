@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -91,6 +92,33 @@ def test_a_backend_that_cannot_run_them_is_left_out_with_its_reason(tiny_space, 
     assert choice.reason == "the only one that runs fp32 here"
     with pytest.raises(UserError, match=r"no backend can run .* gone fishing"):
         choose(tiny_space, [ONNXRUNTIME])
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, UserError])
+def test_a_backend_that_fails_only_when_it_runs_is_left_out_and_its_engines_are_gone(
+    tiny_space, monkeypatch, kind
+):
+    original, held = backends.compile_candidate, []
+
+    def refuse(images):
+        raise kind("capture failed\nmore")
+
+    def failing(candidate, target):
+        engine = original(candidate, target)
+        if target.backend == "onnxruntime":
+            held.append(weakref.ref(engine))
+            if len(held) == 3:
+                engine._prepare = refuse
+        elif target.backend == "torch" and len(alive) == 0:
+            alive.append([one() for one in held])
+        return engine
+
+    alive = []
+    monkeypatch.setattr(backends, "compile_candidate", failing)
+    choice = choose(tiny_space, [ONNXRUNTIME, TORCH])
+    assert choice.left_out == {"onnxruntime": "capture failed"}
+    assert choice.fastest == TORCH
+    assert alive == [[None] * 3]
 
 
 def test_progress_goes_from_nothing_to_all(tiny_space):

@@ -1,11 +1,13 @@
 """Measuring on a GPU: what is refused without one, and the whole flow with one."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from nat2deploy.clock_state import WorkingClock
 from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
@@ -13,7 +15,7 @@ from nat2deploy.measure import device as device_module
 from nat2deploy.measure.backends import choose_backend
 from nat2deploy.measure.device import LocalDevice
 from nat2deploy.measure.environment import pinned_threads
-from nat2deploy.measure.groups import Block, Overhead, WholeNetwork
+from nat2deploy.measure.groups import Block, Group, Overhead, WholeNetwork
 from nat2deploy.measure.interleave import measure_interleaved
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.partial_profile import PartialProfile, partial_target
@@ -70,6 +72,34 @@ def test_the_memory_and_the_load_are_those_of_the_gpu(monkeypatch):
     assert device.warning() == "cuda:3 is busy"
     assert LocalDevice(Target()).memory_bytes() != 1003
     assert LocalDevice(Target()).warning() is None
+
+
+def test_a_group_ends_with_the_clock_of_the_gpu_while_it_works(monkeypatch):
+    """Everything but the GPU is real: its driver is asked while the reference workload runs."""
+    ran = threading.Event()
+
+    def clock_at_work(index):
+        ran.clear()
+        assert ran.wait(30), "the GPU was left idle"
+        return {"gpu_mhz": 1700 + index, "gpu_slowed": ["its power limit"]}
+
+    cpu = Target(backend="torch")
+    reference = reference_workload(cpu)
+
+    def work():
+        reference()
+        ran.set()
+
+    monkeypatch.setattr(device_module, "clock_at_work", clock_at_work)
+    monkeypatch.setattr(device_module, "reference_workload", lambda target: work)
+    monkeypatch.setattr(
+        device_module, "prepare_candidate", lambda one, target, rng: prepare_candidate(one, cpu, rng)
+    )
+    group = Group("blocks", "0" * 16, {"a": Overhead()}, seed=0, precision=0.5, time_limit_s=0.2)
+    found = LocalDevice(Target(device="cuda:2", backend="torch")).measure(group, lambda share, text: None)
+    before, after = (WorkingClock.model_validate(clock) for clock in found.clocks)
+    assert (before.gpu_mhz, after.gpu_mhz, after.gpu_slowed) == (None, 1702, ("its power limit",))
+    assert before.governor == after.governor
 
 
 def test_a_partial_profile_is_known_again_at_another_clock(tiny_space, tmp_path, monkeypatch):
@@ -133,6 +163,8 @@ def test_a_tiny_space_is_profiled_and_certified(tiny_space, tmp_path):
     table = profile_space(plan, LocalDevice(TORCH))
     assert table.target == TORCH
     assert table.fingerprint.gpu.name == torch.cuda.get_device_name(0)
+    if table.fingerprint.gpu.clock_mhz is not None:  # not the clock of an idle one
+        assert table.fingerprint.gpu.clock_mhz > 0.4 * table.fingerprint.gpu.max_clock_mhz
     assert table.noise_floor < 0.2
     assert table.certificate is not None
     save_table(table, tmp_path / "table.json")

@@ -12,6 +12,7 @@ from nat2deploy.measure.energy import (
     Meter,
     NvmlMeter,
     RaplMeter,
+    check_fits,
     find_meter,
     measure_energy,
     wrapped,
@@ -172,6 +173,24 @@ def test_the_time_limit_is_kept_and_too_short_a_one_refused():
     assert world.now_ns < 2.4e9
     with pytest.raises(CannotMeter, match=r"0\.3 s are too short for a window of 50 ms for each of 3 blocks"):
         measured(World(), limit_s=0.3)
+
+
+def test_whether_it_fits_is_known_beforehand_and_how_long_would_do():
+    def check(limit_s):
+        world = World()
+        runs = {name: world.run(name, ms, watts) for name, (ms, watts) in BLOCKS.items()}
+        check_fits(runs, world, limit_s=limit_s, clock=world.clock)
+
+    # Windows of 50, 50 and 360 ms, and a move of the counter (1 ms) or a call (120 ms) before and behind.
+    words = r"3 blocks, which take 0\.7 s; raise the time limit 2\.4-fold$"
+    with pytest.raises(CannotMeter, match=words):
+        check(0.3)
+    check(0.71)
+    measured(World(), limit_s=0.71)
+    world = World()
+    world.dead = True
+    with pytest.raises(CannotMeter, match="stands still"):
+        check_fits({"a": world.run("a", 0.1, 1.0)}, world, limit_s=5.0, clock=world.clock)
 
 
 def test_windows_are_visited_in_seeded_random_order():

@@ -93,8 +93,17 @@ def test_without_a_meter_latencies_get_all_of_the_time_and_the_reason_is_kept(mo
 
 def test_too_short_a_limit_for_energy_is_a_reason_and_no_failure(monkeypatch, counter):
     monkeypatch.setattr(prepared, "find_meter", lambda device: find_meter(device, counter))
+    limits = []
+    original = prepared.measure_interleaved
+
+    def spy(runs, *, time_limit_s, **options):
+        limits.append(time_limit_s)
+        return original(runs, time_limit_s=time_limit_s, **options)
+
+    monkeypatch.setattr(prepared, "measure_interleaved", spy)
     found = measure(energy_share=0.01)
     assert found.energy_mj is None and "raise the time limit" in found.energy_word
+    assert limits == [2.0]  # nothing is taken from the latencies
     assert found.summaries["a"].median_ms > 0
 
 

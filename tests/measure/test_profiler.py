@@ -25,7 +25,7 @@ from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
-from nat2deploy.target import Target
+from nat2deploy.target import Gpu, Target
 
 
 def test_every_block_once_and_a_certificate(machine, tmp_path):
@@ -68,6 +68,19 @@ def test_the_table_predicts_networks_that_were_never_measured(machine):
         plan = plan_network(space, architecture, 37)
         true_ms = machine.network_ms(Network(architecture, 37, plan))
         assert model.costs(architecture).latency_ms == pytest.approx(true_ms, rel=0.02)
+
+
+def test_the_gpu_in_a_table_is_the_one_at_work(machine, monkeypatch):
+    idle = Gpu(name="NVIDIA Some", compute_capability="8.9", memory_bytes=1 << 34, clock_mhz=345)
+    here = machine.fingerprint().model_copy(update={"gpu": idle})
+    monkeypatch.setattr(machine, "fingerprint", lambda: here)
+    before = {"governor": "performance", "mhz": 3000.0}
+    machine.clocks = (before, {**before, "gpu_mhz": 1980, "gpu_slowed": ["its power limit"]})
+    table = profile(machine)
+    assert table.fingerprint.gpu == idle.model_copy(update={"clock_mhz": 1980})
+    assert table.fingerprint.governor == "performance"
+    assert table.clock_changes == ("GPU slowed by its power limit",)
+    assert "gpu_mhz" not in table.fingerprint.model_dump()
 
 
 def test_chunks_at_another_clock_frequency_are_made_comparable(machine, monkeypatch):

@@ -33,6 +33,7 @@ class Network:
         folder: of the bundle.
         threads: instead of the target's.
         provider: of ONNX Runtime, instead of the target's.
+        device_id: of the GPU, as CUDA counts; 0 by default.
 
     Attributes:
         manifest: as it stands in the file.
@@ -47,7 +48,9 @@ class Network:
         BadInput: a manifest or model that is missing, damaged or changed, or one for another engine.
     """
 
-    def __init__(self, folder: Path, threads: int | None, provider: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, threads: int | None, provider: str | None = None, device_id: int | None = None
+    ) -> None:
         try:
             manifest: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
             name = str(manifest["model"])
@@ -77,10 +80,10 @@ class Network:
         self.run: Run
         try:
             if manifest.get("stages"):
-                stages = self.stages = Stages(manifest, self.read, self.threads, provider)
+                stages = self.stages = Stages(manifest, self.read, self.threads, provider, device_id)
                 self.run = lambda images: stages.answers(images)[-1]
             else:
-                self.run = open_session(manifest, self.read, self.threads, provider)
+                self.run = open_session(manifest, self.read, self.threads, provider, device_id)
             if self.run(np.zeros(self.shape, np.float32)).shape != (self.shape[0], len(self.labels)):
                 raise BadInput("has an output that its labels do not fit; export it again")
         except Exception as error:  # engines raise a dozen unrelated classes

@@ -25,7 +25,7 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     """Run the command line on the bundle in ``folder``; returns the exit code."""
     asked = _parse(arguments)
     try:
-        network = Network(folder, asked.threads, asked.provider)
+        network = Network(folder, asked.threads, asked.provider, asked.device_id)
         if asked.serve is not None:
             return serve(network, asked.serve, top=asked.top or 5)
         if asked.stream is not None:
@@ -45,6 +45,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files or folders")
     parser.add_argument("--top", type=count, metavar="N", help="classes shown an image (5; of a stream 1)")
     parser.add_argument("--provider", choices=PROVIDERS, help="of ONNX Runtime, instead of the target's")
+    parser.add_argument(
+        "--device-id", type=gpu_number, metavar="N", help="which GPU, as CUDA counts them (0)"
+    )
     parser.add_argument("--threads", type=count, metavar="N", help="instead of the target's")
     parser.add_argument(
         "--input-for",
@@ -130,6 +133,13 @@ def _answered(network: Network, paths: list[Path], top: int) -> tuple[list[dict[
 def count(text: str) -> int:
     """Parse a positive count."""
     if not 0 < int(text) <= 10**9:
+        raise ValueError(text)
+    return int(text)
+
+
+def gpu_number(text: str) -> int:
+    """Parse a number of a GPU, from 0."""
+    if not 0 <= int(text) < 1000:
         raise ValueError(text)
     return int(text)
 

@@ -32,6 +32,7 @@ class Stages:
         read: gives a file of the bundle by its name, checked against the manifest.
         threads: that compute.
         provider: of ONNX Runtime, instead of the CPU.
+        device_id: of the GPU, as CUDA counts, where the provider has one.
 
     Attributes:
         count: how many exits there are.
@@ -47,6 +48,7 @@ class Stages:
         read: Read,
         threads: int,
         provider: Optional[str] = None,  # noqa: UP045 - old Pythons run this
+        device_id: Optional[int] = None,  # noqa: UP045
     ) -> None:
         try:
             spec = manifest["stages"]
@@ -65,7 +67,7 @@ class Stages:
             raise BadInput("has stages that its manifest does not describe; export it again") from None
         self.count = len(exits)
         outputs = [[output, FEATURES]] * (self.count - 1) + [[output]]
-        self._run = open_models(manifest, files, name, outputs, read, threads, provider)
+        self._run = open_models(manifest, files, name, outputs, read, threads, provider, device_id)
 
     def answers(self, images: Floats) -> Floats:
         """What each exit answers for one full batch [B, 3, r, r]: logits [exits, B, classes]."""

@@ -27,26 +27,33 @@ _MAJOR, _MINOR = 75, 76
 
 
 class Gpu:
-    """The first GPU that the NVIDIA driver shows to this process, with one stream.
+    """A GPU that the NVIDIA driver shows to this process, with one stream.
+
+    Args:
+        index: counted from 0, as CUDA counts.
 
     Attributes:
         capability: such as 86 for 8.6.
         stream: an address.
 
     Raises:
-        BadInput: no driver or no GPU.
+        BadInput: no driver or no such GPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, index: int = 0) -> None:
         try:
             self._driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         except OSError:
             raise BadInput("needs an NVIDIA GPU, and there is no driver for one here") from None
         self._call("cuInit", 0)
-        device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuDeviceGet", ctypes.byref(device), 0)
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self._call("cuCtxSetCurrent", context)
+        count, device, stream = ctypes.c_int(), ctypes.c_int(), ctypes.c_void_p()
+        self._context = ctypes.c_void_p()
+        self._call("cuDeviceGetCount", ctypes.byref(count))
+        if index >= count.value:
+            raise BadInput(f"cannot use GPU {index}: the driver shows {count.value}, counted from 0")
+        self._call("cuDeviceGet", ctypes.byref(device), index)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self.enter()
         self._call("cuStreamCreate", ctypes.byref(stream), 0)
         self.stream = int(stream.value or 0)
         numbers = []
@@ -55,6 +62,10 @@ class Gpu:
             self._call("cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
             numbers.append(number.value)
         self.capability = 10 * numbers[0] + numbers[1]
+
+    def enter(self) -> None:
+        """Make this GPU the calling thread's; CUDA keeps it for each thread by itself."""
+        self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
         """Return the address of ``size`` bytes on the GPU, held as long as the process lives."""
@@ -84,8 +95,15 @@ class Gpu:
             raise BadInput(f"cannot use the GPU: the driver's {name} says {code}")
 
 
-def open_tensorrt(manifest: dict[str, Any], read: Read) -> Run:
+def open_tensorrt(manifest: dict[str, Any], read: Read, device_id: int = 0) -> Run:
     """Return what runs a batch on the GPU: a plan of the bundle for it, or what build.py has made here.
+
+    Any thread may call it, but one at a time: all calls share one execution context.
+
+    Args:
+        manifest: of the bundle.
+        read: as of ``session.open_session``.
+        device_id: of the GPU, as CUDA counts.
 
     Raises:
         BadInput: no GPU, package or plan for it, or a plan that does not load.
@@ -97,7 +115,7 @@ def open_tensorrt(manifest: dict[str, Any], read: Read) -> Run:
     exec(compile(read(str(spec["recipe"])), str(spec["recipe"]), "exec"), recipe.__dict__)
     backend = str(manifest["target"]["backend"])
     trt = load_package(*recipe.PACKAGES[backend])
-    gpu = Gpu()
+    gpu = Gpu(device_id)
     fitting = [plan["file"] for plan in spec["plans"] if gpu.capability in plan["compute_capabilities"]]
     built: Path = recipe.plan_path(read(str(spec["onnx"])), backend, trt.__version__)
     if built.is_file():
@@ -125,7 +143,9 @@ def open_tensorrt(manifest: dict[str, Any], read: Read) -> Run:
     context.set_tensor_address(result, found)
 
     def run(images: Floats) -> Floats:
-        context.set_input_shape(name, images.shape)
+        gpu.enter()
+        if not context.set_input_shape(name, images.shape):
+            raise BadInput(f"takes no batch of {len(images)}: {log.reason()}")
         gpu.upload(given, np.ascontiguousarray(images, np.float32))
         if not context.execute_async_v3(gpu.stream):
             raise BadInput(f"does not run: {log.reason()}")
