@@ -306,5 +306,5 @@ def initialise(module: nn.Module) -> None:
 def reset_seeded(module: nn.Module, seed: int) -> None:
     """Draw the module's weights anew from ``seed`` alone; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**64)  # PyTorch's are of 64 bits
         initialise(module)

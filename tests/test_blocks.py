@@ -95,7 +95,7 @@ def test_one_network_serves_any_resolution():
 
 
 @settings(max_examples=10)
-@given(st.integers(0, 2**31))
+@given(st.integers(0, 2**31) | st.integers(2**64, 2**70))
 def test_seeded_weights_come_from_the_seed_alone(seed):
     one, two = (build_block(BlockSignature.parse("mbconv-i8-m16-o8-k3-s1-se-relu-h8-w8")) for _ in range(2))
     before = torch.get_rng_state()

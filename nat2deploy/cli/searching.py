@@ -16,6 +16,7 @@ from nat2deploy.cli.options import (
     Space,
     Tables,
     Workers,
+    given_options,
     only_with,
     resolutions,
     tables,
@@ -117,6 +118,11 @@ def train(
         whole = load_pipeline(config_file)
         where, data, config, seed = whole.space, whole.data, whole.train, whole.seed
     elif data is not None:
+        own = given_options(context, ("epochs", "learning_rate"))
+        if schedule == "eps-paper" and own:
+            raise typer.BadParameter(
+                f"--schedule eps-paper has its own epochs and rates; leave out {' and '.join(own)}"
+            )
         where = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
         config = parse(TrainConfig, given, "training")
     else:

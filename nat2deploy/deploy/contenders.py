@@ -114,7 +114,7 @@ def _torchvision(word: str, target: Target, seed: int) -> Contender:
         raise UserError(f"'{word}' is no torchvision classifier; write such as torchvision:resnet18@224")
     resolution = int(match["resolution"] or 224)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**64)  # PyTorch's are of 64 bits
         options = {"init_weights": False} if match["name"] in ("googlenet", "inception_v3") else {}
         module = torchvision.models.get_model(match["name"], weights=None, **options).eval()
     params = sum(parameter.numel() for parameter in module.parameters())

@@ -144,6 +144,17 @@ class TrainConfig(_Config):
     curve: str | None = None
     """A folder for the learning curve: JSON lines, TensorBoard's format, and a picture."""
 
+    @model_validator(mode="after")
+    def _schedules_own(self) -> Self:
+        own = ("epochs", "learning_rate")
+        changed = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        if self.schedule == "eps-paper" and changed:
+            raise ValueError(
+                f"schedule 'eps-paper' has its own epochs and rates; leave out {' and '.join(changed)}, or "
+                "take schedule 'scaled'"
+            )
+        return self
+
     @property
     def widths(self) -> tuple[float, ...]:
         """The widths to train; empty: the space's first."""

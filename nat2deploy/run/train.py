@@ -127,7 +127,7 @@ def _start(
     """Return the weights that training starts from, the phases behind them, and words on their origin."""
     if config.start is None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed % 2**64)  # PyTorch's are of 64 bits
             return SuperNetwork(space, width, data.classes), (), ""
     path = find_supernet(config.start)
     held, info = load_supernet(path)

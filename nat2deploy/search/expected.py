@@ -39,7 +39,7 @@ def select_expected(
     if len(rows) > SHORT_LIST:  # what follows takes memory for rows x points
         few = points[:: POINTS // 64]
         worth = _improvement(errors, spread, costs, best[:: POINTS // 64], few).sum(axis=1)
-        rows = np.sort(np.argsort(-worth, kind="stable")[:SHORT_LIST])
+        rows = np.sort(np.lexsort((errors, -worth))[:SHORT_LIST])
     chosen: list[int] = []
     left = np.ones(len(rows), dtype=np.bool_)
     for _ in range(min(count, len(rows))):

@@ -95,6 +95,7 @@ class Nat2Search:
         self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
         self.history = read_history(self.history_path)
+        self._shown: tuple[tuple[int, int], Evaluation | None] = ((0, 0), None)
         images = min(len(data.validation), settings.validation_images or len(data.validation))
         self.images = images
         self.halving = (
@@ -264,6 +265,13 @@ class Nat2Search:
         self.history[version].update(fields)
         write_json(self.history_path, self.history)
 
+    def _best(self) -> Evaluation | None:
+        """The front's most accurate, found anew only once something was judged or a round recorded."""
+        held = len(self.file.evaluations), sum("hypervolume" in entry for entry in self.history)
+        if self._shown[0] != held:
+            self._shown = held, best_of(self.front())
+        return self._shown[1]
+
     def _tell(self, stage: str, done: int, total: int) -> None:
         if self.listener is None:
             return
@@ -279,7 +287,7 @@ class Nat2Search:
                 total,
                 self._version,
                 len(self.file.evaluations),
-                best_of(self.front()),
+                self._best(),
                 hypervolume,
                 tau.get("tau"),
                 tau.get("surrogate"),

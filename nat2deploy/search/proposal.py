@@ -86,15 +86,33 @@ def propose(
         return []
     costs = objectives.costs(fresh)
     votes = surrogate.votes(fresh)
+    predicted = objectives.matrix(votes.mean(axis=0), costs)
+    violations = np.maximum(objectives.cost_violations(costs), 0.0).sum(axis=1)
+    front = objective_matrix(feasible_front(archive, objectives), objectives)
+    if subset.takes_visited:  # evolution keeps its last population within accuracy budgets, and no more
+        front = _with_allowed(front, predicted[violations <= 0.0], objectives)
     chosen = subset.choose(
-        objectives.matrix(votes.mean(axis=0), costs),
-        np.maximum(objectives.cost_violations(costs), 0.0).sum(axis=1),
-        objective_matrix(feasible_front(archive, objectives), objectives),
+        predicted,
+        violations,
+        front,
         surrogate.spread(votes),
         batch.size,
         seed=batch.seed(settings, 1013),
     )
     return [encoding.decode(fresh[i]) for i in chosen]
+
+
+def _with_allowed(front: Floats, predicted: Floats, objectives: Objectives) -> Floats:
+    """A front [K, M], and one row more where a budget limits accuracy.
+
+    The row has the largest error allowed at the least cost of all: only what errs less is an improvement.
+    """
+    rows = np.concatenate([front, predicted])
+    if not objectives.top1_budgets or len(rows) == 0:
+        return front
+    allowed = rows.min(axis=0)
+    allowed[0] = 1.0 - max(budget.limit for budget in objectives.top1_budgets)
+    return np.concatenate([front, allowed[None]])
 
 
 def _without(genes: Genes, known: list[Architecture], encoding: IntegerEncoding) -> Genes:

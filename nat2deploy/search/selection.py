@@ -38,9 +38,10 @@ class SubsetSelection(ABC):
     ) -> Indices:
         """Return distinct indices of rows of predicted ``objectives`` [N, M].
 
-        ``violations`` [N]: summed violations of budgets, 0 is feasible. ``known`` [K, M]: the archive's
-        front. ``spread`` [N]: the standard deviation of each predicted error, which is larger where the
-        surrogate's members disagree.
+        ``violations`` [N]: summed violations of budgets of cost, 0 is feasible. ``known`` [K, M]: the
+        archive's front; with ``takes_visited`` also the largest error that budgets allow, at the least cost:
+        a row that errs more adds nothing. ``spread`` [N]: the standard deviation of each predicted error,
+        which is larger where the surrogate's members disagree.
         """
         if len(objectives) == 0:
             return np.empty(0, dtype=np.int64)

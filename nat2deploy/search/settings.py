@@ -193,4 +193,20 @@ class SearchSettings(BaseModel):
             )
         if self.exploitation > 0 and self.subset != "greedy":
             raise ValueError("exploitation needs subset 'greedy'")
+        self._refuse_idle()
         return self
+
+    def _refuse_idle(self) -> None:
+        """Refuse what was set, and not by the preset, and takes no effect beside the rest."""
+        unset = {name: field.default for name, field in type(self).model_fields.items()}
+        unset.update(PRESETS[self.preset])
+        # Sizes of a preset's own algorithm may stay where another subset takes its place.
+        gaps = "gap-variance" in (self.subset, unset["subset"])
+        for name, works, needed in (
+            ("warmup_full_epochs", self.warmup == "three-phase", "warmup 'three-phase'"),
+            ("halving_risk", self.halving_images is not None, "halving_images"),
+            ("subset_population", gaps, "subset 'gap-variance'"),
+            ("subset_generations", gaps, "subset 'gap-variance'"),
+        ):
+            if not works and getattr(self, name) != unset[name]:
+                raise ValueError(f"{name} needs {needed}; set that, too, or leave {name} out")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.base import clone
+from sklearn.dummy import DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -20,6 +22,10 @@ from nat2deploy.space.encoding import Genes, IntegerEncoding
 
 FLOOR = 1e-3
 """Added to errors before their logarithm is taken: some networks make none."""
+ENOUGH = 500
+"""Held-out rows that say how good a surrogate is; more would take seconds and say much the same."""
+_SEEDS = 2**31
+"""How many seeds every kind takes: scikit-learn's are of 32 bits, LightGBM's signed."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,11 @@ def fit_surrogate(
     """Fit one kind on genes [N, G] and errors [N], cross-validated over ``folds`` as it is fitted.
 
     The folds' members vote together (NAT), or with ``ensemble`` off one more member, fitted on everything,
-    votes alone. ``features`` are the kind's own when not given; with ``costs_of`` costs are among them. With
-    ``logarithmic`` members learn the logarithm of the error: a tenth less counts the same for small and large
-    networks.
+    votes alone; then no more folds are tried once ``ENOUGH`` rows were held out. ``features`` are the kind's
+    own when not given; with ``costs_of`` costs are among them. With ``logarithmic`` members learn the
+    logarithm of the error: a tenth less counts the same for small and large networks.
+
+    Where there is one row, or all rows look the same, the mean is predicted. ``seed`` may be of any size.
 
     Raises:
         UserError: the kind's package is not installed.
@@ -101,21 +109,41 @@ def fit_surrogate(
     inputs = SurrogateInput(features or own, encoding, costs_of)
     table = inputs(genes)
     targets = np.log(errors + FLOOR) if logarithmic else errors
-    held_out = np.empty(len(targets))
+    held_out = np.full(len(targets), np.nan)
     members = []
-    splitter = KFold(min(folds, len(targets)), shuffle=True, random_state=seed)
+    seed %= _SEEDS
     template = make(seed)
     # Tables this small are many times slower on several threads, most of all on a busy machine.
     with _quiet(), threadpool_limits(1):
-        for train, test in splitter.split(table):
-            member = clone(template).fit(table[train], targets[train])
+        for train, test in _splits(len(targets), folds, seed):
+            member = _fitted(template, table[train], targets[train])
             held_out[test] = member.predict(table[test])
             members.append(member)
+            if not ensemble and np.isfinite(held_out).sum() >= ENOUGH:
+                break
         if not ensemble:
-            members = [clone(template).fit(table, targets)]
-    tau = float(kendalltau(held_out, targets).statistic)
-    deviation = float(1.4826 * np.median(np.abs(held_out - targets)))
+            members = [_fitted(template, table, targets)]
+    seen = np.isfinite(held_out)
+    tau = float(kendalltau(held_out[seen], targets[seen]).statistic) if len(targets) > 1 else 0.0
+    deviation = float(1.4826 * np.median(np.abs(held_out[seen] - targets[seen])))
     return Surrogate(name, tau if np.isfinite(tau) else 0.0, deviation, tuple(members), inputs, logarithmic)
+
+
+def _splits(rows: int, folds: int, seed: int) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to fit on and rows held out, of each fold; a single row is both."""
+    if rows < 2:
+        return [(np.arange(rows), np.arange(rows))]
+    splits: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]] = KFold(
+        min(folds, rows), shuffle=True, random_state=seed
+    ).split(np.empty(rows))
+    return splits
+
+
+def _fitted(template: Any, table: Floats, targets: Floats) -> Any:
+    """A regressor like ``template`` fitted on features [N, F], or the mean where these say nothing."""
+    # Some kinds refuse a single row or constant features, each in words of its own.
+    told_apart = len(table) > 1 and bool((table != table[0]).any())
+    return (clone(template) if told_apart else DummyRegressor()).fit(table, targets)
 
 
 def best_surrogate(

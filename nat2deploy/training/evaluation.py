@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from nat2deploy.training.recalibrate import recalibrate
 from nat2deploy.training.simulated_precision import CALIBRATION_IMAGES, simulate
 
 _CALIBRATION_BATCH = 32
+NO_ANSWER_LOSS = 100.0
+"""The loss of an image that a simulated precision gives no finite one: more than any real network's."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,31 @@ class Accuracy:
         return wilson(self.top1, self.images)
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """What was found of some images: how many are right, the sum of their losses, and how many they are."""
+
+    right: int = 0
+    loss: float = 0.0
+    images: int = 0
+
+    def __add__(self, other: _Counted) -> _Counted:
+        return _Counted(self.right + other.right, self.loss + other.loss, self.images + other.images)
+
+    @property
+    def accuracy(self) -> Accuracy:
+        return Accuracy(self.right / self.images, self.loss / self.images, self.images)
+
+
 def accuracy(network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
     """Judge a network, in evaluation mode, on batches of (images [B, 3, r, r], targets [B])."""
+    return _count(network, labelled).accuracy
+
+
+def _count(
+    network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]], no_answer: float = math.nan
+) -> _Counted:
+    """Judge likewise; an image whose loss is not finite counts as one of ``no_answer``."""
     network.eval()
     right, loss, count = 0, 0.0, 0
     device = _device(network)
@@ -45,10 +71,16 @@ def accuracy(network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]]) -> A
         for images, targets in labelled:
             targets = targets.to(device)
             logits = network(images.to(device, memory_format=torch.channels_last))
-            right += int((logits.argmax(1) == targets).sum())
-            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+            found = logits.argmax(1) == targets
+            summed = float(F.cross_entropy(logits, targets, reduction="sum"))
+            if not math.isfinite(summed):
+                found &= ~logits.isnan().any(1)  # argmax takes a NaN for the largest
+                each = F.cross_entropy(logits, targets, reduction="none")
+                summed = float(torch.where(each.isfinite(), each, no_answer).sum())
+            right += int(found.sum())
+            loss += summed
             count += len(targets)
-    return Accuracy(right / count, loss / count, count)
+    return _Counted(right, loss, count)
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -60,15 +92,19 @@ def judge(
     network: nn.Module, data: ImageData, split: Split, resolution: int, batch_size: int = 250
 ) -> Accuracy:
     """Judge a network on a split at a resolution in pixels."""
-    return accuracy(
-        network,
-        batches(
-            split,
-            batch_size=batch_size,
-            resolution=resolution,
-            normalisation=data.normalisation,
-            shuffle_seed=None,
-        ),
+    return accuracy(network, _in_order(data, split, resolution, batch_size))
+
+
+def _in_order(
+    data: ImageData, split: Split, resolution: int, batch_size: int = 250
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A split's images and targets in batches, as they come."""
+    return batches(
+        split,
+        batch_size=batch_size,
+        resolution=resolution,
+        normalisation=data.normalisation,
+        shuffle_seed=None,
     )
 
 
@@ -125,11 +161,40 @@ class SubNetworkEvaluator:
 
     def judge(self, network: nn.Module, architecture: Architecture, split: Split) -> Accuracy:
         """Accuracy of an architecture's network on a split, in the architecture's precision."""
-        accuracies = [
-            judge(form, self.data, split, architecture.resolution)
-            for form in self.in_precision(network, architecture)
-        ]
-        return min(accuracies, key=lambda one: one.top1)
+        return next(self.looks(network, architecture, [split]))
+
+    def looks(
+        self, network: nn.Module, architecture: Architecture, parts: Iterable[Split]
+    ) -> Iterator[Accuracy]:
+        """Yield the accuracy, in the architecture's precision, on the first part, the first two, and so on.
+
+        Of several forms it is that of the least accurate on all images so far.
+        """
+        resolution = architecture.resolution
+        forms = self.in_precision(network, architecture)
+        so_far = [_Counted() for _ in forms]
+        for part in parts:
+            for number, form in enumerate(forms):
+                found = _count(form, self._in_order(part, resolution))
+                if not math.isfinite(found.loss) and form is not network:
+                    found = self._overflowed(found, form, network, part, resolution)
+                so_far[number] += found
+            yield min(so_far, key=lambda one: one.right).accuracy
+
+    def _overflowed(
+        self, found: _Counted, form: nn.Module, network: nn.Module, part: Split, resolution: int
+    ) -> _Counted:
+        """What counts of a form whose loss is not finite.
+
+        Where the network's own loss is finite, values are too large for the precision, as they will be on the
+        device: images without an answer are wrong there. Else the network is broken, and its loss says so.
+        """
+        if not math.isfinite(_count(network, self._in_order(part, resolution)).loss):
+            return found
+        return _count(form, self._in_order(part, resolution), NO_ANSWER_LOSS)
+
+    def _in_order(self, split: Split, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return _in_order(self.data, split, resolution)
 
     def in_precision(self, network: nn.Module, architecture: Architecture) -> list[nn.Module]:
         """An architecture's network as it answers in its precision, in each form that counts."""

@@ -9,6 +9,7 @@ calibration sees. Biases, which have 32 bits there, are left as they are.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -80,14 +81,18 @@ class _Steps(nn.Module):
     def __init__(self, symmetric: bool) -> None:
         super().__init__()
         self.symmetric = symmetric
-        self.observing = True
+        self.observing = self.finite = True
         self.low = self.high = 0.0  # zero always has a value of its own
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
         if self.observing:
-            self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+            low, high = float(x.min()), float(x.max())
+            self.finite = self.finite and math.isfinite(low) and math.isfinite(high)
+            self.low, self.high = min(self.low, low), max(self.high, high)
             return x
+        if not self.finite:
+            return torch.full_like(x, math.nan)  # there are no steps; a broken network is to stay one
         scale, zero = self.steps
         lowest = -128 if self.symmetric else 0
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, lowest, lowest + 255)

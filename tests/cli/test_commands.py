@@ -254,6 +254,14 @@ def test_a_group_alone_prints_its_help_and_no_error(group, here):
     assert done.returncode == 2 and "Commands" in done.stdout and done.stderr == ""
 
 
+@pytest.mark.parametrize("given", [("--epochs", 12), ("--learning-rate", 0.01)])
+def test_epochs_and_rates_are_refused_beside_a_schedule_that_has_its_own(given, tmp_path, here):
+    command = ("train", "--data", "digits", "--schedule", "eps-paper", *given, "--out", "w.safetensors")
+    done = here(*command, cwd=tmp_path)
+    assert done.returncode == 2 and f"leave out {given[0]}" in " ".join(done.stderr.split())
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_variant_is_trained_with_every_option_and_judged(tmp_path, here):
     space = {**load_space("nano-ee-d").model_dump(mode="json"), "resolutions": [16], "depths": [1, 2, 3]}
     space["name"], space["stages"] = "tiny-ee-d", space["stages"][:2]

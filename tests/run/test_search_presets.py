@@ -27,8 +27,6 @@ SMALL = {
     "rounds": 2,
     "population": 12,
     "generations": 2,
-    "subset_population": 8,
-    "subset_generations": 2,
     "top": 5,
     "adapt_epochs": 0.2,
     "batch_size": 64,
@@ -56,6 +54,8 @@ def config_of(supernet, tmp_path, text):
     path = tmp_path / "search.toml"
     path.write_text(text)
     settings = {**SMALL, **read_toml(path, "settings")}
+    if settings.get("preset") in ("nat", "nat2"):
+        settings |= {"subset_population": 8, "subset_generations": 2}
     if settings.get("preset") == "fixed":
         del settings["adapt_epochs"]  # its own is none
     given = {

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nat2deploy.errors import UserError
+from nat2deploy.files import parse
 from nat2deploy.run.config import SpaceConfig, TrainConfig, load_pipeline
 from nat2deploy.run.train import train
 from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
@@ -52,3 +53,14 @@ def test_a_start_of_another_space_is_refused(started, tmp_path):
     with pytest.raises(UserError, match="is of space 'tiny' at width 1, not 'nano' at width 1"):
         train(SpaceConfig(name="nano"), "digits", config, tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "given", [{"epochs": 3.0}, {"learning_rate": 0.01}, {"epochs": 3.0, "learning_rate": 0.01}]
+)
+def test_the_papers_schedule_has_its_own_epochs_and_rates(given):
+    with pytest.raises(UserError, match=f"eps-paper.*leave out {' and '.join(given)}"):
+        parse(TrainConfig, {"schedule": "eps-paper", **given}, "training")
+    stored = TrainConfig(schedule="eps-paper").model_dump()  # with its defaults written out
+    assert TrainConfig(**stored).schedule == "eps-paper"
+    assert TrainConfig(schedule="scaled", **given).epochs == given.get("epochs", 12.0)

@@ -75,3 +75,9 @@ def test_of_many_rows_a_short_list_holds_the_one_that_is_best(monkeypatch):
     short = select(objectives, [[0.9, 0.0]], 3, spread=0.02)
     assert whole[0] == short[0] == 137
     assert len(set(short.tolist())) == 3
+
+
+def test_of_rows_worth_nothing_the_lowest_errors_are_kept(monkeypatch):
+    monkeypatch.setattr(expected, "SHORT_LIST", 3)
+    objectives = [[0.9 - 0.05 * i, 1.0 + i] for i in range(8)]
+    assert select(objectives, [[0.1, 1.0]], 2, spread=1e-6).tolist() == [7, 6]

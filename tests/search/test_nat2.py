@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_searches import SETTINGS, Listener, lines, result
+from conftest import make_space
+from small_searches import SETTINGS, Listener, lines, result, save_fresh
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
@@ -300,3 +301,33 @@ def test_a_broken_history_is_named(begin, tmp_path):
     (tmp_path / "history.json").write_text("[{")
     with pytest.raises(UserError, match="history"):
         begin(tmp_path)
+
+
+ALONE = SETTINGS.model_copy(update={"adapt_epochs": 0.0, "surrogates": ("lightgbm", "process-trees-ridge")})
+
+
+@pytest.mark.parametrize(("kernels", "count"), [((3,), 1), ((3, 5), 2)])
+def test_a_space_of_one_or_two_architectures_gives_a_front(begin, tmp_path, kernels, count):
+    small = make_space("small", stages=1, kernels=kernels, expansions=(2.0,), depths=(1,))
+    source = save_fresh(tmp_path / "small.safetensors", small)
+    search = begin(tmp_path / "run", of=source, within=small, settings=ALONE)
+    assert len(search.run()) == count
+    assert 1 <= len(search.front()) <= count
+
+
+def test_a_seed_may_be_a_time_in_nanoseconds(begin, tmp_path):
+    search = begin(
+        tmp_path, settings=ALONE.model_copy(update={"seed": 1_790_000_000_000_000_000, "rounds": 1})
+    )
+    assert len(search.run()) == 7 and search.front()
+
+
+def test_statuses_find_the_front_anew_only_when_there_is_something_new(begin, tmp_path, monkeypatch):
+    listener = Listener()
+    search = begin(tmp_path, listener=listener)
+    front, found = search.front, []
+    monkeypatch.setattr(search, "front", lambda: found.append(1) or front())
+    search.run()
+    lines_and_rounds = len(search.file.evaluations) + len(search.history)
+    assert len(found) <= lines_and_rounds < len(listener.seen)
+    assert listener.seen[-1].best == best_of(front())

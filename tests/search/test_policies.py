@@ -58,7 +58,9 @@ def preset(name):
     )  # fmt: skip
     if name == "fixed":
         sizes["adapt_epochs"] = 0.0
-    few = {"subset_population": 8, "subset_generations": 2, "surrogate_folds": 3}
+    few = {"surrogate_folds": 3}
+    if name in ("nat", "nat2"):
+        few |= {"subset_population": 8, "subset_generations": 2}
     return type(SETTINGS)(preset=name, **sizes, **few)
 
 

@@ -63,3 +63,21 @@ def test_batches_have_seeds_of_their_own():
     seeds = {Batch(version, number, 8).seed(settings, 1009) for version in range(30) for number in range(4)}
     assert len(seeds) == 120
     assert Batch(7, 0, 8).seed(settings, 1013) == 5 * 1013 + 7
+
+
+@pytest.mark.parametrize("count", [4, 12])
+def test_an_accuracy_budget_keeps_candidates_out_that_are_not_accurate_enough(wide_encoding, archive, count):
+    """Small networks would add most where all errors count, and nothing where the budget leaves them out."""
+
+    def errors(*budgets):
+        limited = Objectives(
+            CostModel(wide_encoding.space, 10, None), wide_encoding, parse_budgets(budgets), ("params",)
+        )
+        surrogate = fit(archive, limited, SearchSettings(**SETTINGS), Batch(0, 0, count))
+        chosen = batch_of(limited, archive, count)
+        return surrogate.predict(wide_encoding.encode_all(chosen))
+
+    found = np.sort([e.error for e in archive])
+    allowed = float(found[len(found) // 3])
+    assert (errors() > allowed + 0.02).any()
+    assert (errors(f"top1>={1 - allowed:.6f}") <= allowed + 0.02).all()

@@ -76,11 +76,37 @@ def test_every_surrogate_can_be_named_and_no_other():
         {"first_archive": 3},
         {"exploitation": -0.1},
         {"subset_population": 3},
+        {"warmup_full_epochs": 2.0},
+        {"preset": "nat2", "warmup": "uniform", "warmup_full_epochs": 2.0},
+        {"halving_risk": 0.1},
+        {"subset_population": 100},
+        {"subset": "greedy", "subset_generations": 100},
     ],
 )
 def test_values_that_make_no_search_are_refused(wrong):
     with pytest.raises(ValidationError):
         SearchSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "works",
+    [
+        {"warmup": "three-phase", "warmup_full_epochs": 2.0},
+        {"halving_images": 100, "halving_risk": 0.1},
+        {"subset": "gap-variance", "subset_population": 100, "subset_generations": 10},
+        {"preset": "nat", "subset": "greedy"},
+        {"preset": "nat2", "subset": "expected-improvement", "subset_population": 100},
+        {"preset": "nat", "warmup": "uniform"},
+    ],
+)
+def test_what_takes_effect_or_is_the_presets_own_may_stand(works):
+    settings = SearchSettings(**works)
+    assert SearchSettings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+def test_what_takes_no_effect_is_refused_with_what_it_needs():
+    with pytest.raises(ValidationError, match="halving_risk needs halving_images"):
+        SearchSettings(halving_risk=0.1)
 
 
 def test_objectives_are_named_as_in_budgets_or_as_metrics():

@@ -88,9 +88,9 @@ def test_no_infeasible_row_while_a_feasible_one_is_left(seed, count, feasible, n
     objectives, spread = rng.random((12, 2)), rng.random(12)
     violations = np.where(np.arange(12) < feasible, 0.0, rng.random(12) + 0.01)
     greedy = {"exploration": shares[0], "exploitation": shares[1], "surrogate_ensemble": True}
-    settings = SearchSettings(
-        subset=name, subset_population=8, subset_generations=2, **greedy if name == "greedy" else {}
-    )
+    few = {"subset_population": 8, "subset_generations": 2}
+    own = {"greedy": greedy, "gap-variance": few}
+    settings = SearchSettings(subset=name, **own.get(name, {}))
     chosen = SUBSETS[name](settings).choose(
         objectives, violations, rng.random((3, 2)), spread, count, seed=seed
     )
@@ -126,15 +126,12 @@ def test_the_same_seed_chooses_the_same():
 
 
 def test_the_settings_reach_the_policies():
-    settings = SearchSettings(
-        subset="greedy",
-        surrogate_ensemble=True,
-        exploration=0.3,
-        exploitation=0.2,
-        subset_population=31,
-        subset_generations=7,
+    greedy = SUBSETS["greedy"](
+        SearchSettings(subset="greedy", surrogate_ensemble=True, exploration=0.3, exploitation=0.2)
     )
-    greedy, by_gaps = (SUBSETS[name](settings) for name in ("greedy", "gap-variance"))
+    by_gaps = SUBSETS["gap-variance"](
+        SearchSettings(subset="gap-variance", subset_population=31, subset_generations=7)
+    )
     assert isinstance(greedy, Greedy) and (greedy.exploration, greedy.exploitation) == (0.3, 0.2)
     assert isinstance(by_gaps, Even) and (by_gaps.population, by_gaps.generations) == (31, 7)
 

@@ -180,3 +180,42 @@ def test_either_features_can_be_asked_for(wide_encoding, task, features):
     width = wide_encoding.one_hot(task[0]).shape[1] if features == "one-hot" else len(wide_encoding)
     assert found.features == features
     assert [member.n_features_in_ for member in found.members] == [width] * 5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_so_few_networks_are_predicted_too(wide_encoding, task, name, rows):
+    genes, errors, unseen, _ = task
+    for ensemble in (True, False):
+        found = fit_surrogate(name, genes[:rows], errors[:rows], wide_encoding, seed=0, ensemble=ensemble)
+        predicted = found.predict(unseen)
+        assert np.isfinite(predicted).all() and np.isfinite(found.spread(found.votes(unseen))).all()
+        if rows == 1:
+            assert found.tau == 0.0
+            np.testing.assert_allclose(predicted, errors[0])
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_a_seed_may_be_of_any_size(wide_encoding, task, name):
+    genes, errors, unseen, _ = task
+    fitted = [
+        fit_surrogate(name, genes[:12], errors[:12], wide_encoding, seed=seed, folds=2)
+        for seed in (5, 2**31 + 5, 2**32 + 5, 2**70)
+    ]
+    np.testing.assert_array_equal(fitted[0].predict(unseen), fitted[2].predict(unseen))
+
+
+def test_of_many_networks_no_more_folds_are_tried_than_say_how_good_it_is(
+    wide_encoding, gene_error, monkeypatch
+):
+    genes = np.unique(uniform_depth_genes(wide_encoding, np.random.default_rng(2), 600), axis=0)
+    errors = gene_error.predict(genes)
+    tried = []
+    fit = module._fitted
+    monkeypatch.setattr(module, "_fitted", lambda *given: tried.append(len(given[1])) or fit(*given))
+    given = {"seed": 0, "folds": 10}
+    whole = fit_surrogate("ridge", genes, errors, wide_encoding, ensemble=False, **given)
+    assert len(genes) > 510 and len(tried) == 1 + -(-500 * 10 // len(genes))
+    alone = fit_surrogate("ridge", genes[:500], errors[:500], wide_encoding, ensemble=False, **given)
+    assert len(fit_surrogate("ridge", genes, errors, wide_encoding, **given).members) == 10
+    assert abs(whole.tau - alone.tau) < 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from nat2deploy.data.sets import Split
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator, accuracy, judge
 
@@ -128,3 +130,75 @@ def test_an_architecture_is_judged_in_its_precision(supernet, digits, space):
     forms = [judged("int8", symmetric) for symmetric in (False, True)]
     assert forms[0] != forms[1]
     assert judged("int8", False, True).top1 == min(form.top1 for form in forms)
+
+
+def test_of_several_forms_the_least_accurate_on_all_images_so_far_counts(digits, space, monkeypatch):
+    """Forms that err on different images: one is worse on the first half, the other on both together."""
+    evaluator = SubNetworkEvaluator(digits, seed=0)
+    images = written([0] * 10, size=16)
+    split = Split((images * 255).to(torch.uint8), torch.zeros(10, dtype=torch.long))
+    built = []
+
+    class Form(nn.Module):
+        def __init__(self, right):
+            super().__init__()
+            self.right, self.seen = right, 0
+
+        def forward(self, x):
+            answers = self.right[self.seen : self.seen + len(x)]
+            self.seen += len(x)
+            return nn.functional.one_hot(torch.tensor([0 if right else 1 for right in answers]), 4).float()
+
+    def forms(network, architecture):
+        built.append(network)
+        return [
+            Form([1, 1, 0, 0, 0, 1, 1, 1, 1, 1]),
+            Form([1, 1, 1, 1, 1, 1, 0, 0, 0, 0]),
+        ]
+
+    monkeypatch.setattr(evaluator, "in_precision", forms)
+    halves = [split.take(torch.arange(5)), split.take(torch.arange(5, 10))]
+    found = list(evaluator.looks(nn.Identity(), space.largest(), halves))
+    assert [(one.top1, one.images) for one in found] == [(0.4, 5), (0.6, 10)]
+    assert len(built) == 1  # forms are simulated once, however many looks there are
+    assert evaluator.judge(nn.Identity(), space.largest(), split).top1 == 0.6
+
+
+def with_last_weights(supernet, change):
+    """A super-network whose last layers' weights and biases are changed in place."""
+    changed = copy.deepcopy(supernet)
+    with torch.no_grad():
+        for module in changed.modules():
+            if isinstance(module, nn.Linear):
+                change(module.weight)
+                change(module.bias)
+    return changed
+
+
+def test_a_network_too_large_for_a_precision_is_wrong_where_it_gives_no_answer(supernet, digits, space):
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    huge = with_last_weights(supernet, lambda weights: weights.mul_(1e7))
+    architecture = replace(space.largest(), precision="fp16")
+    network = evaluator.network(huge, architecture)
+    (form,) = evaluator.in_precision(network, architecture)
+    assert not math.isfinite(judge(form, digits, digits.validation, architecture.resolution).loss)
+    whole, half = evaluator(huge, space.largest()), evaluator(huge, architecture)
+    assert math.isfinite(whole.loss) and math.isfinite(half.loss) and half.top1 <= whole.top1
+    parts = [digits.validation.take(torch.arange(i, i + 40)) for i in (0, 40)]
+    assert all(math.isfinite(found.loss) for found in evaluator.looks(network, architecture, parts))
+
+
+def test_a_network_that_is_broken_itself_has_no_finite_loss_in_any_precision(supernet, digits, space):
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=60)
+    broken = with_last_weights(supernet, lambda weights: weights.fill_(math.nan))
+    for precision in (None, "fp16", "bf16", "int8"):
+        assert not math.isfinite(evaluator(broken, replace(space.largest(), precision=precision)).loss)
+
+
+def test_an_answer_that_is_no_number_is_wrong():
+    class Broken(nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 4), math.nan)
+
+    found = accuracy(Broken(), [(written([0, 0, 1]), torch.tensor([0, 0, 1]))])
+    assert found.top1 == 0.0 and math.isnan(found.loss)

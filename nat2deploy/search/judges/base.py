@@ -104,16 +104,17 @@ class JobRunner:
 
     def _gated(self, supernet: AnySuperNetwork, job: Job) -> Accuracy:
         network = self.evaluator.network(supernet, job.architecture)
-        right, loss, done = 0, 0.0, 0
-        for until, least in (*job.gates, (len(self._shuffled), 0)):
-            part = self._shuffled.take(torch.arange(done, until))
-            found = self.evaluator.judge(network, job.architecture, part)
-            right += round(found.top1 * found.images)
-            loss += found.loss * found.images
-            done = until
-            if right < least:
+        looks = (*job.gates, (len(self._shuffled), 0))
+        starts = (0, *(until for until, _ in job.gates))
+        parts = (
+            self._shuffled.take(torch.arange(start, until))
+            for start, (until, _) in zip(starts, looks, strict=True)
+        )
+        judged = self.evaluator.looks(network, job.architecture, parts)
+        for found, (_, least) in zip(judged, looks, strict=True):
+            if round(found.top1 * found.images) < least:
                 break
-        return Accuracy(right / done, loss / done, done)
+        return found
 
 
 class InProcess(Judge):
