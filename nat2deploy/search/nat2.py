@@ -90,8 +90,7 @@ class Nat2Search:
         self.start: WarmStart = start or {}
         self._version = 0
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
-        if any(set(objectives.model.metrics) - e.values.keys() for e in self.file.evaluations):
-            self.file.look_up(objectives.costs_of)
+        self.file.look_up(objectives.costs_of)
         self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
         self.history = read_history(self.history_path)
