@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nat2deploy.data.names import shown_name
 from nat2deploy.progress import Report, silent
+from nat2deploy.run.beginning import as_begun, check_data
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import symmetric_int8
 from nat2deploy.run.directory import RunDirectory
@@ -35,7 +36,8 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     and the interruption passed on.
 
     Raises:
-        UserError: an input that cannot be used, or a budget that no architecture keeps.
+        UserError: an input that cannot be used, a budget that no architecture keeps, or a run that began with
+            other images, classes or latencies.
     """
     run = RunDirectory(out)
     fresh = not run.config_path.exists()
@@ -45,12 +47,18 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     own = not fresh and run.supernet_path.exists()
     supernets = (str(run.supernet_path),) if own else config.supernets
     inputs = read_inputs(config, supernets)
+    if not fresh:
+        check_data(run, inputs.data)
     inputs.objectives.check_reachable()
     if fresh:
         check_start(config, inputs)
     run.begin(config)
     options = evaluator_options(config.settings, symmetric_int8(inputs.tables))
-    with run.locked(), open_judge(config.workers, inputs.data, options, out) as judge:
+    with (
+        run.locked(),
+        open_judge(config.workers, inputs.data, options, out) as judge,
+        as_begun(run, inputs.data),
+    ):
         weights = SearchWeights(
             out,
             [find_supernet(name) for name in supernets],
