@@ -72,6 +72,11 @@ class LatencyTable(BaseModel):
     network_noise: Relative | None = None
     """Relative noise of the held-out networks' measurement, which decides whether there is a certificate;
     None in tables of old versions."""
+    network_slowdown: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """How many times as long the reference workload took while the networks were measured as while the blocks
+    were; None in tables of old versions."""
+    warmup_ms: Relative = 0.0
+    """How long everything was warmed up at least, in ms; 0 in tables of old versions."""
     clock_changes: tuple[str, ...] = ()
     """What changed of the processor's frequency while the table was measured, or slowed it, in words."""
     energy: str | None = None

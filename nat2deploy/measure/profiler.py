@@ -128,6 +128,8 @@ def _fit(
         drift=max(blocks.drift, whole.drift),
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
         networks=tuple(measured),
+        network_slowdown=whole.reference_ms / blocks.reference_ms,
+        warmup_ms=plan.warmup_ms,
         clock_changes=tuple(clock_changes([*blocks.clocks, *whole.clocks])),
         energy=blocks.energy,
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
@@ -193,10 +195,13 @@ def validate_table(
         precision=precision,
         time_limit_s=time_limit_s,
         memory_bytes=device.memory_bytes(),
+        warmup_ms=table.warmup_ms,
     )
     nothing_kept = PartialProfile(settings={}, chunks=[])
-    whole = _measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
-    device.finish()
+    try:
+        whole = _measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
+    finally:
+        device.finish()
     found = [_network_entry(n, m, "held-out") for n, m in zip(chosen, whole.measured, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
 
@@ -216,6 +221,7 @@ class _Blocks:
     """All blocks on one scale, and the machine while they were measured."""
 
     entries: dict[str, Entry]
+    reference_ms: float
     call_overhead_ms: float
     noise_floor: float
     drift: float
@@ -229,6 +235,7 @@ class _Whole:
     """Measured networks, in order and all on one scale, and the machine meanwhile."""
 
     measured: list[NetworkLatency]
+    reference_ms: float
     noise_floor: float
     drift: float
     elapsed_s: float
@@ -287,6 +294,7 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
         entries.update(chunk.scaled(common_ms / chunk.reference_ms))
     return _Blocks(
         entries,
+        common_ms,
         call_overhead_ms=float(np.median([chunk.call_overhead_ms for chunk in chunks])),
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
@@ -322,6 +330,7 @@ def _measure_networks(
     }
     return _Whole(
         [measured[network_name(index, network)] for index, network in enumerate(networks)],
+        common_ms,
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
         elapsed_s=sum(chunk.elapsed_s for chunk in chunks),
