@@ -170,6 +170,17 @@ class Gpu(BaseModel):
         mine = (self.name, self.compute_capability, self.memory_bytes)
         return mine == (other.name, other.compute_capability, other.memory_bytes) and len(clocks) <= 1
 
+    def differing(self, other: Gpu) -> list[str]:
+        """Say in words what of ``same_gpu``, beside the name, is not as it is of the other."""
+        words = {
+            f"compute capability {self.compute_capability}": other.compute_capability
+            == self.compute_capability,
+            f"{self.memory_bytes} bytes of memory": other.memory_bytes == self.memory_bytes,
+            f"at most {self.max_clock_mhz} MHz": None in (self.max_clock_mhz, other.max_clock_mhz)
+            or self.max_clock_mhz == other.max_clock_mhz,
+        }
+        return [word for word, same in words.items() if not same]
+
 
 class Fingerprint(ClockState):
     """What a latency depends on beside the target: the machine, its clock and the library versions."""
@@ -189,6 +200,22 @@ class Fingerprint(ClockState):
         else:
             same_gpu = self.gpu.same_gpu(other.gpu)
         return same_gpu and (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
+
+    def told_apart(self, other: Fingerprint) -> tuple[str, str]:
+        """Describe two machines so that what ``same_machine`` finds different is in the words."""
+        return self._beside(other), other._beside(self)
+
+    def _beside(self, other: Fingerprint) -> str:
+        mine, others = (
+            [flag for flag in one.flags if flag not in two.flags]
+            for one, two in ((self, other), (other, self))
+        )
+        words = [str(self)]
+        words += [f"with {' '.join(mine)}"] if mine else []
+        words += [f"without {' '.join(others)}"] if others and not mine else []
+        if self.gpu is not None and other.gpu is not None and self.gpu.name == other.gpu.name:
+            words += self.gpu.differing(other.gpu)
+        return ", ".join(words)
 
     def __str__(self) -> str:
         """One readable line, such as ``AMD EPYC, 2 cores, NVIDIA H100``."""

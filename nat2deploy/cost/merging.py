@@ -95,10 +95,8 @@ def _check_alike(first: LatencyTable, other: LatencyTable) -> None:
         if one != two:
             raise UserError(f"the tables are of different {what} ({one} and {two}); they cannot be merged")
     if not first.fingerprint.same_machine(other.fingerprint):
-        raise UserError(
-            f"the tables are of different machines ({first.fingerprint} and {other.fingerprint}); "
-            "they cannot be merged"
-        )
+        one, two = first.fingerprint.told_apart(other.fingerprint)
+        raise UserError(f"the tables are of different machines ({one}; and {two}); they cannot be merged")
 
 
 def _scale(entries: dict[str, Entry], table: LatencyTable) -> float:

@@ -169,9 +169,10 @@ def validate_table(
     device = device or LocalDevice(table.target)
     here = device.fingerprint()
     if not table.fingerprint.same_machine(here):
+        there, this = table.fingerprint.told_apart(here)
         raise UserError(
-            f"the latency table was measured on {table.fingerprint}, this is {here}; validate it there, "
-            "or profile this one"
+            f"the latency table was measured on {there}; this is {this}; validate it there, or profile this "
+            "one"
         )
     rng = np.random.default_rng([seed, 2])
     latency = BlockLatency(table)
