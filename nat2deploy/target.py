@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -37,6 +37,7 @@ PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {
     },
 }
 """The number formats that each backend of nat2deploy runs networks in, by kind of device."""
+_LONGEST_FACTS = 4000
 _OWN = tuple(dict.fromkeys(name for backends in PRECISIONS.values() for name in backends))
 
 
@@ -201,6 +202,12 @@ class Fingerprint(ClockState):
             same_gpu = self.gpu.same_gpu(other.gpu)
         return same_gpu and (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
 
+    def every_word(self) -> list[str]:
+        """Return all the facts that are text."""
+        gpu = () if self.gpu is None else (self.gpu.name, self.gpu.compute_capability, self.gpu.driver or "")
+        words = [self.cpu, self.system, *self.flags, *self.settings().values(), *gpu]
+        return [*words, *self.libraries, *self.libraries.values()]
+
     def told_apart(self, other: Fingerprint) -> tuple[str, str]:
         """Describe two machines so that what ``same_machine`` finds different is in the words."""
         return self._beside(other), other._beside(self)
@@ -225,6 +232,17 @@ class Fingerprint(ClockState):
     def steady(self) -> dict[str, Any]:
         """Return, as plain JSON values, what stays the same from one minute to the next."""
         return lasting_facts(self.model_dump(mode="json", exclude={"gpu": {"clock_mhz"}}))
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Check that what another machine says of itself can be shown and kept.
+
+    Raises:
+        ValueError: too long, or characters that a terminal would obey.
+    """
+    found = list(words)
+    if sum(map(len, found)) > _LONGEST_FACTS or not all(map(str.isprintable, found)):
+        raise ValueError("the machine's facts are not printable words")
 
 
 def load_profile(path: Path) -> Profile:

@@ -11,6 +11,7 @@ from nat2deploy.cli.options import Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.verbosity import Commands
 from nat2deploy.errors import UserError
+from nat2deploy.seed import LARGEST_SEED
 
 table_app = Commands(no_args_is_help=True, help="Look at latency tables, validate, compare and merge them.")
 
@@ -47,7 +48,7 @@ def table_validate(
             min=4, help="Fresh networks to measure; by default as many as the certificate is of, 50 at least."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another one than the table's.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Another one than the table's.")] = 1,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds of measuring.")] = 60.0,
     space: OwnSpace = None,
     device: Annotated[
