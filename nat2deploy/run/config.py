@@ -13,8 +13,7 @@ from nat2deploy.files import parse, read_toml
 from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.search.budget import is_target_name, parse_budgets
-from nat2deploy.search.settings import Positive, SearchSettings
-from nat2deploy.seed import Seed
+from nat2deploy.search.settings import Positive, SearchSettings, Seed
 from nat2deploy.target import Target
 
 Rate = Annotated[float, Field(gt=0, le=10)]

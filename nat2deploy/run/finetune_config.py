@@ -18,7 +18,7 @@ from pydantic import (
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import under_given
-from nat2deploy.seed import Seed
+from nat2deploy.search.settings import Seed
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},

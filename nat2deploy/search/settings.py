@@ -10,9 +10,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.plugins import known
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import PRESETS, under_given
-from nat2deploy.seed import Seed
+from nat2deploy.seed import LARGEST_SEED
 
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 def _metric(text: str) -> str:
