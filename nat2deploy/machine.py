@@ -124,7 +124,23 @@ def _cpu(root: Path) -> tuple[str, list[str]]:
         # 64-bit ARM kernels give numbers in place of a name; without them all boards would look alike.
         board = read_fact(root / "proc/device-tree/model").rstrip("\0")
         model = f"{board or platform.machine()} ({', '.join(sorted(parts))})"
+    model = model or _apple_brand()
     return model or platform.processor() or platform.machine(), [f for f in _TELLING_FLAGS if f in flags]
+
+
+def _apple_brand() -> str:
+    """macOS's name of the processor, such as ``Apple M3 Pro``; Python knows it as ``arm`` only."""
+    if platform.system() != "Darwin":
+        return ""
+    # Not by PATH alone: a service's may lack it.
+    program = shutil.which("sysctl") or "/usr/sbin/sysctl"
+    words = [program, "-n", "machdep.cpu.brand_string"]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    said = done.stdout.decode(errors="replace").strip()
+    return said if done.returncode == 0 and said.isprintable() else ""
 
 
 def _cpu_info_mhz(root: Path, core: int) -> float | None:

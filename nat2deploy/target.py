@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -37,6 +37,7 @@ PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {
     },
 }
 """The number formats that each backend of nat2deploy runs networks in, by kind of device."""
+_LONGEST_FACTS = 4000
 _OWN = tuple(dict.fromkeys(name for backends in PRECISIONS.values() for name in backends))
 
 
@@ -171,6 +172,17 @@ class Gpu(BaseModel):
         mine = (self.name, self.compute_capability, self.memory_bytes)
         return mine == (other.name, other.compute_capability, other.memory_bytes) and len(clocks) <= 1
 
+    def differing(self, other: Gpu) -> list[str]:
+        """Say in words what of ``same_gpu``, beside the name, is not as it is of the other."""
+        words = {
+            f"compute capability {self.compute_capability}": other.compute_capability
+            == self.compute_capability,
+            f"{self.memory_bytes} bytes of memory": other.memory_bytes == self.memory_bytes,
+            f"at most {self.max_clock_mhz} MHz": None in (self.max_clock_mhz, other.max_clock_mhz)
+            or self.max_clock_mhz == other.max_clock_mhz,
+        }
+        return [word for word, same in words.items() if not same]
+
 
 class Fingerprint(ClockState):
     """What a latency depends on beside the target: the machine, its clock and the library versions."""
@@ -191,6 +203,28 @@ class Fingerprint(ClockState):
             same_gpu = self.gpu.same_gpu(other.gpu)
         return same_gpu and (self.cpu, self.flags, self.cores) == (other.cpu, other.flags, other.cores)
 
+    def every_word(self) -> list[str]:
+        """Return all the facts that are text."""
+        gpu = () if self.gpu is None else (self.gpu.name, self.gpu.compute_capability, self.gpu.driver or "")
+        words = [self.cpu, self.system, *self.flags, *self.settings().values(), *gpu]
+        return [*words, *self.libraries, *self.libraries.values()]
+
+    def told_apart(self, other: Fingerprint) -> tuple[str, str]:
+        """Describe two machines so that what ``same_machine`` finds different is in the words."""
+        return self._beside(other), other._beside(self)
+
+    def _beside(self, other: Fingerprint) -> str:
+        mine, others = (
+            [flag for flag in one.flags if flag not in two.flags]
+            for one, two in ((self, other), (other, self))
+        )
+        words = [str(self)]
+        words += [f"with {' '.join(mine)}"] if mine else []
+        words += [f"without {' '.join(others)}"] if others and not mine else []
+        if self.gpu is not None and other.gpu is not None and self.gpu.name == other.gpu.name:
+            words += self.gpu.differing(other.gpu)
+        return ", ".join(words)
+
     def __str__(self) -> str:
         """One readable line, such as ``AMD EPYC, 2 cores, NVIDIA H100``."""
         gpu = "" if self.gpu is None else f", {self.gpu.name}"
@@ -199,6 +233,17 @@ class Fingerprint(ClockState):
     def steady(self) -> dict[str, Any]:
         """Return, as plain JSON values, what stays the same from one minute to the next."""
         return lasting_facts(self.model_dump(mode="json", exclude={"gpu": {"clock_mhz"}}))
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Check that what another machine says of itself can be shown and kept.
+
+    Raises:
+        ValueError: too long, or characters that a terminal would obey.
+    """
+    found = list(words)
+    if sum(map(len, found)) > _LONGEST_FACTS or not all(map(str.isprintable, found)):
+        raise ValueError("the machine's facts are not printable words")
 
 
 def load_profile(path: Path) -> Profile:

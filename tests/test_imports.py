@@ -22,6 +22,7 @@ LEAVES = (
     "precision",
     "nearest",
     "plugins",
+    "seed",
 )
 EVERYTHING_BUT_CLI = (
     *LEAVES,
@@ -44,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "gpu": ("errors",),
     "clock_state": (),  # part of the fingerprint, and of what a device says
     "shipped": (),  # names of files: asked by who reads them
+    "seed": (),  # what can be one: asked by who reads settings
     "precision": (),  # a word for number formats: asked by space and target alike
     "target": ("errors", "files", "machine", "gpu", "clock_state", "shipped", "precision", "plugins"),
     "space": ("errors", "files", "precision"),
@@ -71,7 +73,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "search": (
         *("space", "cost", "training", "supernet", "data", "search.budget"),
-        *("errors", "files", "target", "precision", "version", "plugins"),
+        *("errors", "files", "target", "precision", "version", "plugins", "seed"),
     ),
     "search.budget": ("cost", "errors"),  # what a limit means: asked by who reads a front, too
     # Reads a run's files: knows their formats and none of what made them.

@@ -63,6 +63,18 @@ def test_boards_of_the_same_instruction_set_and_cores_are_told_apart(fake):
     assert fake.facts()["flags"] == ["asimd"]
 
 
+def test_apples_processors_are_told_apart(fake, monkeypatch):
+    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(machine.platform, "processor", lambda: "arm")
+    assert fake.facts()["cpu"] == "arm"  # no sysctl here
+    for brand in ("Apple M1", "Apple M3 Pro"):
+        fake.write("bin/sysctl", f'#!/bin/sh\n[ "$*" = "-n machdep.cpu.brand_string" ] && echo {brand}\n')
+        (fake.root / "bin/sysctl").chmod(0o755)
+        assert fake.facts()["cpu"] == brand
+    fake.write("bin/sysctl", "#!/bin/sh\necho unknown oid; exit 1\n")
+    assert fake.facts()["cpu"] == "arm"
+
+
 def test_memory_is_known_or_not(monkeypatch):
     assert machine.memory_bytes() > 1 << 24
     monkeypatch.delattr(machine.os, "sysconf")

@@ -232,6 +232,19 @@ def test_latencies_compare_where_the_gpu_agrees_too(change, same):
     assert not fingerprint().same_machine(first)
 
 
+def test_the_words_for_two_machines_say_what_is_different():
+    plain = Fingerprint(cpu="EPYC", flags=["avx2"], cores=2, governor="unknown", system="", libraries={})
+    vnni = plain.model_copy(update={"flags": ["avx2", "avx512_vnni"]})
+    assert plain.told_apart(vnni) == ("EPYC, 2 cores, without avx512_vnni", "EPYC, 2 cores, with avx512_vnni")
+    amx = plain.model_copy(update={"flags": ["avx2", "amx_int8"]})
+    assert amx.told_apart(vnni) == ("EPYC, 2 cores, with amx_int8", "EPYC, 2 cores, with avx512_vnni")
+    assert plain.told_apart(plain.model_copy(update={"cores": 4})) == ("EPYC, 2 cores", "EPYC, 4 cores")
+    slow = GPU.model_copy(update={"max_clock_mhz": 1500, "memory_bytes": 80})
+    one, two = (plain.model_copy(update={"gpu": gpu}) for gpu in (GPU, slow))
+    assert two.told_apart(one)[0] == "EPYC, 2 cores, NVIDIA H200, 80 bytes of memory, at most 1500 MHz"
+    assert one.told_apart(one)[0] == str(one)
+
+
 def test_what_is_steady_leaves_the_current_clock_out():
     one, other = (
         fingerprint().model_copy(update={"gpu": GPU.model_copy(update={"clock_mhz": mhz})}) for mhz in (1, 2)

@@ -10,6 +10,7 @@ import typer
 from nat2deploy.cli.options import DATA, Json, Network, Python, Run, Seed, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
+from nat2deploy.seed import LARGEST_SEED
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: a folder or a .zip.")]
 
@@ -82,7 +83,8 @@ def export(
         str | None, typer.Option(help="Of stages: max-softmax, margin or entropy; the best when not given.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Draws the calibration images; the run's when not given.")
+        int | None,
+        typer.Option(min=0, max=LARGEST_SEED, help="Draws the calibration images; the run's when not given."),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Which of the run's targets it is for, where there are several.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nat2deploy.search.budget import is_target_name
+from nat2deploy.seed import LARGEST_SEED
 from nat2deploy.shipped import exists
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Space = Annotated[
 Resolutions = Annotated[
     str | None, typer.Option("--resolutions", help="Use only these of the space, such as 28,32.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Drives everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Drives everything random.")]
 Interval = Annotated[
     float, typer.Option(min=0.001, max=0.5, help="Wanted relative half width of confidence intervals.")
 ]

@@ -106,6 +106,12 @@ def print_validation(validation: Validation, path: Path, *, as_json: bool) -> No
         console.print(f"the fresh networks contradict {path}; profile again, on the machine as it is now")
     elif validation.updated:
         console.print(f"{path} now carries the fresh certificate")
+    elif validation.whole and validation.before is not None:
+        held, fresh = validation.before.networks, validation.fresh.networks
+        console.print(
+            f"the {fresh} fresh networks do not contradict {path}, which keeps its certificate of {held}; "
+            f"--networks {held} would replace it"
+        )
     else:
         console.print(f"{path} keeps the certificate of its own space")
 

@@ -24,6 +24,7 @@ from nat2deploy.cli.options import (
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.verbosity import Commands
 from nat2deploy.launch import launched
+from nat2deploy.seed import LARGEST_SEED
 
 if TYPE_CHECKING:
     from nat2deploy.run.config import SearchConfig
@@ -230,7 +231,8 @@ def search(
     measure: Annotated[bool, typer.Option(help="Measure the front on this machine.")] = True,
     workers: Workers = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Drives everything random; 0, or that of --settings.")
+        int | None,
+        typer.Option(min=0, max=LARGEST_SEED, help="Drives everything random; 0, or that of --settings."),
     ] = None,
     as_json: Json = False,
 ) -> None:

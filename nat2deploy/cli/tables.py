@@ -11,6 +11,7 @@ from nat2deploy.cli.options import Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.verbosity import Commands
 from nat2deploy.errors import UserError
+from nat2deploy.seed import LARGEST_SEED
 
 table_app = Commands(no_args_is_help=True, help="Look at latency tables, validate, compare and merge them.")
 
@@ -41,8 +42,13 @@ def table_show(
 @table_app.command("validate")
 def table_validate(
     path: Table,
-    networks: Annotated[int, typer.Option(min=4, help="Fresh networks to measure.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Another one than the table's.")] = 1,
+    networks: Annotated[
+        int | None,
+        typer.Option(
+            min=4, help="Fresh networks to measure; by default as many as the certificate is of, 50 at least."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Another one than the table's.")] = 1,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds of measuring.")] = 60.0,
     space: OwnSpace = None,
     device: Annotated[
@@ -54,7 +60,8 @@ def table_validate(
 ) -> None:
     """Measure fresh whole networks on the table's machine, and certify it anew or contradict it.
 
-    Exit code 1 when they contradict its certificate; the table is left as it is then.
+    Exit code 1 when they contradict its certificate: their mean error is above 2 %, and above the certified
+    one by more than chance. The table is left as it is then, and when its certificate is of more networks.
     """
     from nat2deploy.cli.render_table import print_validation
     from nat2deploy.run.tables import validate

@@ -7,21 +7,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nat2deploy.cost.calibration import FEWEST_NETWORKS
 from nat2deploy.cost.fitting import fit_table
+from nat2deploy.cost.latency import BlockLatency
 from nat2deploy.cost.measured import MeasuredLatency
 from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import Entry, LatencyTable
 from nat2deploy.errors import UserError
+from nat2deploy.space.encoding import IntegerEncoding
+from nat2deploy.space.lowering import lower
+from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import SearchSpace
 
 _FEWEST_SHARED = 3
+_PREDICTED, _CLASSES = 200, 10
 
 
 def merge_tables(tables: Sequence[LatencyTable], space: SearchSpace) -> tuple[LatencyTable, str]:
     """Merge tables of one space, target and machine; returns the table, and why it has no certificate if so.
 
     The clock frequency differs from one session to the next, so each table is put on the first one's scale by
-    the blocks that it shares with those before it. A block that several hold keeps its narrowest confidence
+    the blocks that it shares with those before it, and its networks, which were measured after its blocks, by
+    a factor of their own. A block that several hold keeps its narrowest confidence
     interval, and so does a network. Calibration, tail and certificate are made anew from the networks of all;
     there is no certificate where one of them was too noisy for one.
 
@@ -38,12 +45,14 @@ def merge_tables(tables: Sequence[LatencyTable], space: SearchSpace) -> tuple[La
     first = tables[0]
     entries = dict(first.entries)
     networks = list(first.networks)
-    for table in tables[1:]:
+    for index, table in enumerate(tables[1:], 1):
         _check_alike(first, table)
         factor = _scale(entries, table)
+        held = first.model_copy(update={"entries": entries, "networks": _distinct(networks)})
+        networks_factor = factor * _own_scale(held, table, factor, tables[:index], space)
         for key, entry in table.entries.items():
             entries[key] = _sharper(entries.get(key), entry.scaled(factor))
-        networks += [network.scaled(factor) for network in table.networks]
+        networks += [network.scaled(networks_factor) for network in table.networks]
     merged = first.model_copy(
         update={
             "resolutions": tuple(sorted({r for table in tables for r in table.resolutions})),
@@ -52,6 +61,7 @@ def merge_tables(tables: Sequence[LatencyTable], space: SearchSpace) -> tuple[La
             "noise_floor": max(table.noise_floor for table in tables),
             "drift": max(table.drift for table in tables),
             "elapsed_s": sum(table.elapsed_s for table in tables),
+            "warmup_ms": max(table.warmup_ms for table in tables),
             "entries": entries,
             "networks": _distinct(networks),
             "clock_changes": tuple(dict.fromkeys(change for t in tables for change in t.clock_changes)),
@@ -85,10 +95,8 @@ def _check_alike(first: LatencyTable, other: LatencyTable) -> None:
         if one != two:
             raise UserError(f"the tables are of different {what} ({one} and {two}); they cannot be merged")
     if not first.fingerprint.same_machine(other.fingerprint):
-        raise UserError(
-            f"the tables are of different machines ({first.fingerprint} and {other.fingerprint}); "
-            "they cannot be merged"
-        )
+        one, two = first.fingerprint.told_apart(other.fingerprint)
+        raise UserError(f"the tables are of different machines ({one}; and {two}); they cannot be merged")
 
 
 def _scale(entries: dict[str, Entry], table: LatencyTable) -> float:
@@ -100,6 +108,51 @@ def _scale(entries: dict[str, Entry], table: LatencyTable) -> float:
             "resolution in common, or all at once"
         )
     return float(np.median(ratios))
+
+
+def _own_scale(
+    held: LatencyTable, table: LatencyTable, factor: float, before: Sequence[LatencyTable], space: SearchSpace
+) -> float:
+    """What a table's networks are scaled by beside ``factor``, that of its blocks.
+
+    Each table's calibration took up how fast its machine was for the networks against the blocks. The
+    reference workload tells it; of tables that do not keep that, their predictions for the same networks do,
+    each by a calibration of its own, where both have a resolution and width. Else the two cannot be told
+    apart, and networks go with the blocks. Held-out networks decide nothing: the certificate is of them.
+    """
+    if held.network_slowdown is not None and table.network_slowdown is not None:
+        return held.network_slowdown / table.network_slowdown
+    if min(_calibration_networks(held), _calibration_networks(table)) < FEWEST_NETWORKS:
+        return 1.0
+    resolutions = tuple(r for r in table.resolutions if any(r in one.resolutions for one in before))
+    widths = tuple(w for w in table.widths if any(w in one.widths for one in before))
+    if not (resolutions and widths):
+        return 1.0
+    both = space.restrict(resolutions=resolutions, widths=widths)
+    drawn = [
+        architecture
+        for architecture in random_architectures(IntegerEncoding(both), np.random.default_rng(0), _PREDICTED)
+        if any(
+            architecture.resolution in one.resolutions and architecture.width in one.widths for one in before
+        )
+    ]
+    if not drawn:
+        return 1.0
+    lowered = [lower(both, architecture, _CLASSES) for architecture in drawn]
+    one, two = (
+        np.array([latency.network_ms(network) for network in lowered])
+        for latency in (_calibrated(held, space), _calibrated(table, space))
+    )
+    return float(np.median(one / two)) / factor
+
+
+def _calibration_networks(table: LatencyTable) -> int:
+    return sum(network.role == "calibration" for network in table.networks)
+
+
+def _calibrated(table: LatencyTable, space: SearchSpace) -> BlockLatency:
+    overhead_ms = 0.0 if table.calibration is None else table.calibration.call_overhead_ms
+    return BlockLatency(fit_table(table, space, call_overhead_ms=overhead_ms, noise=None)[0])
 
 
 def _sharper(held: Entry | None, new: Entry) -> Entry:
@@ -118,19 +171,23 @@ def _width(measured: MeasuredLatency) -> float:
 def _distinct(networks: Sequence[NetworkEntry]) -> tuple[NetworkEntry, ...]:
     """Each network once, the sharper measurement of it.
 
-    What one table calibrates on is held out by none: a certificate is of networks never seen.
+    An architecture that one table calibrates on is held out by none, with any number of classes: a
+    certificate is of networks never seen.
     """
+    seen = {_architecture(network) for network in networks if network.role == "calibration"}
     found: dict[tuple[str, int], NetworkEntry] = {}
     for network in networks:
-        name = json.dumps(network.architecture, sort_keys=True), network.classes
+        if network.role == "held-out" and _architecture(network) in seen:
+            continue
+        name = _architecture(network), network.classes
         held = found.get(name)
-        if held is None or _rank(network) < _rank(held):
+        if held is None or _width(network) < _width(held):
             found[name] = network
     return tuple(found.values())
 
 
-def _rank(network: NetworkEntry) -> tuple[bool, float]:
-    return network.role == "held-out", _width(network)
+def _architecture(network: NetworkEntry) -> str:
+    return json.dumps(network.architecture, sort_keys=True)
 
 
 def _check_grid(tables: Sequence[LatencyTable], space: SearchSpace) -> None:

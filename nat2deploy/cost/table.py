@@ -18,7 +18,7 @@ from nat2deploy.files import parse, read_json, write_json
 from nat2deploy.shipped import exists, find_file
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
-from nat2deploy.target import Fingerprint, Target
+from nat2deploy.target import Fingerprint, Target, check_words
 
 Relative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -72,6 +72,11 @@ class LatencyTable(BaseModel):
     network_noise: Relative | None = None
     """Relative noise of the held-out networks' measurement, which decides whether there is a certificate;
     None in tables of old versions."""
+    network_slowdown: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """How many times as long the reference workload took while the networks were measured as while the blocks
+    were; None in tables of old versions."""
+    warmup_ms: Relative = 0.0
+    """How long everything was warmed up at least, in ms; 0 in tables of old versions."""
     clock_changes: tuple[str, ...] = ()
     """What changed of the processor's frequency while the table was measured, or slowed it, in words."""
     energy: str | None = None
@@ -131,7 +136,8 @@ def load_table(path: Path) -> LatencyTable:
     """Read a latency table; a shipped one's name is enough.
 
     Raises:
-        UserError: missing, not JSON, another schema version, or a field that does not fit.
+        UserError: missing, not JSON, another schema version, a field that does not fit, or words that
+            a terminal would obey.
     """
     path = find_file(path, "latency_tables")
     if path.name == str(path) and not path.suffix and not exists(path):
@@ -144,7 +150,14 @@ def load_table(path: Path) -> LatencyTable:
             f"latency table {path} has schema version {str(value['schema_version'])[:20]}, "
             "this nat2deploy reads 1; profile again, or update nat2deploy"
         )
-    return parse(LatencyTable, value, f"latency table {path}")
+    table = parse(LatencyTable, value, f"latency table {path}")
+    try:
+        check_words(table.fingerprint.every_word())
+        for word in (table.space, table.nat2deploy, *table.clock_changes, table.energy or ""):
+            check_words([word])
+    except ValueError as error:
+        raise UserError(f"latency table {path}: {error}; check where it comes from") from error
+    return table
 
 
 def save_table(table: LatencyTable, path: Path) -> None:

@@ -137,6 +137,8 @@ def _fit(
         drift=max(blocks.drift, whole.drift),
         elapsed_s=blocks.elapsed_s + whole.elapsed_s,
         networks=tuple(measured),
+        network_slowdown=whole.reference_ms / blocks.reference_ms,
+        warmup_ms=plan.warmup_ms,
         clock_changes=tuple(clock_changes([*blocks.clocks, *whole.clocks])),
         energy=blocks.energy,
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
@@ -176,9 +178,10 @@ def validate_table(
     device = device or LocalDevice(table.target)
     here = device.fingerprint()
     if not table.fingerprint.same_machine(here):
+        there, this = table.fingerprint.told_apart(here)
         raise UserError(
-            f"the latency table was measured on {table.fingerprint}, this is {here}; validate it there, "
-            "or profile this one"
+            f"the latency table was measured on {there}; this is {this}; validate it there, or profile this "
+            "one"
         )
     rng = np.random.default_rng([seed, 2])
     latency = BlockLatency(table)
@@ -202,10 +205,13 @@ def validate_table(
         precision=precision,
         time_limit_s=time_limit_s,
         memory_bytes=device.memory_bytes(),
+        warmup_ms=table.warmup_ms,
     )
     nothing_kept = PartialProfile(settings={}, chunks=[])
-    whole = _measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
-    device.finish()
+    try:
+        whole = _measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
+    finally:
+        device.finish()
     found = [_network_entry(n, m, "held-out") for n, m in zip(chosen, whole.measured, strict=True)]
     return certify_networks(table, space, found, noise=whole.noise_floor), found
 
@@ -225,6 +231,7 @@ class _Blocks:
     """All blocks on one scale, and the machine while they were measured."""
 
     entries: dict[str, Entry]
+    reference_ms: float
     call_overhead_ms: float
     noise_floor: float
     drift: float
@@ -238,6 +245,7 @@ class _Whole:
     """Measured networks, in order and all on one scale, and the machine meanwhile."""
 
     measured: list[NetworkLatency]
+    reference_ms: float
     noise_floor: float
     drift: float
     elapsed_s: float
@@ -296,6 +304,7 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
         entries.update(chunk.scaled(common_ms / chunk.reference_ms))
     return _Blocks(
         entries,
+        common_ms,
         call_overhead_ms=float(np.median([chunk.call_overhead_ms for chunk in chunks])),
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
@@ -331,6 +340,7 @@ def _measure_networks(
     }
     return _Whole(
         [measured[network_name(index, network)] for index, network in enumerate(networks)],
+        common_ms,
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
         elapsed_s=sum(chunk.elapsed_s for chunk in chunks),

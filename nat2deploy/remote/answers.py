@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -15,12 +14,11 @@ from nat2deploy.files import parse
 from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.statistics import Summary
 from nat2deploy.remote.ssh import printable
-from nat2deploy.target import Fingerprint
+from nat2deploy.target import Fingerprint, check_words
 
 Positive = Annotated[int, Field(ge=1, le=10**12)]
 Text = Annotated[str, AfterValidator(printable)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_LONGEST_FACTS = 4000
 
 
 class _Answer(BaseModel):
@@ -58,7 +56,7 @@ class MeasurementAnswer(_Answer):
         if self.energy_mj is not None and self.summaries.keys() != self.energy_mj.keys():
             raise ValueError("summaries and energies are of different candidates")
         for clock in self.clocks:
-            _check_words(clock.settings().values())
+            check_words(clock.settings().values())
         return self
 
     def measurement(self) -> Measurement:
@@ -109,16 +107,9 @@ def check_machine(machine: Fingerprint) -> None:
     Raises:
         ValueError: too long, control characters, or no cores.
     """
-    words = [machine.cpu, machine.system, *machine.flags, *machine.settings().values()]
-    _check_words([*words, *machine.libraries, *machine.libraries.values()])
+    check_words(machine.every_word())
     if machine.cores < 1:
         raise ValueError("the machine has no cores")
-
-
-def _check_words(words: Iterable[str]) -> None:
-    found = list(words)
-    if sum(map(len, found)) > _LONGEST_FACTS or not all(map(str.isprintable, found)):
-        raise ValueError("the machine's facts are not printable words")
 
 
 def group_measurement(result: ResultAnswer, job: str, name: str) -> Measurement:

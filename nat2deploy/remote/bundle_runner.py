@@ -9,13 +9,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nat2deploy.cost.measured import Milliseconds
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.remote.ssh import ConnectionLost, SshConnection, SshSettings
 from nat2deploy.remote.ssh_device import FOLDER
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CheckAnswer(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,15 +61,17 @@ def verify_on_device(
         device = SshDevice(settings, manifest.target, say=say)
         machine = device.fingerprint()  # says what is missing there
         parity = _parity(run_bundle(settings, bundle.folder, identity, bench=False).check)
-        measurement = device.measure_model(
-            _files(bundle),
-            manifest.network,
-            identity,
-            seed=seed,
-            time_limit_s=time_limit_s,
-            progress=lambda share, text: progress(0.2 + 0.8 * share, text),
-        )
-        device.finish()
+        try:
+            measurement = device.measure_model(
+                _files(bundle),
+                manifest.network,
+                secrets.token_hex(8),  # a device takes no results that an earlier verification left there
+                seed=seed,
+                time_limit_s=time_limit_s,
+                progress=lambda share, text: progress(0.2 + 0.8 * share, text),
+            )
+        finally:
+            device.finish()
         names = list(measurement.summaries)
         if manifest.stages is not None:
             names = [exit_name(number) for number in range(1, len(manifest.stages.exits) + 1)]

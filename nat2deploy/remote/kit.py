@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import tempfile
 import zipfile
 import zlib
@@ -116,7 +117,7 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress, *, power_mode: s
             what=f"space {plan.space.name}, {plan.target}",
             agent=AGENT,
             result=RESULT_FILE,
-            kit=out.name,
+            kit=shlex.quote(out.name),
             minutes=math.ceil(plan.time_limit_s / 60),
             power_mode=f"Power mode of the device: {' '.join(power_mode.split())}.\n" if power_mode else "",
         )

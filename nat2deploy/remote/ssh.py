@@ -14,7 +14,7 @@ from nat2deploy.errors import UserError
 
 _ADDRESS = re.compile(
     r"ssh://(?:(?P<user>[A-Za-z_][A-Za-z0-9_.-]{0,63})@)?"
-    r"(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?)|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\])"
+    r"(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?)|\[(?P<v6>[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,32})?)\])"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
 _PYTHON = re.compile(r"[A-Za-z0-9_~/.][A-Za-z0-9_~/.+-]{0,254}")

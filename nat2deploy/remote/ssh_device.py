@@ -155,15 +155,14 @@ class SshDevice(Device):
                 if wait_s is None:
                     raise UserError(
                         f"connection to {self._settings.address} lost {len(self._waits_s) + 1} times "
-                        f"({error}); the same command goes on where it was"
+                        f"({error}); give the same command again, a profile goes on where it was"
                     ) from None
                 self._say(f"{self._settings.address}: {error}; trying {name} again")
                 time.sleep(wait_s)
         result = parse_result(answer.get("result"), f"results of {self._settings.address}")
         if not result.machine.same_machine(machine):
-            raise UserError(
-                f"{self._settings.address} was {machine.cpu} and is {result.machine.cpu} now; profile again"
-            )
+            before, now = machine.told_apart(result.machine)
+            raise UserError(f"{self._settings.address} was {before} and is {now} now; profile again")
         return group_measurement(result, identity, name)
 
     def _try(self, folder: Path, place: str, label: str, progress: Progress) -> dict[str, Any]:

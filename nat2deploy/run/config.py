@@ -13,7 +13,7 @@ from nat2deploy.files import parse, read_toml
 from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.search.budget import is_target_name, parse_budgets
-from nat2deploy.search.settings import Positive, SearchSettings
+from nat2deploy.search.settings import Positive, SearchSettings, Seed
 from nat2deploy.target import Target
 
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -238,7 +238,7 @@ class ExportConfig(_Config):
     qat_epochs: Annotated[float, Field(ge=0)] = 0.0
     """int8: epochs of quantisation-aware fine-tuning before the network is exported."""
     qat_learning_rate: Rate = 0.002
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
     """Draws the calibration images; the search's when not given."""
     stages: bool = False
     """Deploy a network with several exits as stages that stop when they are sure, not as one ensemble."""
@@ -291,7 +291,7 @@ class PipelineConfig(_Config):
 
     data: str
     budgets: tuple[str, ...] = ()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Drives everything random; ``[search]`` and ``[finetune]`` may have one of their own."""
     allow_uncertified: bool = False
     workers: Workers = "auto"

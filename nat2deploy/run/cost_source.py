@@ -53,9 +53,10 @@ def _check_pair(first: str, one: LatencyTable, second: str, other: LatencyTable)
     if not one.fingerprint.same_machine(other.fingerprint) or any(
         getattr(one.target, field) != getattr(other.target, field) for field in same
     ):
+        here, there = one.fingerprint.told_apart(other.fingerprint)
         raise UserError(
-            f"tables {first} ({one.fingerprint}: {one.target}) and {second} ({other.fingerprint}: "
-            f"{other.target}) are of different targets; give each a name, such as --table pi5=FILE"
+            f"tables {first} ({here}: {one.target}) and {second} ({there}: {other.target}) are of different "
+            "targets; give each a name, such as --table pi5=FILE"
         )
 
 

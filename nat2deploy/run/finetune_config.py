@@ -18,6 +18,7 @@ from pydantic import (
 from nat2deploy.errors import UserError
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import under_given
+from nat2deploy.search.settings import Seed
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
@@ -113,7 +114,7 @@ class FinetuneConfig(BaseModel):
     """Networks tuned at the same time, each in a process of its own."""
     devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
     """Each network goes to the next free one."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="wrap")
     @classmethod

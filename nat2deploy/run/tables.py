@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nat2deploy.cost.certificate import Certificate
+from nat2deploy.cost.contradiction import certified_errors, contradicts, relative_errors
 from nat2deploy.cost.coverage import check_serves
 from nat2deploy.cost.difference import Difference, compare_tables
 from nat2deploy.cost.merging import merge_tables
@@ -19,31 +20,32 @@ from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.run.profile import measuring_device
 from nat2deploy.space.search_space import SearchSpace, load_space
 
-# A fresh mean error up to this is never a contradiction: it is what a good table is off by.
-_ALWAYS_FINE = 0.02
-_CONTRADICTION = 2.0
+FEWEST_FRESH = 50
+"""Networks that a validation measures by default, where the certificate is of no more."""
 
 
 @dataclass(frozen=True)
 class Validation:
     """A table's certificate before, and on a fresh set of networks.
 
-    ``contradicted``: the fresh mean error is above 2 % and over twice the certified one. ``updated``: the
-    table has the fresh certificate and its networks now. It keeps what it had when it is contradicted, or
-    when the networks are of another space, that it serves.
+    ``contradicted``: the fresh mean error is above 2 %, and above the certified one by more than chance.
+    ``updated``: the table has the fresh certificate and its networks now. It keeps what it had when it is
+    contradicted, when the certificate is of more networks than the fresh ones, or when these are not of the
+    ``whole`` space of the table: of another that it serves, or of some of its resolutions and widths.
     """
 
     before: Certificate | None
     fresh: Certificate
     contradicted: bool
     updated: bool
+    whole: bool = True
 
 
 def validate(
     path: Path,
     *,
     space_name: str | None = None,
-    networks: int = 50,
+    networks: int | None = None,
     seed: int = 1,
     time_limit_s: float = 60.0,
     ssh: SshSettings | None = None,
@@ -51,7 +53,8 @@ def validate(
 ) -> Validation:
     """Measure a fresh set of networks; update the table's certificate or contradict it.
 
-    The machine is this one, or with ``ssh`` another; it must be the table's.
+    The machine is this one, or with ``ssh`` another; it must be the table's. As many networks are measured as
+    the certificate is of, and at least 50, where ``networks`` does not say how many.
 
     Raises:
         UserError: no table, one of another machine or space, the table's own seed, or too much noise.
@@ -62,25 +65,29 @@ def validate(
     if seed == table.seed:
         raise UserError(f"--seed {seed} is the table's own; give another one, for networks that it never saw")
     space = _space(table, space_name, path, serves=True)
+    before = table.certificate
+    certified = 0 if before is None else before.networks
     fresh, found = validate_table(
         table,
         space,
-        networks=networks,
+        networks=max(FEWEST_FRESH, certified) if networks is None else networks,
         seed=seed,
         time_limit_s=time_limit_s,
         device=measuring_device(table.target, ssh, report),
         progress=lambda share, text: report("validate", share, 1.0, text),
     )
-    before = table.certificate
-    contradicted = (
-        before is not None and fresh.mape > _ALWAYS_FINE and fresh.mape > _CONTRADICTION * before.mape
+    contradicted = before is not None and contradicts(
+        before, certified_errors(table, _own_space(table, space)), relative_errors(table, space, found)
     )
-    updated = not contradicted and space.fingerprint == table.space_fingerprint
+    whole = space.fingerprint == table.space_fingerprint and (
+        (set(space.resolutions), set(space.widths)) == (set(table.resolutions), set(table.widths))
+    )
+    updated = not contradicted and whole and fresh.networks >= certified
     if updated:
         kept = [network for network in table.networks if network.role == "calibration"]
         news = {"certificate": fresh, "networks": (*kept, *found), "network_noise": fresh.noise}
         save_table(table.model_copy(update=news), path)
-    return Validation(before, fresh, contradicted, updated)
+    return Validation(before, fresh, contradicted, updated, whole)
 
 
 def diff(first: Path, second: Path, *, space_name: str | None = None) -> Difference:
@@ -121,13 +128,24 @@ def plot(path: Path, out: Path, *, space_name: str | None = None) -> None:
     draw_table(table, _space(table, space_name, path), out)
 
 
+def _own_space(table: LatencyTable, space: SearchSpace) -> SearchSpace:
+    """The space that a table is of, whole, where it can be found; else ``space``, which the table serves."""
+    if space.fingerprint == table.space_fingerprint and space.resolutions == table.resolutions:
+        return space
+    try:
+        own = load_space(table.space)
+    except UserError:
+        return space
+    return own if own.fingerprint == table.space_fingerprint else space
+
+
 def _space(
     table: LatencyTable, name: str | None, path: Path, *, whole: bool = False, serves: bool = False
 ) -> SearchSpace:
     """The table's space by its own name, or by the one given (a user's own space is a file).
 
     ``whole``: with all its resolutions and widths, not only the table's. ``serves``: it may be another one,
-    that the table can predict.
+    that the table can predict, and is cut to what both have.
     """
     try:
         space = load_space(name or table.space)
@@ -137,8 +155,11 @@ def _space(
         raise UserError(
             f"table {path} is of space '{table.space}', no preset; give --space FILE.toml"
         ) from error
-    if serves:
-        check_serves(table, space)
-    else:
+    if not serves:
         table.check_fingerprint(space)
-    return space if whole else space.restrict(resolutions=table.resolutions, widths=table.widths)
+        return space if whole else space.restrict(resolutions=table.resolutions, widths=table.widths)
+    check_serves(table, space)
+    return space.restrict(
+        resolutions=tuple(r for r in space.resolutions if r in table.resolutions),
+        widths=tuple(w for w in space.widths if w in table.widths),
+    )

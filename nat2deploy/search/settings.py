@@ -10,8 +10,10 @@ from nat2deploy.errors import UserError
 from nat2deploy.plugins import known
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import PRESETS, under_given
+from nat2deploy.seed import LARGEST_SEED
 
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 def _metric(text: str) -> str:
@@ -70,7 +72,7 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     preset: Literal["ours", "fixed", "nat", "nat2"] = "ours"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     objectives: tuple[Metric, ...] = ()
     """Cost objectives, such as ``latency`` or ``latency@pi5``; without any, those that budgets limit, else
     the latency of each table, else MACs."""

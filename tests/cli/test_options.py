@@ -5,7 +5,10 @@ import typer
 
 from nat2deploy.cli.options import percentage, tables, whole_numbers
 from nat2deploy.errors import UserError
+from nat2deploy.files import parse
 from nat2deploy.run import search as searching
+from nat2deploy.run.finetune_config import FinetuneConfig
+from nat2deploy.search.settings import SearchSettings
 
 
 def test_a_single_table_and_several_by_name(tmp_path):
@@ -72,3 +75,17 @@ def test_the_seed_of_a_settings_file_counts_unless_one_is_given(
     words = ("search", "--supernet", "w", "--data", "digits", "--out", tmp_path / "run", *options)
     code, _, error = command(*words, "--settings", tmp_path / "settings.toml")
     assert (code, seen) == (2, [counts]), error
+
+
+@pytest.mark.parametrize("words", [("train", "--data", "digits"), ("search", "--data", "digits")])
+def test_a_seed_beyond_what_generators_take_is_refused(command, tmp_path, words):
+    code, _, error = command(*words, "--out", tmp_path / "run", "--seed", 2**63)
+    assert code == 2 and "--seed" in error and "9223372036854775807" in error, error
+
+
+@pytest.mark.parametrize("model", [SearchSettings, FinetuneConfig])
+def test_a_seed_in_a_file_has_the_same_bounds(model):
+    assert parse(model, {"seed": 2**63 - 1}, "file").seed == 2**63 - 1
+    for seed in (-1, 2**63):
+        with pytest.raises(UserError, match="seed"):
+            parse(model, {"seed": seed}, "file")

@@ -55,6 +55,45 @@ def test_what_one_calibrates_on_certifies_no_other(whole, tables):
     assert merged.certificate.networks == 8 + len(fresh)
 
 
+def test_nor_with_another_number_of_classes(whole, tables):
+    first, second = tables
+    seen = next(n for n in first.networks if n.role == "calibration")
+    seen = seen.model_copy(update={"role": "held-out", "classes": 17})
+    second = second.model_copy(update={"networks": (*second.networks, seen)})
+    assert merge_tables([first, second], whole)[0].certificate.networks == 16
+    assert merge_tables([second, first], whole)[0].certificate.networks == 16
+
+
+def between_phases(table, slower):
+    """The table as it is when the machine was ``slower`` while it measured the blocks."""
+    entries = {key: entry.scaled(slower) for key, entry in table.entries.items()}
+    return table.model_copy(update={"entries": entries, "calibration": None})
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_clock_that_changed_between_blocks_and_networks_spoils_nothing(whole, tables, known):
+    first, second = (between_phases(table, slower) for table, slower in zip(tables, (0.9, 1.3), strict=True))
+    if known:
+        first = first.model_copy(update={"network_slowdown": 1.1 / 0.9})
+        second = second.model_copy(update={"network_slowdown": 1.1 / 1.3})
+    merged, why_not = merge_tables([first, second], whole)
+    assert why_not == "" and merged.certificate.networks == 16
+    assert merged.certificate.mape < 0.005 and merged.calibration.residual < 0.005
+    assert merged.network_slowdown == first.network_slowdown
+    once_more, _ = merge_tables([second, first, merged], whole)
+    assert once_more.certificate.mape < 0.005
+
+
+def test_without_a_resolution_in_common_the_reference_tells(whole, tables):
+    first = tables[0]
+    apart = between_phases(make_measured_table(whole.restrict(resolutions=(40, 48)), seed=1), 1.3)
+    pair = [t.model_copy(update={"network_slowdown": s}) for t, s in ((first, 1.0), (apart, 1 / 1.3))]
+    merged, why_not = merge_tables(pair, whole)
+    assert why_not == "" and merged.certificate.mape < 0.01
+    unknown, _ = merge_tables([first, apart], whole)  # then networks go with the blocks
+    assert unknown.certificate.mape > 0.03
+
+
 def test_tables_that_do_not_go_together(whole, tables):
     first, second = tables
     with pytest.raises(UserError, match="two tables or more"):

@@ -35,9 +35,17 @@ def rename(value):
 
 
 BREAKS = {
-    "negative median": (lambda v: first_entry(v).update(median_ms=-1.0), "median_ms.*greater than 0"),
+    "negative median": (lambda v: first_entry(v).update(median_ms=-1.0), "median_ms.*greater than"),
     "NaN": (lambda v: first_entry(v).update(p99_ms=float("nan")), "p99_ms"),
     "infinite": (lambda v: first_entry(v).update(p95_ms=float("inf")), "p95_ms"),
+    "absurd": (lambda v: first_entry(v).update(p99_ms=1e308), "p99_ms.*less than"),
+    "next to nothing": (lambda v: first_entry(v).update(median_ms=1e-300), "median_ms"),
+    "a terminal's codes": (lambda v: v["fingerprint"].update(cpu="a\x1b[2J"), "not printable"),
+    "codes of a GPU": (
+        lambda v: v["fingerprint"].update(gpu={"name": "\x1b", "compute_capability": "9", "memory_bytes": 1}),
+        "not printable",
+    ),
+    "codes elsewhere": (lambda v: v.update(clock_changes=["\x1b]0;x\x07"]), "not printable"),
     "text": (lambda v: first_entry(v).update(median_ms="fast"), "median_ms.*number"),
     "median outside": (lambda v: first_entry(v).update(ci_high_ms=1e-9), "outside its confidence"),
     "tail below": (lambda v: first_entry(v).update(p95_ms=1e-9), "ascending"),

@@ -98,6 +98,18 @@ def test_chunks_at_another_clock_frequency_are_made_comparable(machine, monkeypa
         assert drifted.entries[key].median_ms == pytest.approx(entry.median_ms, rel=0.03)
 
 
+def test_the_table_says_how_much_slower_the_machine_was_for_the_networks(machine, monkeypatch):
+    assert profile(machine).network_slowdown == 1
+    original = machine._measure
+
+    def drifting(group, progress):
+        machine.speed = 1.2 if group.name.startswith("networks") else 0.8
+        return original(group, progress)
+
+    monkeypatch.setattr(machine, "_measure", drifting)
+    assert profile(machine).network_slowdown == pytest.approx(1.5)
+
+
 def test_a_noisy_machine_gets_a_table_without_certificate(machine):
     machine.noise = 0.04
     words, remarks = [], []
@@ -237,6 +249,14 @@ def test_the_ends_of_the_space_are_not_fresh_where_the_table_is_calibrated_on_th
     assert all(network.architecture not in [end.to_json() for end in ends] for network in measured)
 
 
+def test_a_validation_that_fails_leaves_nothing_on_the_device(machine):
+    table = profile(machine)
+    finished, machine.fail_after = len(machine.finished), len(machine.sessions)
+    with pytest.raises(KeyboardInterrupt):
+        validate_table(table, tiny_space(), networks=10, device=machine)
+    assert len(machine.finished) == finished + 1
+
+
 def test_validation_needs_networks_that_the_table_never_saw(machine):
     space = tiny_space().model_copy(update={"expansions": (2.0,)})
     plan = ProfilePlan(space, Target(), calibration_networks=30, held_out_networks=4, time_limit_s=30.0)
@@ -277,7 +297,10 @@ def test_every_group_is_warmed_up_as_long_as_the_plan_says(machine, monkeypatch)
     profile(machine)
     assert len(told) > 1 and set(told) == {0.0}
     told.clear()
-    profile(machine, warmup_ms=20.0)
+    table = profile(machine, warmup_ms=20.0)
+    assert set(told) == {20.0} and table.warmup_ms == 20.0
+    told.clear()
+    validate_table(table, tiny_space(), networks=10, device=machine)
     assert set(told) == {20.0}
 
 

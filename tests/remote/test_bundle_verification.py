@@ -20,6 +20,7 @@ from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
 from nat2deploy.remote.bundle_verification import verify_on_device
 from nat2deploy.remote.ssh import SshAddress, SshSettings
+from nat2deploy.remote.ssh_device import SshDevice
 from nat2deploy.target import Target
 
 
@@ -82,6 +83,39 @@ def test_what_the_device_shows_is_kept_in_the_bundle(verify, bundle, sshd, tmp_p
     verify(path)
     with open_bundle(path) as opened:
         assert [one.device for one in opened.evidence()] == ["here", "127.0.0.1"]
+
+
+def test_what_an_earlier_verification_left_there_is_not_taken(settings, bundle, sshd, monkeypatch):
+    said, finish = [], SshDevice.finish
+    for _ in range(2):
+        said.append([])
+        with monkeypatch.context() as patch:
+            patch.setattr(SshDevice, "finish", lambda device: None)  # as when the connection is lost
+            verify_on_device(
+                bundle,
+                settings,
+                seed=0,
+                time_limit_s=0.5,
+                progress=lambda share, text: said[-1].append(text),
+                say=pytest.fail,
+            )
+    for words in said:
+        assert any("round" in text for text in words)
+    for one in left_on_device(sshd):
+        finish(SshDevice(settings, Target(), say=pytest.fail), one.name)
+
+
+def test_a_measurement_that_fails_leaves_nothing_there(verify, bundle, sshd, monkeypatch):
+    run = SshDevice._run_job
+
+    def fails(*arguments):
+        run(*arguments)
+        raise UserError("connection lost")
+
+    monkeypatch.setattr(SshDevice, "_run_job", fails)
+    with pytest.raises(UserError, match="connection lost"):
+        verify(bundle)
+    assert left_on_device(sshd) == []
 
 
 def test_a_budget_that_the_device_does_not_keep_fails(verify, bundle):

@@ -102,6 +102,15 @@ def test_the_kit_says_what_to_do_and_is_the_same_each_time(made, tiny_file, monk
     assert out.read_bytes() == (folder / "kit.zip").read_bytes()
 
 
+def test_the_kit_quotes_a_name_that_a_shell_would_split(tiny_file, monkeypatch, capsys, tmp_path):
+    out = tmp_path / "my kit; x.zip"
+    words = ("--space", tiny_file, "--calibration", 8, "--held-out", 8, "--out", out)
+    code, printed = command(monkeypatch, capsys, "table", "kit", *words)
+    assert code == 0, printed.err
+    with zipfile.ZipFile(out) as archive:
+        assert "--kit 'my kit; x.zip' --out table.json" in archive.read("README.txt").decode()
+
+
 @pytest.fixture
 def imported(made, monkeypatch, capsys, tmp_path):
     """Import a result, changed before, with a kit, changed before."""
@@ -179,6 +188,7 @@ def rename(value):
         (lambda value: first_group(value).update(energy_mj={"a": -1.0}), "energy_mj.a: "),
         (lambda value: first_summary(value).update(median_ms=-1), "median_ms: "),
         (lambda value: first_summary(value).update(median_ms=float("inf")), "median_ms: "),
+        (lambda value: first_summary(value).update(p99_ms=1e308), "p99_ms: "),
         (lambda value: first_summary(value).update(ci_low_ms=1e9), "outside its confidence interval"),
         (lambda value: first_summary(value).update(p99_ms=1e-9), "not in ascending order"),
         (lambda value: first_summary(value).update(samples=0), "samples: "),

@@ -17,6 +17,8 @@ from nat2deploy.remote.ssh import ConnectionLost, SshAddress, SshConnection, Ssh
         ("ssh://pi@192.168.1.7:2222", SshAddress("192.168.1.7", "pi", 2222)),
         ("ssh://board.local/", SshAddress("board.local")),
         ("ssh://root@[fe80::1]:22", SshAddress("fe80::1", "root", 22)),
+        ("ssh://pi@[fe80::1%eth0]", SshAddress("fe80::1%eth0", "pi")),
+        ("ssh://[fe80::1%enp3s0.10]:22", SshAddress("fe80::1%enp3s0.10", None, 22)),
     ],
 )
 def test_addresses(text, address):
@@ -36,6 +38,9 @@ def test_addresses(text, address):
             "ssh://a:secret@b",
             "ssh://a@b:0",
             "ssh://a@b:65536",
+            "ssh://a@[fe80::1%]",
+            "ssh://a@[fe80::1%eth0;id]",
+            "ssh://a@b%eth0",
         ),
     ],
 )

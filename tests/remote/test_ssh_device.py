@@ -131,7 +131,7 @@ def test_a_connection_that_stays_away_is_given_up(settings, monkeypatch):
 
     monkeypatch.setattr(device._connection, "ask", gone)
     group = Group("nothing", "f" * 16, {"a": Overhead()}, seed=0, precision=0.5, time_limit_s=0.2)
-    with pytest.raises(UserError, match=r"lost 3 times \(No route to host\); the same command goes on"):
+    with pytest.raises(UserError, match=r"lost 3 times \(No route to host\); give the same command again"):
         device.measure(group, lambda share, text: None)
     assert len(said) == 2
     device.finish()

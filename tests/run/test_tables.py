@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nat2deploy.cli.render_table import print_validation
 from nat2deploy.cost.fitting import certify_networks, predict_networks
-from nat2deploy.cost.table import load_table
+from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import load_pipeline
 from nat2deploy.run.tables import diff, merge, plot, validate
@@ -30,7 +31,7 @@ def measured(monkeypatch):
     told = {"slower": 1.0, "seed": None}
 
     def validate_table(table, space, *, networks, seed, time_limit_s, progress, device):
-        told["seed"] = seed
+        told["seed"], told["asked"], told["space"] = seed, networks, space
         held_out = told.get("networks") or [n for n in table.networks if n.role == "held-out"]
         predicted = predict_networks(table, space, held_out)
         found = [
@@ -85,6 +86,55 @@ def test_networks_of_a_space_that_the_table_serves_leave_it_as_it_is(own, measur
     assert not found.contradicted and not found.updated and path.read_bytes() == before
 
 
+def test_fewer_fresh_networks_replace_no_certificate_but_may_contradict_it(own, measured, capsys):
+    path, space = own
+    validate(path, space_name=space, seed=9)
+    held = path.read_bytes()
+    networks = [n for n in load_table(path).networks if n.role == "held-out"]
+    measured["networks"] = networks[:4]
+    found = validate(path, space_name=space, networks=4, seed=10)
+    assert not found.contradicted and not found.updated and path.read_bytes() == held
+    print_validation(found, path, as_json=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"keeps its certificate of {len(networks)}; --networks {len(networks)} would replace it" in said
+    measured["slower"] = 1.3
+    assert validate(path, space_name=space, networks=4, seed=10).contradicted
+    assert path.read_bytes() == held
+
+
+def test_as_many_networks_as_the_certificate_is_of_are_measured(own, measured):
+    path, space = own
+    validate(path, space_name=space, seed=9)
+    assert measured["asked"] == 50
+    table = load_table(path)
+    larger = table.certificate.model_copy(update={"networks": 70})
+    save_table(table.model_copy(update={"certificate": larger}), path)
+    validate(path, space_name=space, seed=9)
+    assert measured["asked"] == 70
+
+
+def test_a_space_is_cut_to_what_the_table_has(own, measured, tmp_path):
+    path, space = own
+    text = Path(space).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("resolutions = ")]
+    resolutions = load_table(path).resolutions
+    more = tmp_path / "more.toml"
+    more.write_text(text.replace(line, f"resolutions = {[*resolutions, 96]}"))
+    found = validate(path, space_name=str(more), networks=8, seed=9)
+    assert measured["space"].resolutions == resolutions and found.updated
+    part = tmp_path / "part.toml"
+    part.write_text(text.replace(line, f"resolutions = {[resolutions[0], 96]}"))
+    one = load_table(path).networks[0]
+    cut = load_space(space).restrict(resolutions=resolutions[:1])
+    drawn = random_architectures(IntegerEncoding(cut), np.random.default_rng(0), 8)
+    measured["networks"] = [one.model_copy(update={"architecture": a.to_json()}) for a in drawn]
+    before = path.read_bytes()
+    found = validate(path, space_name=str(part), networks=8, seed=9)
+    assert measured["space"].resolutions == resolutions[:1]
+    assert found.updated == (len(resolutions) == 1)
+    assert len(resolutions) == 1 or path.read_bytes() == before
+
+
 def test_two_per_cent_are_never_a_contradiction(own, measured):
     path, space = own
     validate(path, space_name=space, seed=9)  # certified to next to nothing
@@ -133,12 +183,12 @@ def test_for_real(own):
     path, space = own
     before = load_table(path)
     try:
-        found = validate(path, space_name=space, networks=4, seed=9, time_limit_s=2)
+        found = validate(path, space_name=space, networks=8, seed=9, time_limit_s=2)
     except UserError as error:
         assert "noise" in str(error)
         assert load_table(path) == before
     else:
-        assert found.fresh.networks == 4
+        assert found.fresh.networks == 8
         assert found.contradicted == (load_table(path) == before)
 
 
