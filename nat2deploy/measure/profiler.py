@@ -192,6 +192,7 @@ def validate_table(
         seed=seed,
         precision=precision,
         time_limit_s=time_limit_s,
+        batch=table.target.batch,
         memory_bytes=device.memory_bytes(),
     )
     nothing_kept = PartialProfile(settings={}, chunks=[])
@@ -242,7 +243,8 @@ def _measure_blocks(
     # Saved before the first chunk, so that a device may recognise a chunk that this process never got.
     done.save(partial)
     total = len(plan.signatures)
-    for chunk, group in plan.block_groups(done.profile, done.measured, lambda: done.elapsed_s):
+    memory_bytes = device.memory_bytes()
+    for chunk, group in plan.block_groups(done.profile, done.measured, lambda: done.elapsed_s, memory_bytes):
         begun = len(done.measured) / total
         found = device.measure(group, _part(tell, begun, begun + len(chunk) / total))
         done.chunks.append(_chunk(chunk, found))

@@ -127,7 +127,11 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress, *, power_mode: s
 def _block_groups(plan: ProfilePlan) -> list[Group]:
     """All block groups, each with its even share of the time: nobody knows yet how much the others leave."""
     groups: list[Group] = []
-    for _, group in plan.block_groups(_PROFILE, (), lambda: math.fsum(g.time_limit_s for g in groups)):
+
+    def taken_s() -> float:
+        return math.fsum(group.time_limit_s for group in groups)
+
+    for _, group in plan.block_groups(_PROFILE, (), taken_s, _MEMORY_BYTES):
         groups.append(group)
     return groups
 
