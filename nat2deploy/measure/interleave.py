@@ -243,7 +243,8 @@ class _Session:
 
     def summaries(self, names: list[str], tolerance: float) -> dict[str, Summary]:
         """Summarise each named candidate from its undisturbed visits, all at the reference's median speed."""
-        return {name: summarise_rounds(calls) for name, calls in self._calls(names, tolerance)}
+        noise = self.log.noise()
+        return {name: summarise_rounds(calls, noise=noise) for name, calls in self._calls(names, tolerance)}
 
     def tail_intervals(self, names: list[str], tolerance: float) -> dict[str, TailIntervals]:
         """Find the intervals of each named candidate's tail, from the same calls."""
