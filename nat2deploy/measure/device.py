@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
+from typing import ClassVar
 
 from nat2deploy.errors import UserError
 from nat2deploy.gpu import busy_warning, gpu_memory_bytes
@@ -22,7 +23,12 @@ class Device(ABC):
     """A machine that measures groups of candidates for one target.
 
     The public method checks; a device writes ``_measure``.
+
+    Attributes:
+        measures_now: False where everything was measured before, and no limit can be raised any more.
     """
+
+    measures_now: ClassVar[bool] = True
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:

@@ -16,6 +16,7 @@ from nat2deploy.cost.memory import network_peak_values
 from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Block, Candidate, Group, Overhead, WholeNetwork
+from nat2deploy.measure.time_needed import blocks_remark
 from nat2deploy.space.lowering import every_signature
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
@@ -78,6 +79,11 @@ class ProfilePlan:
     def signatures(self) -> list[BlockSignature]:
         """All blocks of the space that are measured."""
         return thinned(list(every_signature(self.space, CLASS_LADDER)), self.every_size)
+
+    def blocks_remark(self) -> str:
+        """Say that the time is short for so many blocks, or nothing."""
+        share = _BLOCK_SHARE * (1 - _ENERGY_SHARE)
+        return blocks_remark(len(self.signatures), self.every_size, self.time_limit_s, share)
 
     def settings(self, machine: Fingerprint) -> dict[str, Any]:
         """Everything that block measurements depend on, as plain JSON values."""

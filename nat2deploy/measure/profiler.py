@@ -33,6 +33,7 @@ from nat2deploy.measure.partial_profile import (
     open_partial,
 )
 from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
+from nat2deploy.measure.time_needed import networks_remark
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -79,7 +80,7 @@ def profile_space(
     say = remark or _ignore
     here = device.fingerprint()
     done, word = open_partial(partial, plan.settings(here))
-    for line in (device.warning(), word):
+    for line in (device.warning(), word, plan.blocks_remark() if device.measures_now else ""):
         if line:
             say(line)
     _measure_blocks(plan, device, done, partial, _part(tell, 0.0, _BLOCK_PROGRESS))
@@ -89,6 +90,11 @@ def profile_space(
         size or (lambda network: sum(medians.median_ms(signature) for signature in network))
     )
     groups = plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s)
+    if device.measures_now:
+        expected_ms = [sum(medians.median_ms(s) for s in network.signatures) for network in networks]
+        left_s = sum(group.time_limit_s for group in groups)
+        if line := networks_remark(expected_ms, plan.time_limit_s, left_s):
+            say(line)
     whole = _measure_networks(networks, groups, device, done, partial, _part(tell, _BLOCK_PROGRESS, 1.0))
     clocks = [*blocks.clocks, *whole.clocks]
     if clocks:

@@ -185,6 +185,8 @@ class KitDevice(Device):
         result: of the kit.
     """
 
+    measures_now = False
+
     def __init__(self, kit: Kit, result: ResultAnswer) -> None:
         self._kit = kit
         self._result = result
