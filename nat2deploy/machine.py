@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _TURBO_OFF = f"{_CPUS}/intel_pstate/no_turbo"
 _BOOST = f"{_CPUS}/cpufreq/boost"
 # What Jetson's nvpmodel leaves behind: the mode's number, and beside it the modes' names.
 _POWER_MODE, _POWER_MODES = "var/lib/nvpmodel/status", "etc/nvpmodel.conf"
+# A control group's, of version 2 and of version 1, which says so where there is none by a huge number.
+_MEMORY_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
+_UNLIMITED = 1 << 60
 # These move by themselves, with load and temperature; all other facts stay until somebody changes them.
 _MOVING = ("mhz", "min_mhz", "max_mhz", "throttled", "throttle_count")
 
@@ -89,12 +93,17 @@ def onnxruntime_version() -> str:
         return next((one for one in found if one != _MISSING), "")
 
 
-def memory_bytes() -> int | None:
-    """Return the machine's memory, None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+def memory_bytes(root: Path = _ROOT) -> int | None:
+    """Return the machine's memory, or a container's limit below it; None where the system does not say.
+
+    Args:
+        root: where the system's files begin.
+    """
+    limits = [_number(read_fact(root / path)) for path in _MEMORY_LIMITS]
+    known = [limit for limit in limits if limit is not None and 0 < limit < _UNLIMITED]
+    with suppress(AttributeError, OSError, ValueError):
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(known, default=None)
 
 
 def read_fact(path: Path) -> str:

@@ -75,10 +75,20 @@ def test_apples_processors_are_told_apart(fake, monkeypatch):
     assert fake.facts()["cpu"] == "arm"
 
 
-def test_memory_is_known_or_not(monkeypatch):
+def test_memory_is_known_or_not(fake, monkeypatch):
     assert machine.memory_bytes() > 1 << 24
     monkeypatch.delattr(machine.os, "sysconf")
-    assert machine.memory_bytes() is None
+    assert machine.memory_bytes(fake.root) is None
+
+
+@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_a_containers_limit_lowers_the_memory(fake, file):
+    whole = machine.memory_bytes(fake.root)
+    fake.write(f"sys/fs/cgroup/{file}", f"{1 << 28}\n")
+    assert machine.memory_bytes(fake.root) == 1 << 28
+    for unlimited in ("max\n", "9223372036854771712\n", ""):
+        fake.write(f"sys/fs/cgroup/{file}", unlimited)
+        assert machine.memory_bytes(fake.root) == whole
 
 
 def test_a_machine_without_any_of_the_files_has_a_name_all_the_same(fake):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,20 @@ def _part(tell: Tell, start: float, end: float) -> Tell:
 
 @contextmanager
 def _alone(lock: Path, tell: Tell) -> Iterator[None]:
-    """Wait until no other job measures: one that lost its connection may be about to end."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with lock.open("w") as stream:
+    """Wait until no other job measures: one that lost its connection may be about to end.
+
+    Where the system has no locks, or none in that place, nothing is waited for.
+    """
+    with ExitStack() as stack:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            tell(0.0, "waiting for another measurement on this device")
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            import fcntl
+
+            stream = stack.enter_context(lock.open("w"))
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell(0.0, "waiting for another measurement on this device")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        except (ImportError, OSError):  # Windows, media that cannot be written to, a share without locks
+            pass
         yield

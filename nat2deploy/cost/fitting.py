@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nat2deploy.cost.calibration import MeasuredNetwork, calibrate
-from nat2deploy.cost.certificate import Certificate, certify
+from nat2deploy.cost.certificate import MAX_NOISE, Certificate, certify
 from nat2deploy.cost.latency import BlockLatency, BlockMedians
 from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import LatencyTable
@@ -69,10 +69,15 @@ def certify_networks(
     Raises:
         UserError: too few networks, or too noisy ones.
     """
+    known = _network_noise(networks, noise)
+    if noise <= MAX_NOISE < known:
+        raise UserError(
+            f"no certificate: half of the networks are known to within {known:.1%} only, above "
+            f"{MAX_NOISE:.0%}; give more time (--time-limit), or stop other work on the machine, and "
+            "measure again"
+        )
     predicted = predict_networks(table, space, networks)
-    certificate = certify(
-        predicted, [network.median_ms for network in networks], noise=_network_noise(networks, noise)
-    )
+    certificate = certify(predicted, [network.median_ms for network in networks], noise=known)
     if table.tail is None:
         return certificate
     errors = {

@@ -10,14 +10,17 @@ from pathlib import Path
 _BUSY_WINDOW_S = 0.05
 _CPU_FOLDER = Path("/sys/devices/system/cpu")
 _STAT = Path("/proc/stat")
+# A control group's, of version 2 and of version 1, which says so where there is none by -1.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_QUOTA_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+_PERIOD_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 
 
 def available_cores() -> int:
     """Return how many cores this process may use: by affinity, and by a container's CPU quota."""
     cores = len(allowed_cores()) or os.cpu_count() or 1
-    quota, _, period = _read(_QUOTA).partition(" ")
-    if quota.isdigit() and period.isdigit():
+    quota, _, period = (_read(_QUOTA) or f"{_read(_QUOTA_V1)} {_read(_PERIOD_V1)}").partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
         cores = min(cores, max(int(quota) // int(period), 1))
     return cores
 

@@ -17,6 +17,8 @@ Clock = Callable[[], int]
 # Any function that counts how often the system took the processor away.
 Switches = Callable[[], int]
 
+LEAST_CALLS = 3
+"""Timed calls of a visit, however long they take."""
 _NS_A_MS = 1e6
 _LEAST_MS = 1e-6  # a call cannot take less than the clock's own unit
 _PATIENCE = 3
@@ -151,7 +153,7 @@ def warm_up(
 
 def calls_for(visit_ms: float, call_ms: float) -> int:
     """Return how many calls of ``call_ms`` fill ``visit_ms``: at least 3, at most 100."""
-    return int(min(max(round(visit_ms / call_ms), 3), 100))
+    return int(min(max(round(visit_ms / call_ms), LEAST_CALLS), 100))
 
 
 def _median(run: Run, repeats: int, clock: Clock) -> float:

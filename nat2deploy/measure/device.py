@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from nat2deploy.errors import UserError
 from nat2deploy.gpu import busy_warning, clock_at_work, gpu_memory_bytes
@@ -25,7 +25,12 @@ class Device(ABC):
     """A machine that measures groups of candidates for one target.
 
     The public method checks; a device writes ``_measure``.
+
+    Attributes:
+        measures_now: False where everything was measured before, and no limit can be raised any more.
     """
+
+    measures_now: ClassVar[bool] = True
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:

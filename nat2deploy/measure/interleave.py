@@ -35,8 +35,14 @@ from nat2deploy.measure.statistics import (
 
 Progress = Callable[[float, str], None]
 
-# Between two looks at the reference workload: short against the seconds that a disturbance lasts.
-_CHECK_EVERY_MS = 50.0
+CHECK_EVERY_MS = 50.0
+"""Between two looks at the reference workload: short against the seconds that a disturbance lasts."""
+VISIT_MS = 4.0
+"""That a visit fills with timed calls."""
+SETTLE_MS = 2.0
+"""That untimed calls fill before."""
+WARM_UP_SHARE = 0.2
+"""Of the time, that warming up may take."""
 _WARM_UP_LIMIT_S = 0.5
 
 
@@ -95,8 +101,8 @@ def measure_interleaved(
     time_limit_s: float,
     precision: float = 0.01,
     repeats: int | None = None,
-    visit_ms: float = 4.0,
-    settle_ms: float = 2.0,
+    visit_ms: float = VISIT_MS,
+    settle_ms: float = SETTLE_MS,
     warmup_ms: float = 0.0,
     min_rounds: int = FEWEST_ROUNDS,
     reference: Run | None = None,
@@ -215,7 +221,9 @@ class _Session:
 
     def warm_up(self, candidates: Mapping[str, Run], repeats: int | None, least_ms: float) -> None:
         """Warm everything up, within a fifth of the time, and learn how many calls a visit needs."""
-        limit_s = min(max(_WARM_UP_LIMIT_S, least_ms / 1000), 0.2 * self._time_limit_s / len(candidates))
+        limit_s = min(
+            max(_WARM_UP_LIMIT_S, least_ms / 1000), WARM_UP_SHARE * self._time_limit_s / len(candidates)
+        )
 
         def warmed(run: Run) -> _Visits:
             call_ms = warm_up(run, limit_s=limit_s, least_ms=least_ms, clock=self._clock).call_ms
@@ -233,7 +241,7 @@ class _Session:
         for name in order:
             if round_index > 0 and self.elapsed_s() >= self._time_limit_s:
                 break
-            if (self._clock() - looked_at) / 1e6 >= _CHECK_EVERY_MS:
+            if (self._clock() - looked_at) / 1e6 >= CHECK_EVERY_MS:
                 look = self.log.look(round_index)
                 looked_at = self._clock()
             one = self._visits[name]
@@ -244,7 +252,8 @@ class _Session:
 
     def summaries(self, names: list[str], tolerance: float) -> dict[str, Summary]:
         """Summarise each named candidate from its undisturbed visits, all at the reference's median speed."""
-        return {name: summarise_rounds(calls) for name, calls in self._calls(names, tolerance)}
+        noise = self.log.noise()
+        return {name: summarise_rounds(calls, noise=noise) for name, calls in self._calls(names, tolerance)}
 
     def tail_intervals(self, names: list[str], tolerance: float) -> dict[str, TailIntervals]:
         """Find the intervals of each named candidate's tail, from the same calls."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from nat2deploy.engines.base import Engine
 from nat2deploy.errors import UserError
-from nat2deploy.measure.environment import pinned_threads
+from nat2deploy.measure.environment import hands_down_cores, pinned_threads
 from nat2deploy.measure.interleave import Measurement, Progress, measure_interleaved
 from nat2deploy.measure.prepared import random_input
 from nat2deploy.measure.workloads import reference_workload
@@ -50,7 +50,7 @@ def measure_engines(
             f"networks on {' and '.join(devices)} cannot be measured together; measure each alone"
         )
     # PyTorch needs the calling thread on all cores, so one PyTorch engine decides for all.
-    target = max(targets, key=lambda target: target.backend == "torch")
+    target = max(targets, key=hands_down_cores)
     rng = np.random.default_rng(seed)
     with pinned_threads(target):
         runs = {name: engine.prepare(random_input(engine, rng)) for name, engine in engines.items()}

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from nat2deploy.cost.activations import peak_values
 from nat2deploy.cost.certificate import FEWEST_NETWORKS
 from nat2deploy.cost.input_sizes import thinned
+from nat2deploy.cost.memory import network_peak_values
 from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Block, Candidate, Group, Overhead, WholeNetwork
+from nat2deploy.measure.time_needed import blocks_remark
 from nat2deploy.space.lowering import every_signature
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
@@ -28,6 +31,7 @@ OVERHEAD = "call overhead"
 _BLOCKS_AT_ONCE = 80
 _NETWORKS_AT_ONCE = 64
 _BYTES_A_PARAM = 12  # as loaded, as the engine packs it anew, and for all else that an engine holds
+_BYTES_A_VALUE = 8  # of activations: ONNX Runtime's arena grew to twice what lives at once
 _BLOCK_SHARE = 0.6
 _LEAST_S = 0.1
 _ENERGY_SHARE = 0.25  # of the time for blocks
@@ -77,6 +81,11 @@ class ProfilePlan:
         """All blocks of the space that are measured."""
         return thinned(list(every_signature(self.space, CLASS_LADDER)), self.every_size)
 
+    def blocks_remark(self) -> str:
+        """Say that the time is short for so many blocks, or nothing."""
+        share = _BLOCK_SHARE * (1 - _ENERGY_SHARE)
+        return blocks_remark(len(self.signatures), self.every_size, self.time_limit_s, share)
+
     def settings(self, machine: Fingerprint) -> dict[str, Any]:
         """Everything that block measurements depend on, as plain JSON values."""
         return {
@@ -92,23 +101,29 @@ class ProfilePlan:
         }
 
     def block_groups(
-        self, profile: str, measured: Collection[str], elapsed_s: Callable[[], float]
+        self,
+        profile: str,
+        measured: Collection[str],
+        elapsed_s: Callable[[], float],
+        memory_bytes: int | None,
     ) -> Iterator[tuple[Sequence[BlockSignature], Group]]:
         """Yield the blocks that are left, in random order, chunk by chunk, with the group to measure.
 
-        Each group may take its share of the time that is left when it is asked for.
+        Each group may take its share of the time that is left when it is asked for, and half of the memory,
+        where it is known.
 
         Args:
             profile: as ``Group.profile``.
             measured: keys of blocks that are done.
             elapsed_s: seconds spent on measuring blocks so far.
+            memory_bytes: of the device.
         """
         rng = np.random.default_rng(self.seed)
         order = [self.signatures[index] for index in rng.permutation(len(self.signatures))]
         left = [signature for signature in order if signature.key not in measured]
         done = len(order) - len(left)
-        for start in range(0, len(left), _BLOCKS_AT_ONCE):
-            chunk = left[start : start + _BLOCKS_AT_ONCE]
+        start = 0
+        for chunk in _chunks(left, self.target.batch, memory_bytes):
             remaining_s = self.time_limit_s * _BLOCK_SHARE - elapsed_s()
             candidates: dict[str, Candidate] = {OVERHEAD: Overhead()}
             candidates.update((signature.key, Block(signature, self.seed)) for signature in chunk)
@@ -126,6 +141,7 @@ class ProfilePlan:
                     warmup_ms=self.warmup_ms,
                 ),
             )
+            start += len(chunk)
 
     def choose_networks(self, latency_ms: Callable[[Sequence[BlockSignature]], float]) -> list[Network]:
         """Choose the networks to measure, spread over the range of ``latency_ms``; calibration's first.
@@ -158,9 +174,33 @@ class ProfilePlan:
             seed=self.seed,
             precision=self.precision / 2,
             time_limit_s=max(self.time_limit_s - spent_s, self.time_limit_s * (1 - _BLOCK_SHARE)),
+            batch=self.target.batch,
             memory_bytes=memory_bytes,
             warmup_ms=self.warmup_ms,
         )
+
+
+def _chunks(
+    blocks: Sequence[BlockSignature], batch: int, memory_bytes: int | None
+) -> Iterator[list[BlockSignature]]:
+    """Yield blocks in order, as many at once as fit into half of the memory; at least one."""
+    chunk: list[BlockSignature] = []
+    taken = 0
+    for block in blocks:
+        size = _held_bytes(block.params, peak_values(block, keep_input=False), batch)
+        full = memory_bytes is not None and 2 * (taken + size) > memory_bytes
+        if chunk and (full or len(chunk) == _BLOCKS_AT_ONCE):
+            yield chunk
+            chunk, taken = [], 0
+        chunk.append(block)
+        taken += size
+    if chunk:
+        yield chunk
+
+
+def _held_bytes(params: int, values: int, batch: int) -> int:
+    """What an engine takes; ``values`` is the most activations that live at once, for one image."""
+    return _BYTES_A_PARAM * params + _BYTES_A_VALUE * batch * values
 
 
 def network_groups(
@@ -170,6 +210,7 @@ def network_groups(
     seed: int,
     precision: float,
     time_limit_s: float,
+    batch: int,
     memory_bytes: int | None,
     warmup_ms: float = 0.0,
 ) -> list[Group]:
@@ -181,7 +222,10 @@ def network_groups(
     """
     parts = -(-len(networks) // _NETWORKS_AT_ONCE)
     if memory_bytes is not None:
-        taken = _BYTES_A_PARAM * sum(s.params for network in networks for s in network.signatures)
+        taken = sum(
+            _held_bytes(sum(s.params for s in one.signatures), network_peak_values(one.plan), batch)
+            for one in networks
+        )
         parts = min(max(parts, -(-2 * taken // memory_bytes)), len(networks))
     return [
         Group(

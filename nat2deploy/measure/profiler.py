@@ -33,6 +33,7 @@ from nat2deploy.measure.partial_profile import (
     open_partial,
 )
 from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
+from nat2deploy.measure.time_needed import networks_remark
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -79,7 +80,7 @@ def profile_space(
     say = remark or _ignore
     here = device.fingerprint()
     done, word = open_partial(partial, plan.settings(here))
-    for line in (device.warning(), word):
+    for line in (device.warning(), word, plan.blocks_remark() if device.measures_now else ""):
         if line:
             say(line)
     _measure_blocks(plan, device, done, partial, _part(tell, 0.0, _BLOCK_PROGRESS))
@@ -89,6 +90,11 @@ def profile_space(
         size or (lambda network: sum(medians.median_ms(signature) for signature in network))
     )
     groups = plan.network_groups(done.profile, networks, device.memory_bytes(), done.elapsed_s)
+    if device.measures_now:
+        expected_ms = [sum(medians.median_ms(s) for s in network.signatures) for network in networks]
+        left_s = sum(group.time_limit_s for group in groups)
+        if line := networks_remark(expected_ms, plan.time_limit_s, left_s):
+            say(line)
     whole = _measure_networks(networks, groups, device, done, partial, _part(tell, _BLOCK_PROGRESS, 1.0))
     clocks = [*blocks.clocks, *whole.clocks]
     here = _at_work(here, clocks)
@@ -204,6 +210,7 @@ def validate_table(
         seed=seed,
         precision=precision,
         time_limit_s=time_limit_s,
+        batch=table.target.batch,
         memory_bytes=device.memory_bytes(),
         warmup_ms=table.warmup_ms,
     )
@@ -259,7 +266,8 @@ def _measure_blocks(
     # Saved before the first chunk, so that a device may recognise a chunk that this process never got.
     done.save(partial)
     total = len(plan.signatures)
-    for chunk, group in plan.block_groups(done.profile, done.measured, lambda: done.elapsed_s):
+    memory_bytes = device.memory_bytes()
+    for chunk, group in plan.block_groups(done.profile, done.measured, lambda: done.elapsed_s, memory_bytes):
         begun = len(done.measured) / total
         found = device.measure(group, _part(tell, begun, begun + len(chunk) / total))
         done.chunks.append(_chunk(chunk, found))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,8 @@ class Summary:
     """One candidate's latency in milliseconds.
 
     ``ci_low_ms`` and ``ci_high_ms`` hold the median with 95 % confidence (from six rounds on; with fewer
-    they are the extremes). ``samples`` counts calls, ``rounds`` the independent groups that they came in.
+    they are what ``summarise_rounds`` says). ``samples`` counts calls, ``rounds`` the independent groups that
+    they came in.
     """
 
     median_ms: float
@@ -62,7 +64,7 @@ def summarise(samples: ArrayLike) -> Summary:
     return _summary(values, values)
 
 
-def summarise_rounds(rounds: Sequence[ArrayLike]) -> Summary:
+def summarise_rounds(rounds: Sequence[ArrayLike], *, noise: float = 0.0) -> Summary:
     """Summarise samples in ms that were taken in rounds, one array a round.
 
     Calls of one round follow each other within milliseconds and share the clock frequency, the cache contents
@@ -70,13 +72,31 @@ def summarise_rounds(rounds: Sequence[ArrayLike]) -> Summary:
     narrow. So each round counts once, by its median, and the median and its interval are those of the round
     medians. The tail is read off all calls.
 
+    Fewer than six rounds cannot say how far their medians scatter, one round says nothing at all. There the
+    interval holds the round medians, the interval of all calls taken as independent, and what ``noise`` leads
+    to expect: twice its standard error.
+
+    Args:
+        rounds: at least one, none empty.
+        noise: relative standard deviation of one round's median, as known from elsewhere.
+
     Raises:
         ValueError: no rounds, an empty one, or a sample that is not a positive number.
     """
     checked = [_checked(samples) for samples in rounds]
     if not checked:
         raise ValueError("no rounds to summarise")
-    return _summary(np.array([np.median(samples) for samples in checked]), np.concatenate(checked))
+    calls = np.concatenate(checked)
+    found = _summary(np.array([np.median(samples) for samples in checked]), calls)
+    if len(checked) >= FEWEST_ROUNDS:
+        return found
+    low, high = median_interval(calls)
+    reach = 1 + 2 * noise / math.sqrt(len(checked))
+    return replace(
+        found,
+        ci_low_ms=min(found.ci_low_ms, low, found.median_ms / reach),
+        ci_high_ms=max(found.ci_high_ms, high, found.median_ms * reach),
+    )
 
 
 def percentile_intervals(

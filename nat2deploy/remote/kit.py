@@ -128,7 +128,11 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress, *, power_mode: s
 def _block_groups(plan: ProfilePlan) -> list[Group]:
     """All block groups, each with its even share of the time: nobody knows yet how much the others leave."""
     groups: list[Group] = []
-    for _, group in plan.block_groups(_PROFILE, (), lambda: math.fsum(g.time_limit_s for g in groups)):
+
+    def taken_s() -> float:
+        return math.fsum(group.time_limit_s for group in groups)
+
+    for _, group in plan.block_groups(_PROFILE, (), taken_s, _MEMORY_BYTES):
         groups.append(group)
     return groups
 
@@ -181,6 +185,8 @@ class KitDevice(Device):
         kit: the kit.
         result: of the kit.
     """
+
+    measures_now = False
 
     def __init__(self, kit: Kit, result: ResultAnswer) -> None:
         self._kit = kit

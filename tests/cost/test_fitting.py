@@ -38,6 +38,16 @@ def test_noise_is_the_worse_of_the_machines_and_the_intervals(nano, fitted):
     assert certify_networks(fitted, nano, held_out, noise=0.0).noise == pytest.approx(0.001)
 
 
+def test_networks_known_too_badly_have_no_certificate_on_a_quiet_machine_either(nano, fitted):
+    held_out = [
+        network.model_copy(update={"ci_low_ms": 0.9 * network.median_ms})
+        for network in fitted.networks
+        if network.role == "held-out"
+    ]
+    with pytest.raises(UserError, match=r"known to within 5\.\d% only, above 3%; give more time"):
+        certify_networks(fitted, nano, held_out, noise=0.001)
+
+
 def test_without_a_certificate_it_says_why(nano, fitted):
     table, why_not = fit_table(fitted, nano, call_overhead_ms=0.0015, noise=0.2)
     assert table.certificate is None and "noise is 20" in why_not

@@ -12,6 +12,8 @@ def machine(monkeypatch, tmp_path):
     looks: list[dict[int, tuple[int, int]]] = []
     monkeypatch.setattr(cores, "_CPU_FOLDER", tmp_path)
     monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores, "_QUOTA_V1", tmp_path / "cpu.cfs_quota_us")
+    monkeypatch.setattr(cores, "_PERIOD_V1", tmp_path / "cpu.cfs_period_us")
     monkeypatch.setattr(cores, "_ticks", lambda: looks.pop(0) if looks else {})
     monkeypatch.setattr(cores, "_BUSY_WINDOW_S", 0.0)
 
@@ -62,6 +64,14 @@ def test_more_threads_than_cores_get_none(machine):
 def test_a_containers_quota_lowers_the_count(machine, monkeypatch, quota, count):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     machine("cpu.max", quota)
+    assert cores.available_cores() == count
+
+
+@pytest.mark.parametrize(("quota", "count"), [("250000", 2), ("50000", 1), ("-1", 8), ("", 8)])
+def test_so_does_that_of_the_first_version_of_control_groups(machine, monkeypatch, quota, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    machine("cpu.cfs_quota_us", f"{quota}\n")
+    machine("cpu.cfs_period_us", "100000\n")
     assert cores.available_cores() == count
 
 

@@ -121,6 +121,19 @@ def test_the_first_round_is_finished_whatever_the_limit(fake_time):
     assert not any(found.converged.values())
 
 
+def test_what_was_visited_once_is_not_taken_for_exact(fake_time):
+    """Alike runs, told apart by chance alone: their intervals must say how far the chance goes."""
+    rng = np.random.default_rng(0)
+    runs = {str(i): fake_time.workload(lambda: 20 * rng.uniform(0.8, 1.25)) for i in range(40)}
+    reference = fake_time.workload(0.1)
+    found = measure_interleaved(runs, seed=0, time_limit_s=0.001, reference=reference, clock=fake_time)
+    assert found.rounds == 1
+    widths = [summary.relative_ci_width for summary in found.summaries.values()]
+    assert min(widths) > 0
+    medians = np.array([summary.median_ms for summary in found.summaries.values()])
+    assert np.median(widths) / 2 > 0.7 * medians.std() / medians.mean()
+
+
 def test_visits_beside_a_slow_reference_are_thrown_away_and_repeated(fake_time):
     def slow():
         return 3.0 if 120 <= fake_time.now_ms < 200 else 1.0

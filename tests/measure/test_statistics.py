@@ -80,6 +80,34 @@ def test_one_bad_round_in_nine_moves_neither_median_nor_interval():
     assert with_bad.p99_ms == 9.0
 
 
+def test_one_round_is_known_as_well_as_its_calls_and_the_machine():
+    assert summarise_rounds([[9.0, 10.0, 12.0]]).relative_ci_width == pytest.approx(0.3)
+    alone = summarise_rounds([[10.0]], noise=0.01)
+    assert (alone.ci_low_ms, alone.ci_high_ms) == pytest.approx((10 / 1.02, 10.2))
+    four = summarise_rounds([[10.0]] * 4, noise=0.01)
+    assert (four.ci_low_ms, four.ci_high_ms) == pytest.approx((10 / 1.01, 10.1))
+    apart = summarise_rounds([[8.0] * 3, [12.0] * 3], noise=0.01)
+    assert (apart.ci_low_ms, apart.ci_high_ms) == (8.0, 12.0)
+    noisy = summarise_rounds([[10.0]], noise=3.0)
+    assert noisy.ci_low_ms > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_few_rounds_hold_the_true_median_about_as_often_as_many(count):
+    rng = np.random.default_rng(4)
+    hits = 0
+    for _ in range(1000):
+        rounds = [np.exp(0.02 * rng.standard_normal() + 0.005 * rng.standard_normal(5)) for _ in range(count)]
+        found = summarise_rounds(rounds, noise=0.02)
+        hits += found.ci_low_ms <= 1.0 <= found.ci_high_ms
+    assert hits / 1000 >= 0.93
+
+
+def test_from_six_rounds_on_they_speak_for_themselves():
+    rounds = [[9.0, 10.0, 12.0]] * FEWEST_ROUNDS
+    assert summarise_rounds(rounds, noise=0.5).relative_ci_width == 0.0
+
+
 def test_precision_is_judged_on_both_sides():
     summary = Summary(10.0, 11.0, 12.0, 9.95, 10.2, 60, 6)
     assert summary.relative_ci_width == pytest.approx(0.025)

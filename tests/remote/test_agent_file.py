@@ -1,6 +1,7 @@
 """The agent as a device sees it: one file, an old Python, numpy and onnxruntime."""
 
 import ast
+import errno
 import importlib
 import inspect
 import json
@@ -307,3 +308,24 @@ def test_the_agent_warms_up_as_long_as_the_job_says(tmp_path, monkeypatch):
     (tmp_path / JOB_FILE).write_text(json.dumps(job))
     measure_job(tmp_path, lambda share, text: None, lock=tmp_path / ".lock")
     assert told[2:] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("what", ["no locks there", "not to be written", "no locks while waiting"])
+def test_where_there_is_no_lock_it_measures_all_the_same(tmp_path, monkeypatch, what):
+    fcntl = pytest.importorskip("fcntl")
+    write_job(tmp_path, Target(), [group("only")], progress=lambda share, text: None)
+
+    def flock(stream, operation):
+        busy = what == "no locks while waiting" and operation & fcntl.LOCK_NB
+        raise BlockingIOError(errno.EAGAIN, "busy") if busy else OSError(errno.ENOLCK, "No locks available")
+
+    lock = tmp_path / ".lock"
+    if what == "not to be written":
+        lock.mkdir()
+    else:
+        monkeypatch.setattr(fcntl, "flock", flock)
+    said = []
+    measure_job(tmp_path, lambda share, text: said.append(text), lock=lock)
+    assert json.loads((tmp_path / RESULT_FILE).read_text())["groups"].keys() == {"only"}
+    waited = any("waiting for another measurement" in text for text in said)
+    assert waited is (what == "no locks while waiting")
