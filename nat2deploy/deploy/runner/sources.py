@@ -88,8 +88,9 @@ def _pipe(name: str, raw: RawFormat | None) -> Iterator[Frame]:
     except OSError as error:
         raise BadInput(f"{name}: {error.strerror}; check the path, or give - for standard input") from None
     with stream:
+        decoded: Callable[[bytes], Pixels] = decode
         if raw is None:
-            found, decoded = split_frames(stream.read), decode
+            found = split_frames(stream.read)
         else:
             size = raw.width * raw.height * CHANNELS[raw.pixel]
             found, decoded = raw_frames(stream.read, size), raw.decode
