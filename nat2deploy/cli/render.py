@@ -203,7 +203,7 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(manifest.model_dump(mode="json"))
         return
-    from nat2deploy.deploy.bundle import open_bundle
+    from nat2deploy.deploy.bundle import is_zip_name, open_bundle
 
     parity, accuracy = manifest.evidence.parity, manifest.evidence.accuracy
     with open_bundle(out) as bundle:
@@ -234,9 +234,7 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         words += "" if manifest.stages is None else ", all stages"
         console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")
     where = (
-        "unpack it, then python run.py IMAGE.png"
-        if out.suffix == ".zip"
-        else f"python {out}/run.py IMAGE.png"
+        "unpack it, then python run.py IMAGE.png" if is_zip_name(out) else f"python {out}/run.py IMAGE.png"
     )
     console.print(f"try      {where}")
 

@@ -95,6 +95,23 @@ def open_bundle(path: Path) -> Bundle:
         raise
 
 
+def is_zip_name(path: Path) -> bool:
+    """Whether a bundle of this name is a zip, and not a folder."""
+    return path.suffix.lower() == ".zip"
+
+
+def is_bundle_folder(folder: Path) -> bool:
+    """Whether a folder looks like a bundle, also like one of another version or one that is damaged.
+
+    Others have files of the same name, such as web apps.
+    """
+    try:
+        content = read_json(folder / MANIFEST_NAME, "manifest")
+    except UserError:
+        return False
+    return isinstance(content, dict) and {"schema_version", "network", "model", "files"} <= set(content)
+
+
 def list_files(folder: Path, what: str) -> list[str]:
     """Return the relative paths of all files below ``folder``, sorted, without Python's caches.
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nat2deploy.deploy.bundle import OWN_NAMES, Bundle, list_files, open_bundle
+from nat2deploy.deploy.bundle import (
+    OWN_NAMES,
+    Bundle,
+    is_bundle_folder,
+    is_zip_name,
+    list_files,
+    open_bundle,
+)
 from nat2deploy.deploy.evidence import DeviceEvidence, write_evidence
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
 from nat2deploy.deploy.zipped import pack
@@ -37,7 +45,7 @@ def write_bundle(
         UserError: ``out`` is something else than a bundle, or cannot be written to (a full disk, too).
     """
     check_replaceable(out)
-    write = _write_zip if out.suffix == ".zip" else _write_folder
+    write = _write_zip if is_zip_name(out) else _write_folder
     written = []
 
     def build(folder: Path) -> None:
@@ -65,27 +73,41 @@ def update_evidence(bundle: Bundle, measured: Sequence[DeviceEvidence]) -> None:
 def check_replaceable(out: Path) -> None:
     """Check that ``out`` is free, an empty folder, or a bundle of the same form with no files of others.
 
+    Nor may it lie within a bundle, which a file more would break.
+
     Raises:
         UserError: it is something else; nothing is ever deleted that is not a bundle's.
     """
-    zipped = out.suffix == ".zip"
+    zipped = is_zip_name(out)
     if out.is_symlink():
         raise UserError(f"{out} is a link; name the place itself")
+    for parent in Path(os.path.realpath(out)).parents:
+        if is_bundle_folder(parent):
+            raise UserError(f"{out} lies within the bundle {parent}; choose a place outside of it")
     if not out.exists() or (not zipped and out.is_dir() and not any(out.iterdir())):
         return
     if out.is_dir() == zipped:
         kind = "folder" if zipped else "file"
         raise UserError(f"{out} is a {kind}; choose another name (.zip for a zip, none for a folder)")
     try:
-        with open_bundle(out) as bundle:
-            own = {*OWN_NAMES, *bundle.manifest.files}
-            others = [name for name in list_files(bundle.folder, str(out)) if name not in own]
+        others = _of_others(out)
     except UserError as error:
         raise UserError(f"{out} exists and is not a bundle; choose another place") from error
     if others:
         raise UserError(
             f"{out} holds {others[0]}, which is not the bundle's; move it or choose another place"
         )
+
+
+def _of_others(out: Path) -> list[str]:
+    """What a bundle holds that is not its own.
+
+    Raises:
+        UserError: it is no bundle.
+    """
+    with open_bundle(out) as bundle:
+        own = {*OWN_NAMES, *bundle.manifest.files}
+        return [name for name in list_files(bundle.folder, str(out)) if name not in own]
 
 
 def _write_zip(out: Path, build: Callable[[Path], None]) -> None:
@@ -99,7 +121,9 @@ def _write_folder(out: Path, build: Callable[[Path], None]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=TEMPORARY, dir=out.parent))
     try:
         build(temporary)
-        temporary.chmod(0o755)
+        # As files that are written atomically have them, whatever umask says.
+        for path in (temporary, *temporary.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         check_replaceable(out)
         _swap(temporary, out)
     except BaseException:
@@ -127,8 +151,17 @@ def _swap(temporary: Path, out: Path) -> None:
         except BaseException:
             old.replace(out)
             raise
+        shutil.rmtree(old, ignore_errors=True)  # the new one is in place, so nothing may fail any more
     else:
         temporary.replace(out)
-    for path in out.parent.iterdir():  # also one that a killed process left
-        if path.name.startswith(olds):
-            shutil.rmtree(path)
+    for path in out.parent.iterdir():
+        if path.name.startswith(olds) and _is_left_over(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether it is a bundle that a killed process moved away, and nothing of others."""
+    try:
+        return path.is_dir() and not path.is_symlink() and not _of_others(path)
+    except (UserError, OSError):
+        return False

@@ -213,6 +213,9 @@ _PICTURES: dict[str, Callable[[Any, Payload], bool]] = {
     "early-exits": _early_exits,
 }
 
+PICTURE_FILES = frozenset(f"{name}.png" for name in _PICTURES)
+"""What the folder of a report's pictures may hold."""
+
 
 def _percent(shares: Any) -> list[float]:
     return [100 * share for share in shares]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def check(path: Path, text: str) -> None:
         assert set(bundle.manifest.files) == {"model.onnx", "sub/more.txt"}
 
 
-@pytest.mark.parametrize("name", ["out", "deep/er/out", "out.zip", "deep/out.zip"])
+@pytest.mark.parametrize("name", ["out", "deep/er/out", "out.zip", "deep/out.zip", "OUT.ZIP"])
 def test_writes_and_replaces_its_own(tmp_path: Path, manifest: Manifest, name: str) -> None:
     out = tmp_path / name
     written = write_bundle(out, manifest, fill_with("one"))
@@ -43,6 +44,7 @@ def test_writes_and_replaces_its_own(tmp_path: Path, manifest: Manifest, name: s
     check(out, "two")
     assert [file.name for file in out.parent.iterdir()] == [out.name]
     assert out.stat().st_mode & 0o777 == (0o755 if out.is_dir() else 0o644)
+    assert out.is_file() == (out.suffix.lower() == ".zip")
 
 
 def test_the_same_content_is_the_same_zip(tmp_path: Path, manifest: Manifest) -> None:
@@ -145,3 +147,45 @@ def test_an_old_bundle_that_a_killed_export_left_beside_goes_with_the_next(
     write_bundle(out, manifest, fill_with("two"))
     check(out, "two")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".outer.old-abc", "out"]
+
+
+def test_what_only_has_the_name_of_an_old_bundle_stays(tmp_path: Path, manifest: Manifest) -> None:
+    out = tmp_path / "out"
+    write_bundle(out, manifest, fill_with("one"))
+    (tmp_path / ".out.old-list").write_text("dear")
+    (tmp_path / ".out.old-photos").mkdir()
+    (tmp_path / ".out.old-photos" / "holiday.png").write_text("dear")
+    out.rename(tmp_path / ".out.old-mine")
+    (tmp_path / ".out.old-mine" / "notes.txt").write_text("dear")
+    for text in ("two", "three"):
+        write_bundle(out, manifest, fill_with(text))
+        check(out, text)
+    assert (tmp_path / ".out.old-list").read_text() == "dear"
+    assert (tmp_path / ".out.old-photos" / "holiday.png").read_text() == "dear"
+    assert (tmp_path / ".out.old-mine" / "notes.txt").read_text() == "dear"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["inner", "inner.zip", "sub/inner"])
+def test_a_place_within_another_bundle_is_refused(tmp_path: Path, manifest: Manifest, name: str) -> None:
+    write_bundle(tmp_path / "out", manifest, fill_with("one"))
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for outer in ("out", "link"):
+        with pytest.raises(UserError, match="lies within the bundle"):
+            write_bundle(tmp_path / outer / name, manifest, fill_with("two"))
+    check(tmp_path / "out", "one")
+    # A web app's manifest is no bundle's.
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "an app", "schema_version": 3}')
+    write_bundle(tmp_path / "app" / name, manifest, fill_with("two"))
+    check(tmp_path / "app" / name, "two")
+
+
+def test_all_of_a_bundle_can_be_read_by_all_whatever_the_umask(tmp_path: Path, manifest: Manifest) -> None:
+    before = os.umask(0o077)
+    try:
+        write_bundle(tmp_path / "out", manifest, fill_with("one"))
+    finally:
+        os.umask(before)
+    paths = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    assert {(path.is_dir(), path.stat().st_mode & 0o777) for path in paths} == {(True, 0o755), (False, 0o644)}

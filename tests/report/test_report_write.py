@@ -354,6 +354,24 @@ def test_no_run_and_a_wrong_ending_are_refused(made, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+def test_pictures_never_go_among_other_things(made, tmp_path):
+    run = write_search(tmp_path / "run", made)
+    first = write_report(run, tmp_path / "r.html")
+    (tmp_path / "r" / ".DS_Store").write_text("a file manager's")
+    assert write_report(run, tmp_path / "r.html").pictures == first.pictures  # its own are replaced
+    for name in ("manifest.json", "config.toml", "holiday.png"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / name).write_text("dear")
+        with pytest.raises(UserError, match=f"other, which holds {name}; give --out another name"):
+            write_report(run, tmp_path / "other.html")
+        assert [path.name for path in (tmp_path / "other").iterdir()] == [name]
+        (tmp_path / "other" / name).unlink()
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(UserError, match="give --out another name"):
+        write_report(run, tmp_path / "file.html")
+    assert not (tmp_path / "other.html").exists() and not (tmp_path / "file.html").exists()
+
+
 @pytest.fixture(scope="module")
 def clean(made, tmp_path_factory):
     """The page of a run whose files hold no markup."""

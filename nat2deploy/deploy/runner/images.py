@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .png import PNG, decode_png
-from .refusal import MAX_FILE_BYTES, BadInput, check_size
+from .refusal import MAX_FILE_BYTES, MAX_PIXELS, BadInput, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-SUFFIXES = (".png", ".ppm", ".pgm", ".pnm", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".ppm", ".pgm", ".pnm", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 PNM_HEADER = re.compile(rb"P([56])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:
-    """Yield the files named, and for a folder the images right inside it, sorted."""
+    """Yield the files named, and for a folder the images right inside it, sorted, but for hidden ones."""
     for path in paths:
-        inside = path.glob("*") if path.is_dir() else ()
-        found = sorted(entry for entry in inside if entry.suffix.lower() in SUFFIXES)
+        found = sorted(filter(is_image, path.iterdir())) if path.is_dir() else []
         if path.is_dir() and not found:
             raise BadInput(f"{path}: no images inside; these count: {', '.join(SUFFIXES)}")
         yield from found or [path]
+
+
+def is_image(path: Path) -> bool:
+    """Whether an entry of a folder is an image by its name; hidden ones are others' helpers (``._x.png``)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def read_image(path: Path) -> Pixels:
@@ -47,12 +51,12 @@ def read_image(path: Path) -> Pixels:
         raise BadInput(f"{path}: {error}") from None
 
 
-def decode(data: bytes) -> Pixels:
-    """Decode the bytes of an image file to RGB [H, W, 3]."""
+def decode(data: bytes, most: int = MAX_PIXELS) -> Pixels:
+    """Decode the bytes of an image file of ``most`` pixels or less to RGB [H, W, 3]."""
     if data.startswith(PNG):
-        return decode_png(data)
+        return decode_png(data, most)
     if data[:2] in (b"P5", b"P6"):
-        return decode_pnm(data)
+        return decode_pnm(data, most)
     try:
         from PIL import Image
     except ImportError:
@@ -60,20 +64,20 @@ def decode(data: bytes) -> Pixels:
     Image.MAX_IMAGE_PIXELS = None  # no warning beside our own limit
     try:
         with Image.open(io.BytesIO(data)) as image:
-            check_size(*image.size)
+            check_size(*image.size, most)
             return np.array(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise a dozen classes
         known = isinstance(error, BadInput)
         raise error if known else BadInput("not an image that can be read; convert it to PNG") from None
 
 
-def decode_pnm(data: bytes) -> Pixels:
+def decode_pnm(data: bytes, most_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode a binary PGM (P5) or PPM (P6) of up to 16 bits."""
     match = PNM_HEADER.match(data)
     if match is None:
         raise BadInput("the PNM header is not valid; save the image again")
     kind, width, height, most = (int(group) for group in match.groups())
-    check_size(width, height)
+    check_size(width, height, most_pixels)
     if not 0 < most < 65536:
         raise BadInput("the PNM header is not valid; save the image again")
     channels, sample = (1 if kind == 5 else 3), np.dtype(np.uint8 if most < 256 else ">u2")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from .preprocess import preprocess
-from .refusal import BadInput
+from .refusal import MAX_THREADS, BadInput
 from .session import open_session
 from .stages import Stages
 
@@ -74,6 +74,8 @@ class Network:
             TypeError, ValueError,
         ):  # fmt: skip
             raise BadInput(f"{folder}: model or manifest missing or damaged; export it again") from None
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise BadInput(f"{folder}: {self.threads} threads; give 1 to {MAX_THREADS}")
         self.folder, self.manifest = folder, manifest
         self.read(name)
         self.stages: Optional[Stages] = None  # noqa: UP045 - old Pythons run this

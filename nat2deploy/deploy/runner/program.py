@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from .images import find_images, read_image
 from .network import Network
 from .preprocess import preprocess
 from .proof import bench, check
-from .refusal import BadInput
+from .refusal import MAX_THREADS, BadInput
 from .server import Address, serve
 from .session import PROVIDERS
 from .sources import RawFormat, newest, open_source
@@ -48,7 +49,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device-id", type=gpu_number, metavar="N", help="which GPU, as CUDA counts them (0)"
     )
-    parser.add_argument("--threads", type=count, metavar="N", help="instead of the target's")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="instead of the target's")
     parser.add_argument(
         "--input-for",
         type=Path,
@@ -134,6 +135,13 @@ def count(text: str) -> int:
     """Parse a positive count."""
     if not 0 < int(text) <= 10**9:
         raise ValueError(text)
+    return int(text)
+
+
+def thread_count(text: str) -> int:
+    """Parse a number of threads."""
+    if not 0 < int(text) <= MAX_THREADS:
+        raise ArgumentTypeError(f"{text}: give 1 to {MAX_THREADS}")
     return int(text)
 
 

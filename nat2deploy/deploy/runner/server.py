@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 MAX_BODY_BYTES = 64 << 20
+MAX_SERVED_PIXELS = 16_000_000
+"""Fewer than of files: whoever reaches the server may send images, and four are decoded at a time."""
+_MARGIN = 1 << 20
 _STATUS = {
     200: "OK",
     400: "Bad Request",
@@ -64,7 +67,10 @@ class Application:
         self._turn = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request with one JSON object; errors are ``{"error": "one line"}``."""
+        """Answer a request with one JSON object; errors are ``{"error": "one line"}``.
+
+        What waitress refuses itself is plain text: broken HTTP, and bodies over a megabyte above the limit.
+        """
         try:
             code, answer = self._answer(environ)
         except BadInput as error:
@@ -95,7 +101,7 @@ class Application:
             return 413, {"error": f"over {MAX_BODY_BYTES >> 20} MB; send a smaller image"}
         if length < 1 or top < 1:
             return 400, {"error": "send an image's bytes: curl --data-binary @image.png .../classify?top=5"}
-        image = decode(environ["wsgi.input"].read(length))
+        image = decode(environ["wsgi.input"].read(length), MAX_SERVED_PIXELS)
         with self._turn:
             start = time.perf_counter()
             answer = self._network.answer(image, top)
@@ -119,7 +125,7 @@ def serve(network: Network, address: Address, *, top: int) -> int:
             host=address.host,
             port=address.port,
             threads=4,
-            max_request_body_size=MAX_BODY_BYTES,
+            max_request_body_size=MAX_BODY_BYTES + _MARGIN,  # so that our own answer comes
             ident="nat2deploy",
         )
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .frames import raw_frames, split_frames
-from .images import SUFFIXES, decode, read_image
+from .images import decode, is_image, read_image
 from .refusal import BadInput, check_size
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def _pipe(name: str, raw: RawFormat | None) -> Iterator[Frame]:
     except OSError as error:
         raise BadInput(f"{name}: {error.strerror}; check the path, or give - for standard input") from None
     with stream:
+        decoded: Callable[[bytes], Pixels] = decode
         if raw is None:
-            found, decoded = split_frames(stream.read), decode
+            found = split_frames(stream.read)
         else:
             size = raw.width * raw.height * CHANNELS[raw.pixel]
             found, decoded = raw_frames(stream.read, size), raw.decode
@@ -107,9 +108,9 @@ def watch(folder: Path) -> Iterator[Frame]:
     while True:
         now: dict[Path, tuple[int, int]] = {}
         for path in folder.iterdir():
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-                continue
             try:
+                if not is_image(path):
+                    continue
                 state = path.stat()
             except OSError:  # it has just gone
                 continue

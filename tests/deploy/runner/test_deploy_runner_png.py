@@ -82,6 +82,29 @@ def test_undoes_every_filter_at_every_depth(
     assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
 
 
+@given(
+    filters=st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    size=SIZES,
+    kind=st.sampled_from([0, 2, 6]),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_of_the_plain_filters_are_undone_at_once(
+    filters: list[int], size: tuple[int, int], kind: int, seed: int
+) -> None:
+    samples = np.random.default_rng(seed).integers(0, 256, (*size, CHANNELS[kind]))
+    expected = np.broadcast_to(samples[..., :3] if kind else samples, (*size, 3))
+    np.testing.assert_array_equal(decode_png(write_png(samples, 8, kind, filters)), expected)
+
+
+@pytest.mark.parametrize("kind", ["png", "ppm", "bmp"])
+def test_fewer_pixels_may_be_asked_for(kind: str) -> None:
+    data = saved(Image.new("RGB", (2000, 1000)), kind)
+    assert decode(data, 2_000_000).shape == (1000, 2000, 3)
+    with pytest.raises(BadInput, match="2000 x 1000 pixels; give 1 to 1 million"):
+        decode(data, 1_999_999)
+
+
 def test_sixteen_bit_grey_is_read_as_pillow_wrote_it() -> None:
     values = np.arange(0, 65536, 97, dtype=np.uint16)[:600].reshape(20, 30)
     decoded = decode_png(saved(Image.fromarray(values)))
@@ -142,6 +165,8 @@ def test_every_cut_is_refused() -> None:
     [
         (header(4, 4, 8, 2, interlaced=1) + chunk(b"IEND", b""), "interlaced"),
         (header(100_000, 100_000, 8, 2) + chunk(b"IEND", b""), "million"),
+        (header(20, 200_000, 8, 2) + chunk(b"IEND", b""), "sides of up to 16384"),
+        (header(16_385, 1, 8, 2) + chunk(b"IEND", b""), "sides of up to 16384"),
         (header(0, 5, 8, 2) + chunk(b"IEND", b""), "million"),
         (header(4, 4, 4, 2) + chunk(b"IEND", b""), "header"),
         (header(4, 4, 8, 5) + chunk(b"IEND", b""), "header"),

@@ -20,7 +20,7 @@ from PIL import Image
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.manifest import Manifest
 from nat2deploy.deploy.reference import load_reference
-from nat2deploy.deploy.runner import program
+from nat2deploy.deploy.runner import images, program
 from nat2deploy.deploy.runner.network import Network
 from nat2deploy.deploy.runner.program import main
 from nat2deploy.deploy.runner.proof import bench, check
@@ -153,10 +153,21 @@ def test_a_folder_is_its_images(exported: Path, image: Path, capsys: pytest.Capt
     for name in ("b.PNG", "a.ppm"):
         Image.open(image).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
+    (folder / "._b.png").write_text("a file manager's")
+    (folder / "dir.png").mkdir()
     assert run_here(exported, folder, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [Path(one["image"]).name for one in found["images"]] == ["a.ppm", "b.PNG"]
     assert found["images"][0]["top"] == found["images"][1]["top"]
+
+
+def test_every_format_that_is_trained_on_counts_in_a_folder(exported: Path, image: Path) -> None:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    assert set(IMG_EXTENSIONS) <= set(images.SUFFIXES)
+    folder = mkdir(image.parent / "scans")
+    Image.open(image).save(folder / "a.tif")
+    assert run_here(exported, folder, "--top", 1) == 0
 
 
 def test_the_good_images_are_classified_beside_a_bad_one(
@@ -245,6 +256,7 @@ def test_bad_input_is_one_line(exported: Path, image: Path, capsys: pytest.Captu
         exported, capsys, image.parent / "empty", mkdir(image.parent / "empty")
     )
     assert "invalid count value: '0'" in refused(exported, capsys, image, "--top", "0")
+    assert "give 1 to 1024" in refused(exported, capsys, image, "--threads", "100000")
     assert "unrecognized arguments" in refused(exported, capsys, image, "--sideways")
 
 
@@ -275,6 +287,7 @@ def test_a_changed_model_is_refused(bundle: Path, image: Path, capsys: pytest.Ca
         lambda manifest: manifest["input"].update(shape=[]),
         lambda manifest: manifest.update(files={}),
         lambda manifest: manifest["output"].update(labels=["one"]),
+        lambda manifest: manifest["target"].update(threads=100_000),
     ],
 )
 def test_a_damaged_manifest_is_one_line(

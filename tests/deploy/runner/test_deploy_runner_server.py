@@ -18,7 +18,7 @@ from deploy_helpers import LABELS, make_images
 from PIL import Image
 
 from nat2deploy.deploy.runner.network import Network
-from nat2deploy.deploy.runner.server import MAX_BODY_BYTES, Address, Application
+from nat2deploy.deploy.runner.server import MAX_BODY_BYTES, MAX_SERVED_PIXELS, Address, Application
 
 pytest.importorskip("waitress", reason="waitress is not installed")
 
@@ -102,6 +102,21 @@ def test_an_image_that_is_too_large_is_refused_unread(exported: Path) -> None:
     said: list[str] = []
     Application(Network(exported, None), 5)(environ, lambda status, headers: said.append(status))
     assert said == ["413 Content Too Large"]
+
+
+def test_a_body_just_over_the_limit_is_answered_in_json(port: int) -> None:
+    for size in (MAX_BODY_BYTES, MAX_BODY_BYTES + 1):
+        code, answer = ask(port, "POST", "/classify", bytes(size))
+        assert (code, "error" in answer) == (400 if size == MAX_BODY_BYTES else 413, True)
+
+
+def test_a_small_file_of_too_many_pixels_is_refused(port: int) -> None:
+    side = int(MAX_SERVED_PIXELS**0.5)
+    for width, words in ((side + 2, "give 1 to 16 million"), (20_000, "sides of up to 16384")):
+        stream = io.BytesIO()
+        Image.new("1", (width, side if width < 20_000 else 1)).save(stream, "png")
+        code, answer = ask(port, "POST", "/classify", stream.getvalue())
+        assert code == 400 and words in answer["error"]
 
 
 def test_an_address_that_is_taken_is_one_line(port: int, exported: Path) -> None:

@@ -112,6 +112,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(exported: Path, tmp_path:
 def test_a_watched_folder_gives_what_is_there_and_what_comes(tmp_path: Path) -> None:
     first, second = frames(2)
     (tmp_path / "b.png").write_bytes(encoded(first, "png"))
+    (tmp_path / "aa.png").mkdir()
     (tmp_path / "notes.txt").write_text("no image")
     found = watch(tmp_path)
     frame = next(found)
