@@ -86,9 +86,10 @@ class ImageData:
         """Channel standard deviations of the training split, in 0..1."""
         return self.normalisation.std
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the labels and all three splits."""
-        parts = [split.fingerprint() for split in (self.train, self.validation, self.test)]
+    def fingerprint(self, *, test: bool = True) -> str:
+        """SHA-256 of the labels and all three splits; without ``test`` of what a search sees."""
+        splits = (self.train, self.validation, *([self.test] if test else []))
+        parts = [split.fingerprint() for split in splits]
         return hashlib.sha256(repr((self.labels, parts)).encode()).hexdigest()
 
 

@@ -45,6 +45,9 @@ class RunDirectory:
     def begin(self, config: BaseModel) -> None:
         """Start the run, or go on with it when it has the same settings.
 
+        Paths may be spelled in another way, and those of files in a pipeline's folder may be of the place
+        where that folder was.
+
         Raises:
             UserError: the folder holds something else, or a run with other settings.
         """
@@ -64,9 +67,12 @@ class RunDirectory:
             raise UserError(
                 f"{self.path} holds another kind of run, or a damaged one ({error}); choose another --out"
             ) from error
-        if held != wanted:
+        above = self.path.absolute().parent
+        pipeline = above.resolve() if RunDirectory(above).config_path.exists() else None
+        unlike = _unlike(held, wanted, pipeline)
+        if unlike:
             raise UserError(
-                f"run {self.path} was made with other settings ({', '.join(_unlike(held, wanted))}); "
+                f"run {self.path} was made with other settings ({', '.join(unlike)}); "
                 "repeat its own (config.toml) to go on with it, or choose another --out"
             )
 
@@ -107,13 +113,38 @@ class RunDirectory:
             yield
 
 
-def _unlike(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _unlike(held: dict[str, Any], wanted: dict[str, Any], pipeline: Path | None) -> list[str]:
     """The keys, such as ``settings.searcher``, whose values differ."""
     found = []
     for key in sorted(held.keys() | wanted.keys()):
         one, other = held.get(key), wanted.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += [f"{key}.{inner}" for inner in _unlike(one, other)]
-        elif one != other:
+            found += [f"{key}.{inner}" for inner in _unlike(one, other, pipeline)]
+        elif not _alike(one, other, pipeline):
             found.append(key)
     return found
+
+
+def _alike(held: Any, wanted: Any, pipeline: Path | None) -> bool:
+    """Whether two values are the same, or paths of one file.
+
+    A path that is wanted in the folder ``pipeline`` is one that the pipeline gives its search: by the same
+    name it is the same file, wherever the folder was.
+    """
+    if isinstance(held, list) and isinstance(wanted, list):
+        pairs = zip(held, wanted, strict=False)
+        return len(held) == len(wanted) and all(_alike(one, other, pipeline) for one, other in pairs)
+    if held == wanted or not (isinstance(held, str) and isinstance(wanted, str)):
+        return bool(held == wanted)
+    kind, place = _place(wanted)
+    moved = pipeline is not None and place.parent == pipeline and place.name == Path(held).name
+    return (kind, place) == _place(held) or (moved and not kind)
+
+
+def _place(text: str) -> tuple[str, Path]:
+    """What stands before the path in a data spec such as ``imagefolder:photos``, and the path, resolved."""
+    kind, colon, path = text.partition(":")
+    try:
+        return (kind, Path(path).expanduser().resolve()) if colon else ("", Path(text).resolve())
+    except (OSError, ValueError, RuntimeError):  # no path: a null character, a home folder of nobody
+        return text, Path()

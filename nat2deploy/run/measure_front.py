@@ -16,7 +16,7 @@ from nat2deploy.measure.environment import pinned_threads
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.progress import Report
 from nat2deploy.run.cost_source import TargetTables, table_of
-from nat2deploy.run.front import Measured, load_front
+from nat2deploy.run.front import Front, Measured, load_front
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.supernet.several_widths import AnySuperNetwork
 from nat2deploy.target import Target, fingerprint
@@ -59,11 +59,8 @@ def measure_front(
 
 def measured_before(path: Path, networks: Sequence[str], names: Collection[str]) -> Found:
     """What a finished front of these networks, in a file, holds of the targets that were measured."""
-    try:
-        held = load_front(path)
-    except UserError:
-        return {}
-    if not held.complete or [network.id for network in held.networks] != list(networks):
+    held = _finished(path, networks)
+    if held is None:
         return {}
     found: Found = {}
     for name in names:
@@ -72,6 +69,20 @@ def measured_before(path: Path, networks: Sequence[str], names: Collection[str])
         if measured and len(measured) == len(seen):
             found[name] = measured
     return found
+
+
+def is_finished(path: Path, networks: Sequence[str]) -> bool:
+    """Whether a file holds the front of a finished search, of these networks."""
+    return _finished(path, networks) is not None
+
+
+def _finished(path: Path, networks: Sequence[str]) -> Front | None:
+    try:
+        held = load_front(path)
+    except UserError:
+        return None
+    same = held.complete and [network.id for network in held.networks] == list(networks)
+    return held if same else None
 
 
 def is_here(table: LatencyTable) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
+from nat2deploy.run.beginning import check_labels
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
@@ -18,7 +19,7 @@ from nat2deploy.run.read_search import read_search
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
-from nat2deploy.supernet.checkpoint import load_supernet
+from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
 from nat2deploy.supernet.saved_network import NetworkInfo, load_network
 from nat2deploy.training.evaluation import SubNetworkEvaluator
 
@@ -38,7 +39,7 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
     """Return a network of a run, fine-tuned if it was, else with inherited weights, and the run's data.
 
     Raises:
-        UserError: no run or network.
+        UserError: no run or network, or data of other classes than the run's.
     """
     run = RunDirectory(run_path)
     search = read_search(run)
@@ -85,9 +86,15 @@ def best_tuned(front: Front, tuned: Mapping[str, FinetuneReport]) -> FrontNetwor
 
 
 def data_of(run: RunDirectory, search: SearchConfig) -> ImageData:
-    """The data that a run was searched on."""
-    _, held = load_supernet(run.supernet_path)
-    return load_data(search.data, base_resolution=max(held.space.resolutions))
+    """The data that a run was searched on.
+
+    Raises:
+        UserError: they cannot be read, or have other classes now.
+    """
+    held = supernet_info(run.supernet_path)
+    data = load_data(search.data, base_resolution=max(held.space.resolutions))
+    check_labels(run, data)
+    return data
 
 
 def evaluator_of(search: SearchConfig, data: ImageData, architecture: Architecture) -> SubNetworkEvaluator:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from nat2deploy.data.names import shown_name
 from nat2deploy.progress import Report, silent
+from nat2deploy.run.beginning import as_begun, check_data
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import Front, FrontNetwork, save_front
-from nat2deploy.run.measure_front import Found, measure_front, measured_before, measured_values
+from nat2deploy.run.measure_front import Found, is_finished, measure_front, measured_before, measured_values
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.balance import candidates_of
@@ -31,11 +32,12 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
 
     The front's networks are compiled and measured on each target whose table is this machine's, so that
     predicted and measured latencies stand side by side; a network that measures over a latency budget is
-    not feasible. What was measured of the same front before stays. After Ctrl-C the front so far is written
-    and the interruption passed on.
+    not feasible. What was measured of the same front before stays. After Ctrl-C the front so far is written,
+    unless a finished one of the same networks is there, and the interruption passed on.
 
     Raises:
-        UserError: an input that cannot be used, or a budget that no architecture keeps.
+        UserError: an input that cannot be used, a budget that no architecture keeps, or a run that began with
+            other images, classes or latencies.
     """
     run = RunDirectory(out)
     fresh = not run.config_path.exists()
@@ -45,12 +47,18 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     own = not fresh and run.supernet_path.exists()
     supernets = (str(run.supernet_path),) if own else config.supernets
     inputs = read_inputs(config, supernets)
+    if not fresh:
+        check_data(run, inputs.data)
     inputs.objectives.check_reachable()
     if fresh:
         check_start(config, inputs)
     run.begin(config)
     options = evaluator_options(config.settings, symmetric_int8(inputs.tables))
-    with run.locked(), open_judge(config.workers, inputs.data, options, out) as judge:
+    with (
+        run.locked(),
+        open_judge(config.workers, inputs.data, options, out) as judge,
+        as_begun(run, inputs.data),
+    ):
         weights = SearchWeights(
             out,
             [find_supernet(name) for name in supernets],
@@ -72,7 +80,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
         try:
             loop.run()
         except KeyboardInterrupt:
-            save_front(_front(config, inputs, loop, measured={}, complete=False), run.front_path)
+            _save_so_far(config, inputs, loop, run)
             raise
         return _finish(config, inputs, loop, run, weights, report)
 
@@ -102,6 +110,14 @@ class _Teller:
             words.append(f"{status.evaluations} evaluations")
         where = f"round {status.round}/{status.rounds} {status.stage}"
         self.report(where, status.done, status.total, " · ".join(words))
+
+
+def _save_so_far(config: SearchConfig, inputs: SearchInputs, loop: Nat2Search, run: RunDirectory) -> None:
+    """Write the front of a search that was stopped, unless the file holds the same, finished."""
+    names = [evaluation.architecture.id for evaluation in loop.front()]
+    if not is_finished(run.front_path, names):
+        front = _front(config, inputs, loop, measured={}, complete=False, note=loop.unsure)
+        save_front(front, run.front_path)
 
 
 def _finish(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nat2deploy.errors import UserError
+from nat2deploy.run.beginning import read_beginning
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
@@ -68,11 +69,13 @@ def _choose(config: SearchConfig, start: str, inputs: SearchInputs) -> WarmStart
             f"'{inputs.space.name}'; start from a run of the same space"
         )
     settings, before = config.settings, earlier.settings
+    begun = read_beginning(run)
     # An accuracy holds where weights, data and the images that are looked at are the same.
     same = (
         [Path(name).resolve() for name in config.supernets] == [run.supernet_path.resolve()]
         and config.data == earlier.data
         and (info.data, info.labels) == (inputs.data.name, inputs.data.labels)
+        and (begun is None or begun.data == inputs.data.fingerprint(test=False))
         and max(info.space.resolutions) == max(inputs.space.resolutions)
         and all(
             getattr(settings, field) == getattr(before, field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import cannot_write
+from nat2deploy.search.budget import format_cost
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -73,13 +75,29 @@ class ArchiveFile:
         return [e for e in self.evaluations if e.version == version]
 
     def look_up(self, costs: Callable[[list[Architecture]], list[dict[str, float]]]) -> None:
-        """Look up all costs anew, in memory: those of the file may be of an older version."""
+        """Look up all costs: those that the file lacks, as one of an older version may, are added in memory.
+
+        Raises:
+            UserError: a latency or an energy is not what the file says: it is of another table, and beside
+                those of this one it would be compared, and kept within budgets, in vain.
+        """
         found = costs([e.architecture for e in self.evaluations])
-        self.evaluations = [
-            replace(e, values={"top1": e.values["top1"], **values})
-            for e, values in zip(self.evaluations, found, strict=True)
-        ]
-        self._known = {(e.architecture, e.version): e for e in self.evaluations}
+        for evaluation, values in zip(self.evaluations, found, strict=True):
+            for metric in sorted(values.keys() & evaluation.values.keys()):
+                before, now = evaluation.values[metric], values[metric]
+                if metric.startswith(("latency", "energy")) and not math.isclose(before, now, rel_tol=1e-6):
+                    raise UserError(
+                        f"run {self.path.parent} was begun with another latency table: {metric} of network "
+                        f"{evaluation.architecture.id} was {format_cost(metric, before)}, now it is "
+                        f"{format_cost(metric, now)}; put that table back, or search anew with another "
+                        f"--out (--from {self.path.parent} takes its networks over)"
+                    )
+        if any(v.keys() - e.values.keys() for e, v in zip(self.evaluations, found, strict=True)):
+            self.evaluations = [
+                replace(e, values={"top1": e.values["top1"], **values})
+                for e, values in zip(self.evaluations, found, strict=True)
+            ]
+            self._known = {(e.architecture, e.version): e for e in self.evaluations}
 
     def append(self, evaluation: Evaluation) -> None:
         """Add one finished evaluation; it is on disk when this returns.

@@ -90,8 +90,7 @@ class Nat2Search:
         self.start: WarmStart = start or {}
         self._version = 0
         self.file = ArchiveFile(folder / "archive.jsonl", self.encoding.space)
-        if any(set(objectives.model.metrics) - e.values.keys() for e in self.file.evaluations):
-            self.file.look_up(objectives.costs_of)
+        self.file.look_up(objectives.costs_of)
         self.rounds = Rounds(self.file, objectives, settings)
         self.history_path = folder / "history.json"
         self.history = read_history(self.history_path)
@@ -122,12 +121,39 @@ class Nat2Search:
             self._adapt(self.rounds.merged(version), version)
 
     def front(self) -> list[Evaluation]:
-        """The feasible non-dominated evaluations of the last whole archive, cheapest first.
+        """The feasible non-dominated evaluations, cheapest first.
 
-        Usable at any moment, also of a search that was stopped.
+        Usable at any moment, also of a search that was stopped: of the archive with the present weights, or
+        of what is judged of it so far; before any of it is, of the archive before.
         """
+        part = self._part
+        return feasible_front(part, self.objectives) if part else self._front_of(self._whole)
+
+    @property
+    def unsure(self) -> str:
+        """What is to be known of the front of a stopped search; nothing where its archive is whole."""
+        if self._part:
+            return "it is of that part of the archive which was judged before the search was stopped"
+        adapted = self._whole is not None and self._whole < self.weights.version
+        if adapted and self.settings.judges_again:
+            return "its accuracies are those before the last adaptation of the weights"
+        return ""
+
+    @property
+    def _part(self) -> list[Evaluation]:
+        """What is judged so far of an archive that is not whole."""
+        if not self.weights.path.exists() or self.weights.version == self._whole:
+            return []
+        return [e for e in self.file.of_version(self.weights.version) if e.images is None]
+
+    @property
+    def _whole(self) -> int | None:
+        """The last version whose archive was judged to the end."""
         whole = [int(entry["round"]) for entry in self.history if "hypervolume" in entry]
-        return feasible_front(self.rounds.seen(max(whole)), self.objectives) if whole else []
+        return max(whole, default=None)
+
+    def _front_of(self, version: int | None) -> list[Evaluation]:
+        return [] if version is None else feasible_front(self.rounds.seen(version), self.objectives)
 
     def _judge(self, version: int) -> list[Evaluation]:
         """The archive that a version of the weights begins with, judged as the settings say."""
@@ -140,13 +166,14 @@ class Nat2Search:
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.judges_again:
             merged = self.rounds.merged(version - 1)
-            everyone = [e.architecture for e in merged]
+            # The last front first: it is the best of what a search that is stopped here can give, and with
+            # new weights, too, it is likely to dominate many of the others.
+            front = [e.architecture for e in feasible_front(merged, self.objectives)]
+            others = [e.architecture for e in merged if e.architecture not in front]
+            everyone = [*front, *others]
             if self.halving is None:
                 self._evaluate(everyone, version, "archive")
             else:
-                # The last front first: with new weights, too, it is likely to dominate many of the others.
-                front = [e.architecture for e in feasible_front(merged, self.objectives)]
-                others = [a for a in everyone if a not in front]
                 self._evaluate(front, version, "archive", of=(0, len(everyone)))
                 rivals = [e for a in front if (e := self.file.find(a, version)) is not None]
                 self._evaluate(others, version, "archive", rivals, of=(len(front), len(everyone)))
@@ -279,7 +306,7 @@ class Nat2Search:
                 total,
                 self._version,
                 len(self.file.evaluations),
-                best_of(self.front()),
+                best_of(self._front_of(self._whole)),
                 hypervolume,
                 tau.get("tau"),
                 tau.get("surrogate"),

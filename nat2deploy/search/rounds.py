@@ -11,6 +11,7 @@ from nat2deploy.search.initialisation import smallest_and_largest
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.survival import Floats, reference_directions
 from nat2deploy.search.update import UPDATES, best
+from nat2deploy.space.architecture import Architecture
 
 
 class Rounds:
@@ -32,7 +33,7 @@ class Rounds:
         return reference_directions(len(self.objectives), self.settings.population)
 
     def archive(self, version: int) -> list[Evaluation]:
-        """The archive that a version of the weights begins with.
+        """The archive that a version of the weights begins with, oldest first.
 
         Raises:
             UserError: the file lacks a round before.
@@ -43,7 +44,16 @@ class Rounds:
             if self._first is None:
                 self._first = self._preprocessed()
             return self._first
-        return self._with_role(version, "archive")
+        judged = self._with_role(version, "archive")
+        if version == 0 or self.settings.halving_images is not None:
+            return judged  # what halving learns from was always judged first
+        age = self._ages(version)
+        return sorted(judged, key=lambda e: age.get(e.architecture, len(age)))
+
+    def _ages(self, version: int) -> dict[Architecture, int]:
+        """A number for each architecture that an archive before ``version`` may have held, oldest first."""
+        earlier = [e for e in self.file.evaluations if e.version < version and e.role == "candidate"]
+        return {e.architecture: number for number, e in enumerate([*self.archive(0), *earlier])}
 
     def merged(self, version: int) -> list[Evaluation]:
         """The archive after the round's candidates.

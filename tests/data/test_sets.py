@@ -134,6 +134,8 @@ def test_the_fingerprint_of_a_set_is_of_labels_and_all_splits() -> None:
     ]
     assert len({d.fingerprint() for d in (data, *others)}) == 4
     assert replace(data, name="y").fingerprint() == data.fingerprint()
+    assert len({d.fingerprint(test=False) for d in (data, *others)}) == 4
+    assert replace(data, test=numbered(5)).fingerprint(test=False) == data.fingerprint(test=False)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,5 +1,7 @@
 """A run directory by itself."""
 
+import shutil
+
 import pytest
 
 from nat2deploy.errors import UserError
@@ -16,6 +18,49 @@ def test_other_settings_are_named_to_the_last_key(tmp_path):
     now = old.model_copy(update={"settings": SearchSettings(), "budgets": ("params<=1M",)})
     with pytest.raises(UserError, match=r"other settings \(budgets, settings.searcher\)"):
         run.begin(now)
+
+
+def test_a_file_may_be_spelled_in_several_ways(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    run = RunDirectory(tmp_path / "run")
+    old = SearchConfig(
+        supernet=("w.safetensors", "v.safetensors"), data="imagefolder:photos", tables={"pi5": "pi.json"}
+    )
+    run.begin(old)
+    stored = run.config_path.read_bytes()
+    again = {
+        "supernet": (str(tmp_path / "w.safetensors"), "./v.safetensors"),
+        "data": f"imagefolder:{tmp_path}/photos/",
+        "tables": {"pi5": "link/pi.json"},
+    }
+    run.begin(old.model_copy(update=again))
+    assert run.config_path.read_bytes() == stored
+    for key, value in {
+        "supernet": ("w.safetensors",),
+        "data": "cifar10:photos",
+        "tables": {"pi5": "other/pi.json"},
+        "start": "~nobody-of-that-name/run",
+    }.items():
+        with pytest.raises(UserError, match=rf"other settings \({key}"):
+            run.begin(old.model_copy(update={key: value}))
+
+
+def test_a_pipelines_own_files_may_have_been_elsewhere(tmp_path):
+    old = SearchConfig(supernet="was/supernet.safetensors", data="digits", table="was/table.json")
+    run = RunDirectory(tmp_path / "is" / "search")
+    run.begin(old)
+    now = {
+        "supernet": str(tmp_path / "is" / "supernet.safetensors"),
+        "table": str(tmp_path / "is" / "table.json"),
+    }
+    with pytest.raises(UserError, match=r"other settings \(supernet, table\)"):
+        run.begin(old.model_copy(update=now))  # no pipeline
+    RunDirectory(tmp_path / "pipeline").begin(PipelineConfig(data="digits"))
+    shutil.copy(tmp_path / "pipeline" / "config.toml", tmp_path / "is")
+    run.begin(old.model_copy(update=now))
+    with pytest.raises(UserError, match=r"other settings \(table\)"):
+        run.begin(old.model_copy(update=now | {"table": str(tmp_path / "is" / "other.json")}))
 
 
 def test_a_pipelines_folder_is_no_searchs(tmp_path):

@@ -91,6 +91,21 @@ def test_a_target_that_cannot_run_now_is_a_note(finished, monkeypatch):
     assert load_front(finished / "front.json") == front
 
 
+def test_an_interruption_of_a_repeated_search_keeps_its_measured_front(finished):
+    before = (finished / "front.json").read_bytes()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(stored(finished), finished, stop)
+    assert (finished / "front.json").read_bytes() == before
+    (finished / "front.json").write_text("{}")  # but not one that is no front
+    with pytest.raises(KeyboardInterrupt):
+        search(stored(finished), finished, stop)
+    assert not load_front(finished / "front.json").complete
+
+
 def test_an_interruption_while_measuring_leaves_the_front(finished, monkeypatch):
     (finished / "front.json").unlink()
 

@@ -2,6 +2,7 @@ import json
 import shutil
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -192,6 +193,32 @@ def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_pa
     (moved / "config.toml").unlink()  # a file of that name in any other folder may be another table
     with pytest.raises(UserError, match="where-it-was"):
         finetune(moved / "search", tuning)
+
+
+def test_an_unfinished_one_goes_on_where_its_folder_is_now(outcome, config_path, tmp_path, monkeypatch):
+    """Under another spelling of its folder, too."""
+    moved = tmp_path / "moved"
+    shutil.copytree(outcome.out, moved)
+    stored = moved / "search" / "config.toml"
+    stored.write_text(stored.read_text().replace(str(outcome.out), "runs/where-it-was"))
+    lines = (moved / "search" / "archive.jsonl").read_bytes().splitlines(keepends=True)
+    (moved / "search" / "archive.jsonl").write_bytes(b"".join(lines[:-2]))
+    (moved / "search" / "front.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    searched, goes_on = [], pipeline.search
+
+    def only_searching(config, out, report):
+        searched.append(goes_on(config.model_copy(update={"measure": False}), out, report))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "search", only_searching)
+    for out in (moved, Path("moved"), Path("moved", "..", "moved")):
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(load_pipeline(config_path), out)
+    assert (moved / "search" / "archive.jsonl").read_bytes() == b"".join(lines)
+    assert [[n.id for n in front.networks] for front in searched] == [
+        [n.id for n in outcome.front.networks]
+    ] * 3
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,16 @@ from nat2deploy.search.archive import ArchiveFile, Evaluation
 from nat2deploy.search.budget import feasible, parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.distribution import DISTRIBUTIONS
+from nat2deploy.search.judges.base import evaluator_options
 from nat2deploy.search.nat2 import best_of, feasible_front
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.sampling import uniform_depth_genes
 from nat2deploy.supernet.checkpoint import load_supernet, save_supernet
+from nat2deploy.training.evaluation import SubNetworkEvaluator
+
+
+def by_id(evaluation: Evaluation) -> str:
+    return evaluation.architecture.id
 
 
 def test_each_version_of_the_weights_judges_the_whole_archive_and_its_candidates(undisturbed, space):
@@ -29,7 +35,7 @@ def test_each_version_of_the_weights_judges_the_whole_archive_and_its_candidates
     for version in (0, 1):
         roles = [e.role for e in file.of_version(version)]
         assert roles == ["archive"] * 7 + ["candidate"] * 3
-    assert file.of_version(2) == archive and len(archive) == 7
+    assert sorted(file.of_version(2), key=by_id) == sorted(archive, key=by_id) and len(archive) == 7
     assert all(space.contains(e.architecture) for e in file.evaluations)
     assert len({(e.architecture, e.version) for e in file.evaluations}) == len(file.evaluations)
 
@@ -184,15 +190,50 @@ def test_the_front_is_empty_where_nothing_is_feasible(begin, tmp_path):
     assert [entry["best"] for entry in search.history] == [None, None, None]
 
 
-def test_a_stopped_search_has_the_front_of_its_last_whole_archive(begin, tmp_path):
-    assert begin(tmp_path).front() == []
-    for stage, done in (("archive", 3), ("evolve", 0), ("adapt", 1)):
-        search = begin(tmp_path, listener=Listener(lambda s, _, at=(stage, done): (s.stage, s.done) == at))
+def test_a_stopped_search_has_a_front_of_what_is_judged_with_its_weights(begin, digits, tmp_path):
+    search = begin(tmp_path)
+    assert search.front() == [] and search.unsure == ""
+    part, older = "it is of that part", "its accuracies are those before"
+    judge = SubNetworkEvaluator(digits, **evaluator_options(SETTINGS))
+    for stage, version, done, says in (
+        ("archive", 0, 3, part),
+        ("evolve", 0, 0, ""),
+        ("adapt", 0, 1, ""),
+        ("archive", 1, 1, part),
+        ("archive", 1, 5, part),
+        ("evaluate", 1, 2, ""),
+    ):
+        stop = Listener(lambda s, _, at=(stage, version, done): (s.stage, s.version, s.done) == at)
         with pytest.raises(KeyboardInterrupt):
-            search.run()
-        front = begin(tmp_path).front()
-        assert (front == []) == (stage == "archive")
-        assert {e.version for e in front} <= {0}
+            begin(tmp_path, listener=stop).run()
+        search = begin(tmp_path)
+        front = search.front()
+        assert front and {e.version for e in front} == {version} == {search.weights.version}
+        assert search.unsure.startswith(says) and bool(search.unsure) == bool(says)
+        for one in front:
+            assert judge(search.weights.supernet, one.architecture).top1 == one.values["top1"]
+        if says and version:  # the last front is judged first
+            last = feasible_front(search.rounds.merged(0), search.objectives)
+            again = [e.architecture for e in search.file.of_version(1)]
+            assert again[: len(last)] == [e.architecture for e in last][:done]
+    archive = (tmp_path / "archive.jsonl").read_text().splitlines(keepends=True)
+    first = [line for line in archive if json.loads(line)["version"] == 0]
+    (tmp_path / "archive.jsonl").write_text("".join(first))  # as if stopped before any was judged again
+    (tmp_path / "history.json").write_text(json.dumps(search.history[:1]))
+    search = begin(tmp_path)
+    assert {e.version for e in search.front()} == {0} and search.unsure.startswith(older)
+
+
+@pytest.mark.parametrize("update", ["grow", "constant-size"])
+def test_the_order_of_judging_again_is_not_that_of_the_archive(begin, tmp_path, update):
+    search = begin(tmp_path, settings=SETTINGS.model_copy(update={"update": update}))
+    search.run()
+    for version in (1, 2):
+        archive = [e.architecture for e in search.rounds.archive(version)]
+        assert archive == [e.architecture for e in search.rounds.merged(version - 1)]
+        judged = search.file.of_version(version)[: len(archive)]
+        assert archive != [e.architecture for e in judged]
+        assert {e.version for e in search.rounds.archive(version)} == {version}
 
 
 @pytest.mark.parametrize("metrics", [("macs", "params"), ("size_mb",)])
