@@ -27,8 +27,8 @@ def read_image_folder(
 
     Either ``path/train`` with ``val`` (``valid``, ``validation``) and ``test`` beside it, or class folders
     at once. Images become RGB, shorter side ``base_resolution`` pixels (bilinear, antialiased),
-    centre-cropped: uint8 [N, 3, base_resolution, base_resolution] in memory. Grey of 16 bits becomes 8 as in a
-    bundle's runner. Files and folders whose names begin with a dot do not count.
+    centre-cropped: uint8 [N, 3, base_resolution, base_resolution] in memory. Grey of 16 bits becomes 8 as in
+    a bundle's runner. Files and folders whose names begin with a dot do not count.
 
     Raises:
         UserError: no folder, no images, a broken image, a class name that cannot be printed, or classes that
