@@ -74,7 +74,7 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         ]
     )
 
-    class Visible(ImageFolder):
+    class Visible(ImageFolder):  # type: ignore[misc]  # torchvision has no types
         """Without what begins with a dot: file managers' and notebooks' own."""
 
         def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
