@@ -134,7 +134,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         UserError: missing or not TOML.
     """
     try:
-        return tomllib.loads(read_text(path, what))
+        # The mark of byte order is what editors of Windows put first.
+        return tomllib.loads(read_text(path, what).removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not TOML ({error}); mend that line") from error
 

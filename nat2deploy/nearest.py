@@ -43,6 +43,8 @@ def error_hint(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     """What helps with one of a pydantic error's ``errors()``; empty where its own words are enough."""
     if error["type"] == "extra_forbidden":
         return key_hint(model, error["loc"])
+    if error["type"] in ("tuple_type", "list_type"):
+        return "write a list: [...]"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         wanted = [word for word in error["ctx"]["expected"].split("'")[1::2] if word]
         near = nearest(error["input"], wanted)

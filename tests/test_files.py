@@ -22,6 +22,7 @@ from nat2deploy.files import (
     write_json,
     write_text,
 )
+from nat2deploy.run.config import load_pipeline
 
 
 class Inner(BaseModel):
@@ -220,3 +221,11 @@ def test_a_lone_surrogate_is_refused_in_words():
 
     with pytest.raises(UserError, match="options: a text in it is no valid Unicode"):
         parse(Picky, {"word": "\ud800"}, "options")
+
+
+def test_a_toml_of_windows_editor_and_a_list_that_is_none(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_bytes(b'\xef\xbb\xbfdata = "digits"\nbudgets = "params<=1M"\n')
+    assert read_toml(path, "config")["data"] == "digits"
+    with pytest.raises(UserError, match=r"budgets: .*; write a list: \[\.\.\.\]"):
+        load_pipeline(path)

@@ -43,7 +43,10 @@ def run(
     with progress() as report:
         outcome = run_pipeline(settings, out or Path("runs") / config.stem, report)
     print_outcome(outcome, as_json=as_json)
-    _end(outcome.verification, f"raise the budget in {config}, or name another network in [export]")
+    _end(
+        outcome.verification,
+        f"name another network in [export], or raise the budget in {config} and give another --out",
+    )
 
 
 def quickstart(

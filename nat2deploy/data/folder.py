@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from nat2deploy.data.places import is_folder
 from nat2deploy.data.sets import Split
 from nat2deploy.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test",)
@@ -21,10 +27,12 @@ def read_image_folder(
 
     Either ``path/train`` with ``val`` (``valid``, ``validation``) and ``test`` beside it, or class folders
     at once. Images become RGB, shorter side ``base_resolution`` pixels (bilinear, antialiased),
-    centre-cropped: uint8 [N, 3, base_resolution, base_resolution] in memory.
+    centre-cropped: uint8 [N, 3, base_resolution, base_resolution] in memory. Grey of 16 bits becomes 8 as in
+    a bundle's runner. Files and folders whose names begin with a dot do not count.
 
     Raises:
-        UserError: no folder, no images, a broken image, or classes that differ between splits.
+        UserError: no folder, no images, a broken image, a class name that cannot be printed, or classes that
+            differ between splits.
     """
     if not is_folder(path):
         raise UserError(f"no image folder at {path}; check the path")
@@ -54,6 +62,7 @@ def read_image_folder(
 def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
     # Here, because importing it takes over a second, and only folders need it.
     from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import is_image_file
     from torchvision.transforms import v2
 
     transform = v2.Compose(
@@ -64,12 +73,31 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
             v2.PILToTensor(),
         ]
     )
+
+    class Visible(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+        """Without what begins with a dot: file managers' and notebooks' own."""
+
+        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+            found, _ = super().find_classes(directory)
+            classes = [name for name in found if not name.startswith(".")]
+            if not classes:
+                raise FileNotFoundError
+            return classes, {name: index for index, name in enumerate(classes)}
+
+    def is_visible(name: str) -> bool:
+        parts = Path(name).relative_to(path).parts
+        return is_image_file(name) and not any(part.startswith(".") for part in parts)
+
     try:
-        listing = ImageFolder(str(path), transform=transform, allow_empty=True)
+        listing = Visible(
+            str(path), transform=transform, loader=_load, is_valid_file=is_visible, allow_empty=True
+        )
     except OSError as error:
         raise UserError(
             f"{path} holds no class folders with images; put them in {path}/CLASS/*.png"
         ) from error
+    for label in listing.classes:
+        _check_label(label, path)
     targets = torch.tensor(listing.targets, dtype=torch.int64)
     for label, count in zip(
         listing.classes, torch.bincount(targets, minlength=len(listing.classes)), strict=True
@@ -85,3 +113,27 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         except Exception as error:  # the decoders raise a dozen classes
             raise UserError(f"image {name} cannot be read; mend or remove it") from error
     return tuple(listing.classes), Split(images, targets)
+
+
+def _check_label(label: str, path: Path) -> None:
+    """Refuse a name that a bundle cannot hold, before anything is trained for it."""
+    # Control characters, halves of a pair (bytes that are no UTF-8), and breaks of lines and paragraphs.
+    odd = any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label)
+    if odd or not label.strip():
+        raise UserError(
+            f"class folder {label!r} in {str(path)!r} has a name that is no printable line; rename it"
+        )
+
+
+def _load(name: str) -> Image.Image:
+    """Open an image; grey of 16 bits becomes the 8 that a bundle's runner makes of it."""
+    from PIL import Image
+
+    with Image.open(name) as image:
+        deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+        if not deep:
+            return image.convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        # Pillow clips them; a PNG's high byte is meant, and a PGM's share of its largest value.
+        eight = (values * 510 + 65535) // 131070 if image.format == "PPM" else values >> 8
+        return Image.fromarray(eight.astype(np.uint8)).convert("RGB")

@@ -125,8 +125,8 @@ def export_bundle(
             labels do not fit, only faster layers shall get 8 bits where nothing is measured, or the engine
             does not agree with PyTorch, see ``agrees`` and ``judge_engine``.
     """
-    batches = options.batches or (target.batch, target.batch, target.batch)
-    _check(target, labels, reference_images, batches, options)
+    batches = check_options(target, options)
+    _check(labels, reference_images)
     if options.int8_layers == "faster":
         _check_measured(target, time_limit_s is not None)
     check_replaceable(out)
@@ -262,10 +262,14 @@ def _check_measured(target: Target, measured: bool) -> None:
         )
 
 
-def _check(
-    target: Target, labels: Sequence[str], images: Tensor, batches: Batches, options: EngineOptions
-) -> None:
+def check_options(target: Target, options: EngineOptions) -> Batches:
+    """Check that an engine for ``target`` can be made as asked; returns its smallest, best and largest batch.
+
+    Raises:
+        UserError: the target's backend cannot be bundled, or an option is for another one.
+    """
     sm, save_optimised = options.sm, options.save_optimised
+    batches = options.batches or (target.batch, target.batch, target.batch)
     if target.backend == "torch":
         raise UserError(
             f"a bundle does not run on {target}; export with --engine onnxruntime, openvino, tensorrt or "
@@ -280,6 +284,10 @@ def _check(
         raise UserError(f"--batch: a range is for TensorRT's engines; give one number for {target.backend}")
     if not 0 < batches[0] <= batches[1] <= batches[2] or batches[1] != target.batch:
         raise UserError(f"--batch: {':'.join(map(str, batches))} does not rise; write 8, 1:8 or 1:4:8")
+    return batches
+
+
+def _check(labels: Sequence[str], images: Tensor) -> None:
     for label in labels:
         if not label.strip() or len(label.splitlines()) != 1:
             raise UserError(f"label {label!r} is empty or has a line break; rename the class")

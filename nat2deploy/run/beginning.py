@@ -43,10 +43,11 @@ def read_beginning(run: RunDirectory) -> Beginning | None:
 
 
 def check_data(run: RunDirectory, data: ImageData) -> None:
-    """Check that a run that goes on has the data that it began with.
+    """Check that a run that goes on, is fine-tuned or exported has the data that it began with.
 
     Raises:
-        UserError: accuracies of other images or classes would stand beside those that it holds.
+        UserError: accuracies of other images or classes would stand beside those that it holds, and images
+            that it trained on might be among those that it is judged on.
     """
     check_labels(run, data)
     held = read_beginning(run)
@@ -57,13 +58,13 @@ def check_data(run: RunDirectory, data: ImageData) -> None:
         )
 
 
-def check_labels(run: RunDirectory, data: ImageData) -> None:
-    """Check that data have the classes of a run's weights, if it has any weights.
+def check_labels(run: RunDirectory, data: ImageData, tuned: tuple[str, ...] = ()) -> None:
+    """Check that data have the classes of a run's weights, if it has any, or those of a ``tuned`` network.
 
     Raises:
         UserError: other ones.
     """
-    labels = supernet_info(run.supernet_path).labels if run.supernet_path.exists() else ()
+    labels = tuned or (supernet_info(run.supernet_path).labels if run.supernet_path.exists() else ())
     if labels and labels != data.labels:
         new = [f"'{label}' is new" for label in data.labels if label not in labels]
         gone = [f"'{label}' is gone" for label in labels if label not in data.labels]

@@ -90,8 +90,13 @@ def deploy_front(
             checkpoint_in(RunDirectory(out / "search").network(name)).unlink(missing_ok=True)
         return replace(made, left_out=left_out)
 
+    tuning = config.finetune
+    if config.export.network != "best":
+        named = front.choose(config.export.network)  # now, not after training
+        if tuning.network == "best":  # what is exported is what is tuned
+            tuning = tuning.model_copy(update={"network": named.id})
     with timed("finetune"):
-        finetuned |= {one.id: one for one in finetune(out / "search", config.finetune, report)}
+        finetuned |= {one.id: one for one in finetune(out / "search", tuning, report)}
     # Of those that were tuned now: a run that was killed later has tuned others, too.
     network = best_tuned(front, finetuned) if free else None
     network = network or choose_network(RunDirectory(out / "search"), config.export.network)

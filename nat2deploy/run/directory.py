@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,11 +42,11 @@ class RunDirectory:
         """The folder of one chosen network."""
         return self.path / "networks" / identity
 
-    def begin(self, config: BaseModel) -> None:
+    def begin(self, config: BaseModel, changeable: Collection[str] = ()) -> None:
         """Start the run, or go on with it when it has the same settings.
 
         Paths may be spelled in another way, and those of files in a pipeline's folder may be of the place
-        where that folder was.
+        where that folder was. ``changeable`` are sections that may be others, see ``renew``.
 
         Raises:
             UserError: the folder holds something else, or a run with other settings.
@@ -69,12 +69,26 @@ class RunDirectory:
             ) from error
         above = self.path.absolute().parent
         pipeline = above.resolve() if RunDirectory(above).config_path.exists() else None
-        unlike = _unlike(held, wanted, pipeline)
+        unlike = _unlike(_without(held, changeable), _without(wanted, changeable), pipeline)
         if unlike:
+            may = f" (it may have another {' and '.join(f'[{name}]' for name in changeable)})"
             raise UserError(
                 f"run {self.path} was made with other settings ({', '.join(unlike)}); "
-                "repeat its own (config.toml) to go on with it, or choose another --out"
+                f"repeat its own (config.toml) to go on with it{may if changeable else ''}, "
+                "or choose another --out"
             )
+
+    def renew(self, config: BaseModel, sections: Collection[str]) -> None:
+        """Store other ``sections`` of a run's settings than it has; the run must be locked.
+
+        Raises:
+            UserError: the stored ones cannot be read.
+        """
+        held = self.read_config(type(config)).model_dump(mode="json", exclude_none=True)
+        wanted = config.model_dump(mode="json", exclude_none=True)
+        renewed = {key: wanted[key] if key in sections else value for key, value in held.items()}
+        if renewed != held:
+            write_text(self.config_path, tomli_w.dumps(renewed))
 
     def read_config(self, model: type[Config]) -> Config:
         """Return the settings that the run was begun with.
@@ -111,6 +125,10 @@ class RunDirectory:
                     raise UserError(f"run {self.path} is in use by another process; wait for it") from error
                 remove_temporaries(self.path)
             yield
+
+
+def _without(settings: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 def _unlike(held: dict[str, Any], wanted: dict[str, Any], pipeline: Path | None) -> list[str]:

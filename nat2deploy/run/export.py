@@ -9,7 +9,7 @@ from pathlib import Path
 from nat2deploy.cost.model import CostModel
 from nat2deploy.data.names import shown_name
 from nat2deploy.data.preprocess import Preprocessing
-from nat2deploy.deploy.export import export_bundle
+from nat2deploy.deploy.export import check_options, export_bundle
 from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled, Promise
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
@@ -62,6 +62,7 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
     by_search = architecture.precision is not None and config.precision is None
     check_int8_options(config, {target.precision, "int8"} if by_search else {target.precision}, here=here)
+    check_options(target, _engine_options(config))  # now, not after tuning
     report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
     seed = search.settings.seed if config.seed is None else config.seed
@@ -107,13 +108,11 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
         promise=promise,
         reference_images=data.validation.subset(min(64, len(data.validation)), search.settings.seed).images,
         calibration_images=calibration,
-        options=EngineOptions(
-            sm=config.sm,
-            batches=config.batches,
+        options=replace(
+            _engine_options(config),
             method=config.calibration_method,
             max_accuracy_drop=allowed,
             int8_layers=config.int8_layers if target.precision == "int8" else "all",
-            save_optimised=config.save_optimised,
             qat_epochs=config.qat_epochs,
             qat_learning_rate=config.qat_learning_rate if config.qat_epochs else None,
         ),
@@ -194,6 +193,22 @@ def check_int8_options(config: ExportConfig, precisions: Collection[str], *, her
             "--int8-layers faster: the table is of another machine, and latency is measured on this one; "
             "export there, or leave it out"
         )
+
+
+def _engine_options(config: ExportConfig) -> EngineOptions:
+    """What is asked for of the engine whatever its precision is."""
+    return EngineOptions(sm=config.sm, batches=config.batches, save_optimised=config.save_optimised)
+
+
+def check_target(config: ExportConfig, measured: Target) -> Target:
+    """Return what a bundle is for, as ``bundle_target``, once it can be made as asked.
+
+    Raises:
+        UserError: the engine does not run the precision on that device, or an option is for another engine.
+    """
+    target = bundle_target(config, measured)
+    check_options(target, _engine_options(config))
+    return target
 
 
 def bundle_target(config: ExportConfig, measured: Target | None) -> Target:

@@ -26,7 +26,7 @@ def finetune(run_path: Path, config: FinetuneConfig, report: Report = silent) ->
     run = RunDirectory(run_path)
     search = read_search(run)
     chosen = _chosen(load_front(run.front_path), config.network)
-    _check_devices(config.devices)
+    check_devices(config.devices)
     with run.locked():
         tunings = [NetworkTuning(run, search, network, config) for network in chosen]
         left = [tuning for tuning in tunings if tuning.done is None]
@@ -55,7 +55,12 @@ def _chosen(front: Front, wanted: str) -> list[FrontNetwork]:
     return list(front.networks)
 
 
-def _check_devices(devices: tuple[str, ...]) -> None:
+def check_devices(devices: tuple[str, ...]) -> None:
+    """Check that devices are here.
+
+    Raises:
+        UserError: names the first that is not.
+    """
     import torch
 
     have = torch.cuda.device_count()

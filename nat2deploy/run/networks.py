@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.load import load_data
-from nat2deploy.data.sets import ImageData
-from nat2deploy.run.beginning import check_labels
+from nat2deploy.data.sets import ImageData, Normalisation
+from nat2deploy.run.beginning import check_data, check_labels
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
@@ -38,8 +38,10 @@ class RunNetwork:
 def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
     """Return a network of a run, fine-tuned if it was, else with inherited weights, and the run's data.
 
+    A fine-tuned network's data are normalised as those that it was tuned on.
+
     Raises:
-        UserError: no run or network, or data of other classes than the run's.
+        UserError: no run or network, or data of other classes or images than the run's or the network's.
     """
     run = RunDirectory(run_path)
     search = read_search(run)
@@ -49,6 +51,9 @@ def open_network(run_path: Path, wanted: str) -> tuple[RunNetwork, ImageData]:
     report = read_report(folder)
     if report is not None:
         network, info = load_network(folder / "network.safetensors")
+        check_labels(run, data, info.labels)
+        # A run of an older version cannot tell other images from its own; what was learnt it can.
+        data = replace(data, normalisation=Normalisation(info.mean, info.std))
         return RunNetwork(chosen, network, info, folder, report), data
     supernet, held = load_supernet(run.supernet_path)
     architecture = parse_architecture(held.space, chosen.architecture)
@@ -89,11 +94,11 @@ def data_of(run: RunDirectory, search: SearchConfig) -> ImageData:
     """The data that a run was searched on.
 
     Raises:
-        UserError: they cannot be read, or have other classes now.
+        UserError: they cannot be read, or have other classes now, or other images than the search saw.
     """
     held = supernet_info(run.supernet_path)
     data = load_data(search.data, base_resolution=max(held.space.resolutions))
-    check_labels(run, data)
+    check_data(run, data)
     return data
 
 

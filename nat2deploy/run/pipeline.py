@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,9 +33,10 @@ from nat2deploy.run.config import (
 from nat2deploy.run.cost_source import check_tables, load_tables, table_of
 from nat2deploy.run.deploy_front import LeftOut, deploy_front
 from nat2deploy.run.directory import RunDirectory
-from nat2deploy.run.export import bundle_target, check_int8_options
+from nat2deploy.run.export import check_int8_options, check_target
+from nat2deploy.run.finetune import check_devices
 from nat2deploy.run.finetune_report import FinetuneReport
-from nat2deploy.run.front import Front
+from nat2deploy.run.front import Front, load_front
 from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
 from nat2deploy.run.search_inputs import searched_space
@@ -45,6 +47,9 @@ from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.checkpoint import supernet_info
 from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.target import fingerprint
+
+# What comes after the search is done again where it was done in another way.
+_CHANGEABLE = ("finetune", "export")
 
 
 class _Timings(RootModel[dict[str, float]]):
@@ -94,7 +99,8 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     such as ``supernet-w1.2.safetensors``), the run in ``search/``, the bundle in ``bundle/``, what verifying
     it found in ``verification.json``, each stage's seconds in ``timings.json``, and the report in
     ``report.html``.
-    A killed pipeline goes on where it was.
+    A killed pipeline goes on where it was, also with another ``[finetune]`` or ``[export]``: what was tuned
+    in another way is tuned anew, and the bundle is replaced.
 
     Where the config leaves the choice, a network whose bundle measures over a latency budget is followed by
     the most accurate one of the front that is as much below it; three are exported at most.
@@ -102,24 +108,16 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     Raises:
         UserError: an input that cannot be used, or no network keeps the budgets.
     """
-    budgets_on(parse_budgets(list(config.budgets)), tuple(config.profile.tables))
-    bundle_target(config.export, config.target)  # now, not after searching
-    if config.train.supernet is None:
-        load_space(config.space.name).restrict(widths=config.train.widths or None)
-    else:
-        searched_space(as_tuple(config.train.supernet), _searched(config))  # now, not after profiling
-    if config.train.start is not None:
-        supernet_info(find_supernet(config.train.start))
-    if not (config.profile.table or config.profile.tables or (out / "table.json").exists()):
-        load_data(config.data)  # all else reads it first
+    _check(config, out)
     run = RunDirectory(out)
-    run.begin(config)
+    run.begin(config, _CHANGEABLE)
     with run.locked():
+        run.renew(config, _CHANGEABLE)
         table_path = out / "table.json"
         with _timed(out, "profile"):
             tables = _tables(config, table_path, report)
         # That of a table by name may be another than [target].
-        precisions = {bundle_target(config.export, table.target).precision for table in tables}
+        precisions = {check_target(config.export, table.target).precision for table in tables}
         here = any(table.fingerprint.same_machine(fingerprint()) for table in tables)
         check_int8_options(config.export, precisions, here=here)
         with _timed(out, "train"):
@@ -134,6 +132,39 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         table = table_of(tables, made.manifest.architecture.get("precision"))
         written = write_report(out)
         return Outcome(out, table, front, **vars(made), report=written.report)
+
+
+def _check(config: PipelineConfig, out: Path) -> None:
+    """Refuse what a later stage would refuse, before the first one begins."""
+    budgets_on(parse_budgets(list(config.budgets)), tuple(config.profile.tables))
+    target = check_target(config.export, config.target)
+    check_devices(config.finetune.devices)
+    for section, names in (("finetune", config.finetune.network), ("export", config.export.network)):
+        for name in names.split(",") if section == "finetune" else [names]:
+            _check_network(section, name, out)
+    if config.train.supernet is None:
+        load_space(config.space.name).restrict(widths=config.train.widths or None)
+    else:
+        searched_space(as_tuple(config.train.supernet), _searched(config))
+    if config.train.start is not None:
+        supernet_info(find_supernet(config.train.start))
+    if not (config.profile.table or config.profile.tables or (out / "table.json").exists()):
+        check_int8_options(config.export, {target.precision}, here=True)  # of the table that is to be made
+        load_data(config.data)  # all else reads it first
+
+
+def _check_network(section: str, name: str, out: Path) -> None:
+    """Check the name of a network in the front that is there, or else that it may be one's."""
+    front = RunDirectory(out / "search").front_path
+    if name == "best" or (section, name) == ("finetune", "all"):
+        return
+    if front.exists() and (held := load_front(front)).complete:
+        held.choose(name)
+    elif not re.fullmatch(r"[0-9a-f]{1,10}", name):
+        words = "best, all" if section == "finetune" else "best"
+        raise UserError(
+            f"[{section}] network: '{name[:60]}' is no network's id; write {words}, or an id of a front"
+        )
 
 
 def _tables(config: PipelineConfig, path: Path, report: Report) -> Sequence[LatencyTable]:

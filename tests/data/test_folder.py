@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from data_helpers import reds, write_classes
 from PIL import Image
 
 from nat2deploy.data.folder import read_image_folder
+from nat2deploy.deploy.runner.images import decode
 from nat2deploy.errors import UserError
 
 
@@ -83,8 +86,8 @@ def test_no_folder_and_no_images(tmp_path: Path) -> None:
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 1, "b": 1})
-    (tmp_path / ".checkpoints").mkdir()
-    with pytest.raises(UserError, match=rf"class folder {tmp_path}/\.checkpoints holds no images"):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=rf"class folder {tmp_path}/checkpoints holds no images"):
         read_image_folder(tmp_path, 8)
 
 
@@ -126,3 +129,39 @@ def test_an_image_that_the_decoder_refuses_for_its_size(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's error for it is no OSError
     with pytest.raises(UserError, match=r"image .*/a/000\.png cannot be read"):
         read_image_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pgm"])
+def test_grey_of_16_bits_is_what_a_bundles_runner_sees(tmp_path: Path, suffix: str) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    file = tmp_path / "a" / f"000.{suffix}"
+    (tmp_path / "a" / "000.png").unlink()
+    Image.fromarray(ramp).save(file)
+    _, train, _, _ = read_image_folder(tmp_path, 16)
+    seen = train.images[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(seen, decode(file.read_bytes()))
+    assert len(np.unique(seen)) > 200
+
+
+def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 2, "b": 1})
+    write_classes(tmp_path, {".ipynb_checkpoints": 1, "a/.cache": 1})
+    (tmp_path / "b" / "._002.png").write_bytes(b"macOS")
+    labels, train, _, _ = read_image_folder(tmp_path, 8)
+    assert labels == ("a", "b") and train.targets.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"caf\xe9", b" ", "para\u2029graph".encode()])
+def test_a_class_name_that_no_bundle_can_hold_is_refused_at_once(tmp_path: Path, name: bytes) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "b").rename(tmp_path / os.fsdecode(name))
+    with pytest.raises(UserError, match="has a name that is no printable line; rename it") as said:
+        read_image_folder(tmp_path, 8)
+    assert str(said.value).isprintable()
+
+
+def test_class_names_of_any_script_are_taken(tmp_path: Path) -> None:
+    names = ["<b>", "\u00fcn\u00ef c", "\u06af\u0644\u200c\u0647\u0627"]
+    write_classes(tmp_path, dict.fromkeys(names, 1))
+    assert read_image_folder(tmp_path, 8)[0] == tuple(sorted(names))

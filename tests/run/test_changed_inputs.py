@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from nat2deploy.cost.table import load_table, save_table
+from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
 from nat2deploy.run import beginning
 from nat2deploy.run.config import ExportConfig, SearchConfig
@@ -22,6 +23,7 @@ from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.search import search
 from nat2deploy.search.judges.base import JobRunner
+from nat2deploy.supernet.saved_network import load_network, save_network
 
 BEGUN = "begun.json"
 
@@ -162,6 +164,35 @@ def test_another_class_is_named_and_no_traceback(photos, tmp_path):
     make_photos(folder, "az")
     with pytest.raises(UserError, match="'z' is new, 'b' is gone"):
         search(config, run)
+
+
+def test_other_images_are_neither_tuned_on_nor_exported(photos, tmp_path):
+    config, folder = photos
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    front = search(config, run)
+    tuning = FinetuneConfig(network=front.networks[0].id, epochs=0.1)
+    wanted = ExportConfig(network=front.networks[0].id)
+    finetune(run, tuning)
+    stored = run / "networks" / front.networks[0].id / "network.safetensors"
+    network, info = load_network(stored)
+    black = Image.new("RGB", (16, 16))
+    for path in folder.glob("a/*.png"):
+        black.save(path)
+    for act in (
+        lambda: finetune(run, tuning.model_copy(update={"seed": 1})),
+        lambda: export(run, wanted, bundle),
+    ):
+        with pytest.raises(UserError, match="imagefolder:photos holds other images than when run"):
+            act()
+    assert not bundle.exists()
+    (run / BEGUN).unlink()  # one of an older version goes on, with what the network learnt from
+    manifest = export(run, wanted, bundle)
+    made = manifest.input.preprocessing
+    assert (made.mean, made.std) == (info.mean, info.std)
+    assert load_data(config.data, base_resolution=made.resolution).mean != info.mean
+    save_network(stored, network, info.model_copy(update={"labels": ("a", "x")}))
+    with pytest.raises(UserError, match=r"other classes than run .* \('b' is new, 'x' is gone\)"):
+        export(run, wanted, tmp_path / "other")
 
 
 @pytest.mark.parametrize("changed", [False, True])

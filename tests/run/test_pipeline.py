@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 
 from nat2deploy.cli.app import main
 from nat2deploy.data.load import load_data
+from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.verify import Check
 from nat2deploy.errors import UserError
 from nat2deploy.run import deploy_front as deploying
@@ -171,7 +172,17 @@ def test_the_checked_in_examples_are_valid(request):
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"data": "digit"}, "did you mean digits"), ({"train": {"start": "absent"}}, "no super-network absent")],
+    [
+        ({"data": "digit"}, "did you mean digits"),
+        ({"train": {"start": "absent"}}, "no super-network absent"),
+        ({"export": {"sm": [86]}}, "--sm: onnxruntime does not compile ahead"),
+        ({"export": {"engine": "openvino", "save_optimised": True}}, "--save-optimised: it is for ONNX"),
+        ({"export": {"batch": "1:8"}}, "--batch: a range is for TensorRT"),
+        ({"export": {"qat_epochs": 1.0}}, "--qat-epochs: the bundle is in fp32"),
+        ({"export": {"network": "nope"}}, r"^\[export\] network: 'nope' is no network's id; write best, or"),
+        ({"finetune": {"network": "ab12,nope"}}, r"^\[finetune\] network: 'nope' .* write best, all, or"),
+        ({"finetune": {"devices": ["cuda:99"]}}, "device cuda:99 is not here"),
+    ],
 )
 def test_what_is_wrong_is_said_before_anything_is_measured_or_written(config_path, tmp_path, changed, words):
     config = load_pipeline(config_path)
@@ -179,6 +190,35 @@ def test_what_is_wrong_is_said_before_anything_is_measured_or_written(config_pat
     with pytest.raises(UserError, match=words):
         run_pipeline(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_it_goes_on_with_another_fine_tuning_and_export(outcome, config_path, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(outcome.out, out)
+    config = load_pipeline(config_path)
+    other = next(one.id for one in outcome.front.networks if one.id != outcome.front.best.id)
+    exported = config.export.model_copy(update={"batch": "2", "network": other})
+    shorter = config.finetune.model_copy(update={"epochs": 0.5})
+    changed = config.model_copy(update={"export": exported, "finetune": shorter})
+    made = run_pipeline(changed, out)
+    assert load_pipeline(out / "config.toml") == changed
+    assert made.manifest.network == other and made.manifest.target.batch == 2
+    assert [(one.id, one.config.epochs) for one in made.finetuned] == [(other, 0.5)]
+    with open_bundle(made.bundle) as bundle:
+        assert (bundle.manifest.network, bundle.manifest.target.batch) == (other, 2)
+    again = run_pipeline(config.model_copy(update={"finetune": shorter}), out)
+    assert again.manifest.network == outcome.front.best.id
+    assert [one.config.epochs for one in again.finetuned] == [0.5]
+    stored = (out / "config.toml").read_bytes()
+    with pytest.raises(UserError, match="no network 'abc' in the front; choose from best, "):
+        run_pipeline(
+            config.model_copy(update={"export": exported.model_copy(update={"network": "abc"})}), out
+        )
+    with pytest.raises(
+        UserError, match=r"settings \(seed\).* \(it may have another \[finetune\] and \[export\]\)"
+    ):
+        run_pipeline(changed.model_copy(update={"seed": 4}), out)
+    assert (out / "config.toml").read_bytes() == stored
 
 
 def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_path, tmp_path):
