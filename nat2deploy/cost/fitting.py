@@ -72,7 +72,7 @@ def certify_networks(
     known = _network_noise(networks, noise)
     if noise <= MAX_NOISE < known:
         raise UserError(
-            f"no certificate: half of the networks are known to within {known:.1%} only, above "
+            f"no certificate: for noise half of the networks are known to within {known:.1%} only, above "
             f"{MAX_NOISE:.0%}; give more time (--time-limit), or stop other work on the machine, and "
             "measure again"
         )
