@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_searches import SETTINGS, Listener, save_fresh
+from small_searches import SETTINGS, Listener, make_space, save_fresh
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.data.load import load_data
@@ -17,28 +17,7 @@ from nat2deploy.search.costs import Objectives
 from nat2deploy.search.nat2 import Nat2Search
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.encoding import IntegerEncoding
-from nat2deploy.space.search_space import FirstBlockSpec, HeadSpec, SearchSpace, StageSpec, StemSpec
-
-
-def make_space(
-    name="tiny", *, stages=2, resolutions=(16,), kernels=(3, 5), expansions=(2.0, 3.0), depths=(1, 2)
-):
-    """A space of few channels."""
-    return SearchSpace(
-        name=name,
-        resolutions=resolutions,
-        widths=(1.0,),
-        kernels=kernels,
-        expansions=expansions,
-        depths=depths,
-        stem=StemSpec(channels=8, stride=2, activation="hswish"),
-        first_block=FirstBlockSpec(channels=8, kernel=3, activation="relu"),
-        stages=tuple(
-            StageSpec(channels=8 * (i + 1), stride=1 + i % 2, se=bool(i % 2), activation="hswish")
-            for i in range(stages)
-        ),
-        head=HeadSpec(expansion=2, features=2, activation="hswish"),
-    )
+from nat2deploy.space.search_space import SearchSpace
 
 
 @pytest.fixture(scope="session")

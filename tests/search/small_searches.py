@@ -8,6 +8,7 @@ import torch
 
 from nat2deploy.search.nat2 import Status
 from nat2deploy.search.settings import SearchSettings
+from nat2deploy.space.search_space import FirstBlockSpec, HeadSpec, SearchSpace, StageSpec, StemSpec
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
 from nat2deploy.supernet.network import SuperNetwork
 
@@ -64,3 +65,24 @@ def save_fresh(path, space, *, data="digits", labels=tuple("0123456789"), seed=0
     )
     save_supernet(path, supernet, info)
     return path
+
+
+def make_space(
+    name="tiny", *, stages=2, resolutions=(16,), kernels=(3, 5), expansions=(2.0, 3.0), depths=(1, 2)
+):
+    """A space of few channels."""
+    return SearchSpace(
+        name=name,
+        resolutions=resolutions,
+        widths=(1.0,),
+        kernels=kernels,
+        expansions=expansions,
+        depths=depths,
+        stem=StemSpec(channels=8, stride=2, activation="hswish"),
+        first_block=FirstBlockSpec(channels=8, kernel=3, activation="relu"),
+        stages=tuple(
+            StageSpec(channels=8 * (i + 1), stride=1 + i % 2, se=bool(i % 2), activation="hswish")
+            for i in range(stages)
+        ),
+        head=HeadSpec(expansion=2, features=2, activation="hswish"),
+    )

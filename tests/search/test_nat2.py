@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_space
-from small_searches import SETTINGS, Listener, lines, result, save_fresh
+from small_searches import SETTINGS, Listener, lines, make_space, result, save_fresh
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
