@@ -162,7 +162,7 @@ class SshDevice(Device):
         result = parse_result(answer.get("result"), f"results of {self._settings.address}")
         if not result.machine.same_machine(machine):
             before, now = machine.told_apart(result.machine)
-            raise UserError(f"{self._settings.address} was {before} and is {now} now; profile again")
+            raise UserError(f"{self._settings.address} was {before}, and is now {now}; profile again")
         return group_measurement(result, identity, name)
 
     def _try(self, folder: Path, place: str, label: str, progress: Progress) -> dict[str, Any]:

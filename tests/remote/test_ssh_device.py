@@ -269,7 +269,7 @@ def test_another_machine_behind_the_same_address(settings, monkeypatch):
 
     monkeypatch.setattr(device._connection, "ask", swapped)
     group = Group("nothing", "d" * 16, {"a": Overhead()}, seed=0, precision=0.5, time_limit_s=0.2)
-    with pytest.raises(UserError, match="is Another board now"):
+    with pytest.raises(UserError, match="and is now Another board"):
         device.measure(group, lambda share, text: None)
     device.finish()
 
