@@ -21,13 +21,14 @@ from nat2deploy.data.sets import ImageData, Normalisation, Split
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.evolve import evolve
-from nat2deploy.search.judges.base import Job, Judge
+from nat2deploy.search.judges.base import Job, Judge, Judged
 from nat2deploy.search.nat2 import Nat2Search
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import best_surrogate
 from nat2deploy.search.survival import reference_directions, survivors
 from nat2deploy.search.tabular import TabularBenchmark
 from nat2deploy.search.update import objective_matrix
+from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes
 from nat2deploy.space.sampling import uniform_depth_genes
 from nat2deploy.training.evaluation import Accuracy
@@ -38,23 +39,28 @@ class Spent(Exception):
 
 
 class Task:
-    """A benchmark under budgets, with a number of evaluations; ``trace`` holds them in order."""
+    """A benchmark under budgets, with a number of evaluations; ``trace`` holds what they found, in order.
+
+    What a network passes (``SearchSpace.passed``) is found with it, if who asks wants it: ``passes`` says at
+    which evaluation, counted from 1, each of the trace was found.
+    """
 
     def __init__(self, benchmark: TabularBenchmark, objectives: Objectives, evaluations: int) -> None:
         self.benchmark = benchmark
         self.objectives = objectives
         self.encoding = objectives.encoding
         self.evaluations = evaluations
-        self.asked = 0
+        self.asked = self.judged = 0
+        self.passes: list[int] = []
         self._known: dict[bytes, Evaluation] = {}
 
     @property
     def trace(self) -> list[Evaluation]:
-        """What was judged, in order."""
+        """What was found, in order."""
         return list(self._known.values())
 
     def knows(self, genes: Genes) -> bool:
-        """Whether one vector was judged."""
+        """Whether one vector's accuracy was found."""
         return genes.tobytes() in self._known
 
     def judge(self, genes: Genes) -> Evaluation:
@@ -66,15 +72,26 @@ class Task:
         self.asked += 1
         key = genes.tobytes()
         if key not in self._known:
-            if len(self._known) == self.evaluations:
+            if self.judged == self.evaluations:
                 raise Spent
-            architecture = self.encoding.decode(genes)
-            top1 = self.benchmark.query(architecture).validation_top1
-            values = self.objectives.values(architecture, top1)
-            self._known[key] = Evaluation(architecture, 0, "archive", 0.0, values)
+            self.judged += 1
+            self._find(key, self.encoding.decode(genes))
         elif self.asked > 100 * self.evaluations:
             raise Spent
         return self._known[key]
+
+    def passed(self, architecture: Architecture) -> Evaluation:
+        """What the last judged network passed, which takes no evaluation."""
+        key = self.encoding.encode(architecture).tobytes()
+        if key not in self._known:
+            self._find(key, architecture)
+        return self._known[key]
+
+    def _find(self, key: bytes, architecture: Architecture) -> None:
+        top1 = self.benchmark.query(architecture).validation_top1
+        values = self.objectives.values(architecture, top1)
+        self._known[key] = Evaluation(architecture, 0, "archive", 0.0, values)
+        self.passes.append(self.judged)
 
     def inside(self, genes: Genes) -> Any:
         """Which of [N, G] keep the budgets on costs, bool [N]."""
@@ -292,10 +309,15 @@ class TaskJudge(Judge):
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def judge(self, weights: Any, jobs: Sequence[Job]) -> Generator[Accuracy]:
+    def judge(self, weights: Any, jobs: Sequence[Job]) -> Generator[Judged]:
         for job in jobs:
             evaluation = self.task.judge(self.task.encoding.encode(job.architecture))
-            yield Accuracy(evaluation.values["top1"], 0.0, 1)
+            passed = [self.task.passed(one) for one in job.passed]
+            yield Judged(_accuracy(evaluation), tuple(map(_accuracy, passed)))
+
+
+def _accuracy(evaluation: Evaluation) -> Accuracy:
+    return Accuracy(evaluation.values["top1"], 0.0, 1)
 
 
 def _no_images() -> ImageData:

@@ -46,7 +46,10 @@ def report(
 def _setting(
     benchmark: TabularBenchmark, objectives: Objectives, runs: list[dict[str, Any]], reference: str
 ) -> dict[str, Any]:
-    judged = [_judged(benchmark, objectives, np.array(run["genes"])) for run in runs]
+    judged = [
+        {**_judged(benchmark, objectives, np.array(run["genes"])), "passes": np.array(run["passes"])}
+        for run in runs
+    ]
     table = _judged(benchmark, objectives, benchmark.genes)
     everything = np.concatenate([part["objectives"][part["inside"]] for part in (*judged, table)])
     ideal = everything.min(axis=0)
@@ -56,7 +59,7 @@ def _setting(
     nadir = np.array([dearest[0], *(limits.get(m, dearest[i + 1]) for i, m in enumerate(objectives.metrics))])
     front = (everything[non_dominated(everything)] - ideal) / (nadir - ideal)
     known = float(HV(ref_point=np.ones(len(ideal)))(front))
-    at = np.unique(np.linspace(0, max(len(run["genes"]) for run in runs), POINTS + 1).astype(int)[1:])
+    at = np.unique(np.linspace(0, max(run["passes"][-1] for run in runs), POINTS + 1).astype(int)[1:])
     found: dict[str, Any] = {"known_best": 1.0 - float(ideal[0]), "at": at.tolist(), "methods": {}}
     for method in dict.fromkeys(run["method"] for run in runs):
         mine = [(r, j) for r, j in zip(runs, judged, strict=True) if r["method"] == method]
@@ -108,9 +111,9 @@ def _curves(judged: dict[str, Any], at: Any, ideal: Any, nadir: Any, known: floa
     scaled = (judged["objectives"] - ideal) / (nadir - ideal)
     volumes, best = [], []
     for count in at:
-        inside = judged["inside"][:count]
-        volumes.append(float(HV(ref_point=np.ones(scaled.shape[1]))(scaled[:count][inside])) / known)
-        best.append(1.0 - float(judged["objectives"][:count][inside, 0].min()))
+        inside = judged["inside"] & (judged["passes"] <= count)
+        volumes.append(float(HV(ref_point=np.ones(scaled.shape[1]))(scaled[inside])) / known)
+        best.append(1.0 - float(judged["objectives"][inside, 0].min()))
     return volumes, best
 
 

@@ -58,10 +58,11 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             said = json.loads(file["runs"].tobytes())
             genes, ends = file["genes"].astype(np.int64), np.cumsum(file["lengths"])
-        parts = np.split(genes, ends[:-1])
+            passes = file["passes"].astype(np.int64)
+        parts = zip(said, *(np.split(rows, ends[:-1]) for rows in (genes, passes)), strict=True)
         return [
-            {**{name: run[name] for name in SAID}, "genes": part.tolist()}
-            for run, part in zip(said, parts, strict=True)
+            {**{name: run[name] for name in SAID}, "genes": found.tolist(), "passes": at.tolist()}
+            for run, found, at in parts
         ]
     except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, *_DAMAGED) as error:
         why = getattr(error, "strerror", None) or error
@@ -83,6 +84,7 @@ def write_runs(path: Path, runs: list[dict[str, Any]]) -> None:
                 runs=np.frombuffer(said, dtype=np.uint8),
                 lengths=np.array([len(run["genes"]) for run in runs], dtype=np.int32),
                 genes=np.concatenate([np.array(run["genes"], dtype=np.int16) for run in runs]),
+                passes=np.concatenate([np.array(run["passes"], dtype=np.int32) for run in runs]),
             )
 
     write_atomic(path, write)

@@ -222,6 +222,16 @@ def run_network(
     return logits
 
 
+def weighted(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The sum of exits' logits, each [B, classes], by ``weights`` [exits]; of one exit its own."""
+    if len(logits) == 1:
+        return logits[0]
+    total = logits[0] * weights[0]
+    for index in range(1, len(logits)):
+        total = total + logits[index] * weights[index]
+    return total
+
+
 def build_exit(signatures: Sequence[BlockSignature]) -> nn.Sequential:
     """The module of one exit: head, then classifier."""
     return nn.Sequential(*(build_block(signature) for signature in signatures))
@@ -272,13 +282,7 @@ class SubNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, r, r] to [B, classes]."""
-        logits = self.exit_logits(images)
-        if len(logits) == 1:
-            return logits[0]
-        total = logits[0] * self.exit_weights[0]
-        for index in range(1, len(logits)):
-            total = total + logits[index] * self.exit_weights[index]
-        return total
+        return weighted(self.exit_logits(images), self.exit_weights)
 
     def layers(self) -> list[list[LayerBranches]]:
         """The layers of each stage."""

@@ -192,7 +192,7 @@ def _front(
         budgets=config.budgets,
         objectives=("top1", *inputs.objectives.metrics),
         rounds=max((int(e["round"]) for e in loop.history if "hypervolume" in e), default=0),
-        evaluations=len(loop.file.evaluations),
+        evaluations=loop.file.judged,
         complete=complete,
         hypervolume=hypervolumes[-1] if hypervolumes else None,
         note=note,

@@ -29,7 +29,8 @@ class Evaluation:
 
     ``values`` holds ``top1`` and every cost by metric (``latency_ms``, ``macs``, ``size_mb@pi5``, ...).
     ``images`` is given where it was dropped after so many validation images: surrogates may learn from such
-    an accuracy, but it is not compared with others, and no archive or front holds it.
+    an accuracy, but it is not compared with others, and no archive or front holds it. ``passed_by`` is given
+    where it was not judged by itself: the id of the network that passes the exit which it ends at.
     """
 
     architecture: Architecture
@@ -38,6 +39,7 @@ class Evaluation:
     loss: float
     values: dict[str, float]
     images: int | None = None
+    passed_by: str | None = None
 
     @property
     def error(self) -> float:
@@ -55,15 +57,20 @@ class _Line(BaseModel):
     values: dict[str, float]
     architecture: dict[str, object]
     images: int | None = None
+    passed_by: str | None = None
 
 
 class ArchiveFile:
-    """``archive.jsonl`` of a run. A line that a killed process left unfinished is dropped on reading."""
+    """``archive.jsonl`` of a run. A line that a killed process left unfinished is dropped on reading.
+
+    ``judged`` counts the evaluations that were work: those that others passed cost nothing more.
+    """
 
     def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
         self.space = space
         self.evaluations = self._read()
+        self.judged = sum(e.passed_by is None for e in self.evaluations)
         self._known = {(e.architecture, e.version): e for e in self.evaluations}
 
     def find(self, architecture: Architecture, version: int) -> Evaluation | None:
@@ -113,8 +120,9 @@ class ArchiveFile:
             values=evaluation.values,
             architecture=dict(evaluation.architecture.to_json()),
             images=evaluation.images,
+            passed_by=evaluation.passed_by,
         )
-        text = line.model_dump_json(exclude={"images"} if line.images is None else None)
+        text = line.model_dump_json(exclude_none=True)
         try:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(text + "\n")
@@ -123,6 +131,7 @@ class ArchiveFile:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self.evaluations.append(evaluation)
+        self.judged += evaluation.passed_by is None
         self._known[evaluation.architecture, evaluation.version] = evaluation
 
     def _read(self) -> list[Evaluation]:
@@ -158,6 +167,14 @@ def read_archive(path: Path, space: SearchSpace) -> list[Evaluation]:
                 f"archive {path}, line {number} cannot be read; remove that line or start a new run"
             ) from error
         evaluations.append(
-            Evaluation(architecture, line.version, line.role, line.loss, line.values, line.images)
+            Evaluation(
+                architecture,
+                line.version,
+                line.role,
+                line.loss,
+                line.values,
+                line.images,
+                line.passed_by,
+            )
         )
     return evaluations

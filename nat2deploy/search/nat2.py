@@ -27,7 +27,8 @@ from nat2deploy.search.halving import Halving
 from nat2deploy.search.history import read_history
 from nat2deploy.search.hypervolume import HypervolumeMeter
 from nat2deploy.search.initialisation import INITIALISATIONS
-from nat2deploy.search.judges.base import Job, Judge, evaluator_options, in_process
+from nat2deploy.search.judges.base import Job, Judge, Judged, evaluator_options, in_process
+from nat2deploy.search.passed_exits import with_passed
 from nat2deploy.search.proposal import Batch, fit, propose
 from nat2deploy.search.rounds import Rounds
 from nat2deploy.search.settings import SearchSettings
@@ -199,25 +200,44 @@ class Nat2Search:
             jobs = [Job(a) for a in unknown]
         else:
             jobs = self.halving.jobs(unknown, rivals)
+        if self.settings.passed_exits:
+            jobs = with_passed(jobs, self.encoding.space)
+        job_of = {job.architecture: job for job in jobs}
         with closing(self.judge.judge(self.weights, jobs)) as judged:
             for done, architecture in enumerate(architectures, start=before + 1):
-                if self.file.find(architecture, version) is None:
+                if (job := job_of.pop(architecture, None)) is not None:
+                    self._append_judged(job, next(judged), version, role)
+                elif self.file.find(architecture, version) is None:
                     known = self._known(architecture, version)
-                    self._append(architecture, version, role, known or next(judged))
+                    if known is not None:  # else one of the others passes it
+                        self._append(architecture, version, role, known)
                 self._tell("evaluate" if role == "candidate" else "archive", done, total)
+
+    def _append_judged(self, job: Job, judged: Judged, version: int, role: Role) -> None:
+        """Write what a job found, the network itself last: a search killed before judges it again."""
+        for architecture, accuracy in zip(job.passed, judged.passed, strict=False):
+            if self.file.find(architecture, version) is None:
+                self._append(architecture, version, role, accuracy, passed_by=job.architecture.id)
+        if self.file.find(job.architecture, version) is None:
+            self._append(job.architecture, version, role, judged.accuracy)
 
     def _known(self, architecture: Architecture, version: int) -> Known | None:
         return self.start.get(architecture) if version == 0 else None
 
     def _append(
-        self, architecture: Architecture, version: int, role: Role, accuracy: Accuracy | Known
+        self,
+        architecture: Architecture,
+        version: int,
+        role: Role,
+        accuracy: Accuracy | Known,
+        passed_by: str | None = None,
     ) -> None:
         if not math.isfinite(accuracy.loss):
             raise UserError(f"architecture {architecture.id} gives no finite loss; adapt with a lower rate")
         values = self.objectives.values(architecture, accuracy.top1)
         images = accuracy.images if isinstance(accuracy, Accuracy) else self.images
         part = images if images < self.images else None
-        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values, part))
+        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values, part, passed_by))
 
     def _explore(self, archive: list[Evaluation], version: int) -> None:
         """Judge this round's candidates; the surrogate learns from each batch of them."""
@@ -229,7 +249,7 @@ class Nat2Search:
         proposed: list[Architecture] = []
         for number, first in enumerate(batches):
             batch = Batch(version, number, min(size, self.candidates - first))
-            found = [e for a in proposed if (e := self.file.find(a, version)) is not None]
+            found = self.rounds.found(version, proposed)
             whole = [*archive, *(e for e in found if e.images is None)]
             others = [*earlier, *(e for e in found if e.images is not None)]
             self._tell("surrogate", number, len(batches))
@@ -277,10 +297,10 @@ class Nat2Search:
         front = feasible_front(judged, self.objectives)
         top = best_of(front)
         # A resumed round's candidates may be in the file already.
-        done = [e for e in self.file.evaluations if e.version < version or e.role != "candidate"]
+        done = (e for e in self.file.evaluations if e.version < version or e.role != "candidate")
         self._note(
             version,
-            evaluations=len(done),
+            evaluations=sum(e.passed_by is None for e in done),
             hypervolume=meter(objective_matrix(front, self.objectives)),
             best=None if top is None else {"id": top.architecture.id, **top.values},
         )
@@ -313,7 +333,7 @@ class Nat2Search:
                 done,
                 total,
                 self._version,
-                len(self.file.evaluations),
+                self.file.judged,
                 self._best(),
                 hypervolume,
                 tau.get("tau"),

@@ -31,6 +31,7 @@ _AUTHORS: dict[str, Any] = {
     "rounds": 30,
     "reevaluate": True,
     "first_archive": None,
+    "passed_exits": False,
     "batch_candidates": None,
     # Surrogate: 10 folds of LightGBM vote.
     "surrogates": ("lightgbm",),

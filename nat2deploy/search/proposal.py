@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.evolve import evolve
+from nat2deploy.search.expected import Passed
+from nat2deploy.search.passed_exits import passed_by
 from nat2deploy.search.selection import SUBSETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.surrogate import Surrogate, best_surrogate
@@ -98,8 +101,23 @@ def propose(
         surrogate.spread(votes),
         batch.size,
         seed=batch.seed(settings, 1013),
+        passed=_passed(fresh, known, surrogate, objectives) if settings.passed_exits else None,
     )
     return [encoding.decode(fresh[i]) for i in chosen]
+
+
+def _passed(
+    fresh: Genes, known: list[Architecture], surrogate: Surrogate, objectives: Objectives
+) -> Passed | None:
+    """What fresh genes [N, G] pass that is not known."""
+    owners, genes = passed_by(fresh, objectives.encoding)
+    new = _are_new(genes, known, objectives.encoding)
+    if not new.any():
+        return None
+    owners, genes = owners[new], genes[new]
+    votes = surrogate.votes(genes)
+    predicted = objectives.matrix(votes.mean(axis=0), objectives.costs(genes))
+    return Passed(owners, predicted, surrogate.spread(votes))
 
 
 def _with_allowed(front: Floats, predicted: Floats, objectives: Objectives) -> Floats:
@@ -117,6 +135,10 @@ def _with_allowed(front: Floats, predicted: Floats, objectives: Objectives) -> F
 
 def _without(genes: Genes, known: list[Architecture], encoding: IntegerEncoding) -> Genes:
     """Those of genes [N, G] that are not known."""
+    return genes[_are_new(genes, known, encoding)]
+
+
+def _are_new(genes: Genes, known: list[Architecture], encoding: IntegerEncoding) -> NDArray[np.bool_]:
+    """Which of genes [N, G] are not known, [N]."""
     old = {row.tobytes() for row in encoding.encode_all(known)}
-    fresh = [row for row in genes if row.tobytes() not in old]
-    return np.array(fresh, dtype=np.int64).reshape(-1, len(encoding))
+    return np.array([row.tobytes() not in old for row in genes], dtype=np.bool_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from nat2deploy.errors import UserError
@@ -80,6 +81,15 @@ class Rounds:
     def seen(self, version: int) -> list[Evaluation]:
         """The archive of a version, and those of its candidates that are judged so far."""
         return [*self.archive(version), *self._with_role(version, "candidate")]
+
+    def found(self, version: int, proposed: Sequence[Architecture]) -> list[Evaluation]:
+        """What was found of candidates, and what they passed, in the order of the file."""
+        names = {a.id for a in proposed}
+        return [
+            e
+            for e in self.file.of_version(version)
+            if e.role == "candidate" and (e.passed_by or e.architecture.id) in names
+        ]
 
     def others(self, version: int) -> list[Evaluation]:
         """What the surrogate learns from beside the archive, the last evaluation of each architecture.

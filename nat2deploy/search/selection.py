@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nat2deploy.plugins import Registry
-from nat2deploy.search.expected import select_expected
+from nat2deploy.search.expected import Passed, select_expected
 from nat2deploy.search.gap_variance import select_even
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.subset import select_diverse
@@ -35,13 +35,15 @@ class SubsetSelection(ABC):
         count: int,
         *,
         seed: int,
+        passed: Passed | None = None,
     ) -> Indices:
         """Return distinct indices of rows of predicted ``objectives`` [N, M].
 
         ``violations`` [N]: summed violations of budgets of cost, 0 is feasible. ``known`` [K, M]: the
         archive's front; with ``takes_visited`` also the largest error that budgets allow, at the least cost:
         a row that errs more adds nothing. ``spread`` [N]: the standard deviation of each predicted error,
-        which is larger where the surrogate's members disagree.
+        which is larger where the surrogate's members disagree. ``passed``: what is judged with the rows,
+        which those that look at each row alone leave out of account.
         """
         if len(objectives) == 0:
             return np.empty(0, dtype=np.int64)
@@ -91,12 +93,37 @@ class Expected(SubsetSelection):
 
     takes_visited = True
 
+    def choose(
+        self,
+        objectives: Floats,
+        violations: Floats,
+        known: Floats,
+        spread: Floats,
+        count: int,
+        *,
+        seed: int,
+        passed: Passed | None = None,
+    ) -> Indices:
+        """Return distinct indices, as the base has it; what rows pass counts for them."""
+        if len(objectives) == 0:
+            return np.empty(0, dtype=np.int64)
+        return self._choose(objectives, violations, known, spread, count, seed, passed)
+
     def _choose(
-        self, objectives: Floats, violations: Floats, known: Floats, spread: Floats, count: int, seed: int
+        self,
+        objectives: Floats,
+        violations: Floats,
+        known: Floats,
+        spread: Floats,
+        count: int,
+        seed: int,
+        passed: Passed | None = None,
     ) -> Indices:
         inside = np.flatnonzero(violations <= 0.0)
+        if passed is not None:
+            passed = passed.of(inside, len(objectives))
         rng = np.random.default_rng(seed)
-        chosen = inside[select_expected(objectives[inside], spread[inside], known, count, rng)]
+        chosen = inside[select_expected(objectives[inside], spread[inside], known, count, rng, passed)]
         if len(chosen) == count:
             return chosen
         others = np.setdiff1d(np.arange(len(objectives)), inside)

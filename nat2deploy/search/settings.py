@@ -163,6 +163,9 @@ class SearchSettings(BaseModel):
     recalibration_images: Positive = 2000
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""
+    passed_exits: bool = True
+    """Take the accuracies at the early exits that a judged network passes, too: they are those of
+    sub-networks that end there, which then need no evaluation. In 32-bit floats; in others each is judged."""
     halving_images: Positive | None = None
     """Judge candidates, and the archive when it is judged again, on so many of those images first, then on
     twice as many, and so on; those that are dominated for sure are dropped. Without it all see all images."""

@@ -118,6 +118,35 @@ class IntegerEncoding:
         """Return the int64 matrix [architectures, genes]."""
         return np.array([self.encode(a) for a in architectures], dtype=np.int64).reshape(-1, len(self))
 
+    def passed(self, genes: Genes) -> tuple[NDArray[np.int64], Genes]:
+        """Return what canonical vectors [N, genes] pass (``SearchSpace.passed``).
+
+        That is, which of the N passes each [P], and its canonical vector [P, genes].
+        """
+        owners, vectors = [np.empty(0, dtype=np.int64)], [genes[:0]]
+        if self.has_exit_gene:
+            for ends_there in self._passed_exits.T:
+                passed = ends_there[self.exit_index(genes)]
+                rows = np.flatnonzero(passed >= 0)
+                cut = genes[rows]
+                cut[:, 2] = passed[rows]
+                owners.append(rows)
+                vectors.append(cut * self.running(cut))
+        return np.concatenate(owners), np.concatenate(vectors)
+
+    @cached_property
+    def _passed_exits(self) -> Genes:
+        """Index of the exits [states, exit stages] of what ends at a stage that is passed; else -1."""
+        states = self.space.exit_states
+        ends = (
+            [
+                (*(e for e in exits if e < stage), stage) if stage < exits[-1] else None
+                for stage in self.space.exit_stages
+            ]
+            for exits in states
+        )
+        return np.array([[-1 if end is None else states.index(end) for end in row] for row in ends])
+
     def repair(self, genes: Genes, how: Repair = "fill") -> Genes:
         """Return canonical vectors [..., genes]: within bounds and without holes inside a stage.
 

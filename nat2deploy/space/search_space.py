@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -119,6 +120,22 @@ class SearchSpace(_Spec):
         """The stages, counted from 1, that the super-network has an exit behind."""
         stages = range(1, len(self.stages) + 1)
         return tuple(stages) if self.exits != "final" else (len(self.stages),)
+
+    def passed(self, architecture: Architecture) -> tuple[Architecture, ...]:
+        """The sub-networks that end at the exits which one of the space passes, shortest first.
+
+        Each is all of it up to there, with the exits that it has so far and that one: where it is run, what
+        they answer is known but for their classifiers.
+        """
+        before = (stage for stage in self.exit_stages if stage < len(architecture.stages))
+        return tuple(
+            replace(
+                architecture,
+                stages=architecture.stages[:stage],
+                exits=(*(e for e in architecture.exits if e < stage), stage),
+            )
+            for stage in before
+        )
 
     @property
     def exit_states(self) -> tuple[tuple[int, ...], ...]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nat2deploy.blocks import SubNetwork
+from nat2deploy.blocks import SubNetwork, weighted
 from nat2deploy.data.batches import batches
 from nat2deploy.data.sets import ImageData, Split
 from nat2deploy.intervals import wilson
@@ -64,23 +64,36 @@ def _count(
     network: nn.Module, labelled: Iterable[tuple[Tensor, Tensor]], no_answer: float = math.nan
 ) -> _Counted:
     """Judge likewise; an image whose loss is not finite counts as one of ``no_answer``."""
+    return _count_each(network, lambda images: [network(images)], labelled, no_answer)[0]
+
+
+def _count_each(
+    network: nn.Module,
+    answers: Callable[[Tensor], Sequence[Tensor]],
+    labelled: Iterable[tuple[Tensor, Tensor]],
+    no_answer: float = math.nan,
+) -> list[_Counted]:
+    """Judge each of several ``answers`` (logits [B, classes]) that a network gives at once."""
     network.eval()
-    right, loss, count = 0, 0.0, 0
+    counted: list[_Counted] = []
     device = _device(network)
     with torch.inference_mode():
         for images, targets in labelled:
             targets = targets.to(device)
-            logits = network(images.to(device, memory_format=torch.channels_last))
-            found = logits.argmax(1) == targets
-            summed = float(F.cross_entropy(logits, targets, reduction="sum"))
-            if not math.isfinite(summed):
-                found &= ~logits.isnan().any(1)  # argmax takes a NaN for the largest
-                each = F.cross_entropy(logits, targets, reduction="none")
-                summed = float(torch.where(each.isfinite(), each, no_answer).sum())
-            right += int(found.sum())
-            loss += summed
-            count += len(targets)
-    return _Counted(right, loss, count)
+            logits = answers(images.to(device, memory_format=torch.channels_last))
+            found = [_counted(one, targets, no_answer) for one in logits]
+            counted = [a + b for a, b in zip(counted, found, strict=True)] if counted else found
+    return counted
+
+
+def _counted(logits: Tensor, targets: Tensor, no_answer: float) -> _Counted:
+    found = logits.argmax(1) == targets
+    summed = float(F.cross_entropy(logits, targets, reduction="sum"))
+    if not math.isfinite(summed):
+        found &= ~logits.isnan().any(1)  # argmax takes a NaN for the largest
+        each = F.cross_entropy(logits, targets, reduction="none")
+        summed = float(torch.where(each.isfinite(), each, no_answer).sum())
+    return _Counted(int(found.sum()), summed, len(targets))
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -180,6 +193,36 @@ class SubNetworkEvaluator:
                     found = self._overflowed(found, form, network, part, resolution)
                 so_far[number] += found
             yield min(so_far, key=lambda one: one.right).accuracy
+
+    def passing(
+        self,
+        supernet: AnySuperNetwork,
+        architecture: Architecture,
+        passed: Sequence[Architecture],
+        parts: Iterable[Split],
+    ) -> Iterator[list[Accuracy]]:
+        """Yield likewise the accuracies of an architecture, and of those that it passed, in 32-bit floats.
+
+        They are what each has by itself, but all are run, and recalibrated, at once. For which it passes see
+        ``SearchSpace.passed``.
+        """
+        asked = [architecture, *passed]
+        exits = tuple(sorted({stage for one in asked for stage in one.exits}))
+        network = self.network(supernet, replace(architecture, exits=exits))
+        own = [
+            ([exits.index(stage) for stage in one.exits], torch.full((len(one.exits),), 1 / len(one.exits)))
+            for one in asked
+        ]
+
+        def answers(images: Tensor) -> list[Tensor]:
+            logits = network.exit_logits(images)
+            return [weighted([logits[i] for i in places], weights) for places, weights in own]
+
+        so_far = [_Counted() for _ in asked]
+        for part in parts:
+            found = _count_each(network, answers, self._in_order(part, architecture.resolution))
+            so_far = [a + b for a, b in zip(so_far, found, strict=True)]
+            yield [one.accuracy for one in so_far]
 
     def _overflowed(
         self, found: _Counted, form: nn.Module, network: nn.Module, part: Split, resolution: int

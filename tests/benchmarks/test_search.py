@@ -59,6 +59,7 @@ RUN = {
     "recipe": "r",
     "code": "c",
     "processor_s": 1.0,
+    "passes": [1],
 }
 BUDGET = program.Setting(("params<=120k", "macs<=6M"))
 
@@ -87,12 +88,26 @@ def test_each_peer_spends_all_evaluations_on_distinct_networks_within_the_budget
     assert [e.architecture for e in other.trace] != judged
 
 
+def test_ours_takes_what_judged_networks_pass(benchmark):
+    task = done(benchmark, methods.nat2deploy(preset="ours", **SMALL), 1)
+    found = [e.architecture for e in task.trace]
+    assert len(set(found)) == len(found) == len(task.passes) > EVALUATIONS
+    assert task.passes == sorted(task.passes) and set(task.passes) == set(range(1, EVALUATIONS + 1))
+    for at in range(1, EVALUATIONS + 1):
+        judged, *others = [a for a, passes in zip(found, task.passes, strict=True) if passes == at]
+        assert set(others) <= set(benchmark.space.passed(judged))
+    for evaluation in task.trace:
+        assert evaluation.values["top1"] == benchmark.query(evaluation.architecture).validation_top1
+
+
 @pytest.mark.parametrize("preset", ["ours", "nat2"])
 def test_the_search_itself_runs_on_the_benchmark(benchmark, preset):
     few = {"subset_population": 10, "subset_generations": 3} if preset == "nat2" else {}
-    task = done(benchmark, methods.nat2deploy(preset=preset, **SMALL, **few), 1)
+    alone = {"passed_exits": False}
+    task = done(benchmark, methods.nat2deploy(preset=preset, **SMALL, **few, **alone), 1)
     judged = [e.architecture for e in task.trace]
     assert len(set(judged)) == len(judged) == EVALUATIONS
+    assert task.passes == [*range(1, EVALUATIONS + 1)]
     assert benchmark.space.smallest() in judged[:20]
     candidates = task.trace[20:]
     inside = [e.values["params"] <= 120e3 and e.values["macs"] <= 6e6 for e in candidates]
@@ -133,13 +148,25 @@ def test_figures_are_what_runs_found(benchmark, tmp_path):
     front = np.array([g for g in benchmark.genes if benchmark.encoding.decode(g).depths == (1,)])[:30]
     everything = benchmark.genes
     runs = [
-        {"setting": "s", "method": name, "seed": 0, "processor_s": 1.0, "genes": genes.tolist()}
-        for name, genes in (("all", everything), ("few", front))
+        {
+            "setting": "s",
+            "method": name,
+            "seed": 0,
+            "processor_s": 1.0,
+            "genes": genes.tolist(),
+            "passes": passes,
+        }
+        for name, genes, passes in (
+            ("all", everything, [*range(1, 202)]),
+            ("few", front, [*range(1, len(front) + 1)]),
+            ("at-once", everything, [1] * 201),
+        )
     ]
     figures = report(benchmark, {"s": objectives}, runs, "all", tmp_path / "p.png", Console(quiet=True))
     found = figures["settings"]["s"]
     assert found["methods"]["all"]["hypervolume"]["mean"][-1] == pytest.approx(1.0)
     assert 0 < found["methods"]["few"]["hypervolume"]["mean"][-1] < 1.0
+    assert found["methods"]["at-once"]["hypervolume"]["mean"] == pytest.approx([1.0] * len(found["at"]))
     curve = found["methods"]["all"]["hypervolume"]["mean"]
     assert curve == sorted(curve)
     reached = found["methods"]["few"]["reference_reaches_it_at"]
@@ -197,7 +224,8 @@ def test_the_program_goes_on_where_it_was(parts, repository, tmp_path, monkeypat
 
 def test_a_store_keeps_runs_of_other_recipes(tmp_path):
     runs = [
-        {**RUN, "recipe": recipe, "genes": [[1, 2], [0, 3]][:count]} for recipe, count in (("a", 2), ("b", 1))
+        {**RUN, "recipe": recipe, "genes": [[1, 2], [0, 3]][:count], "passes": [1, 1][:count]}
+        for recipe, count in (("a", 2), ("b", 1))
     ]
     write_runs(tmp_path / "runs.npz", merged(runs[:1], runs[1:]))
     assert read_runs(tmp_path / "runs.npz") == runs
@@ -223,7 +251,8 @@ def test_runs_of_other_code_are_told(code, parts, repository, tmp_path, monkeypa
     save_tabular(tmp_path / "b.npz", *parts)
     given = (tmp_path / "b.npz", table, len(genes))
     recipe = program.recipe(program.Job("latency-0.2", "random", None, 0, Path()), *given)
-    run = {**RUN, "code": code, "recipe": recipe, "genes": genes.tolist()}
+    passes = [*range(1, len(genes) + 1)]
+    run = {**RUN, "code": code, "recipe": recipe, "genes": genes.tolist(), "passes": passes}
     write_runs(tmp_path / "runs.npz", [run])
     line = ["search.py", "--out", tmp_path / "out", "--benchmark", given[0], "--table", table, "--seeds", 1]
     line += ["--evaluations", len(genes), "--settings", "latency-0.2", "--methods", "random", "--json"]

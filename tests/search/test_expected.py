@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pymoo.indicators.hv import HV
 
 from nat2deploy.search import expected
-from nat2deploy.search.expected import select_expected
+from nat2deploy.search.expected import Passed, select_expected
 
 
 def select(objectives, known, count, spread=0.0, seed=0):
@@ -81,3 +81,48 @@ def test_of_rows_worth_nothing_the_lowest_errors_are_kept(monkeypatch):
     monkeypatch.setattr(expected, "SHORT_LIST", 3)
     objectives = [[0.9 - 0.05 * i, 1.0 + i] for i in range(8)]
     assert select(objectives, [[0.1, 1.0]], 2, spread=1e-6).tolist() == [7, 6]
+
+
+def test_what_rows_pass_counts_for_them():
+    objectives, known = np.array([[0.30, 5.0], [0.30, 5.0], [0.31, 5.0]]), np.array([[0.5, 1.0], [0.4, 5.0]])
+    passed = Passed(np.array([2, 1, 2]), np.array([[0.6, 2.0], [0.55, 2.5], [0.41, 3.0]]), np.full(3, 1e-3))
+    rng = np.random.default_rng
+
+    def chosen(count, passed):
+        return select_expected(objectives, np.full(3, 1e-3), known, count, rng(0), passed).tolist()
+
+    assert chosen(1, None) == [0]
+    assert chosen(1, passed) == [2]  # what it passes saves much from 3 on
+    assert chosen(2, passed) == [2, 0]
+
+
+def test_what_a_row_passes_adds_no_more_than_it_improves_beyond_it():
+    row = np.array([[0.2, 1.0]])
+    points, best = np.array([[0.5], [2.0]]), np.array([0.5, 0.5])
+    alone = expected._gains(row, np.array([0.01]), [], best, points)
+    dearer = Passed(np.array([0]), np.array([[0.3, 1.5]]), np.array([0.01]))
+    cheaper = Passed(np.array([0]), np.array([[0.3, 0.4]]), np.array([0.01]))
+    assert expected._gains(row, np.array([0.01]), [dearer], best, points) == pytest.approx(alone)
+    with_cheaper = expected._gains(row, np.array([0.01]), [cheaper], best, points)
+    assert with_cheaper[0] == pytest.approx([0.2, alone[0, 1]], abs=1e-6)
+
+
+def test_what_many_rows_pass_is_found_among_the_short_list(monkeypatch):
+    rng = np.random.default_rng(1)
+    objectives = np.column_stack([rng.uniform(0.4, 0.5, 60), rng.uniform(3, 5, 60)])
+    passed = Passed(np.array([17, 17, 40]), np.array([[0.9, 2.0], [0.1, 1.0], [0.45, 2.0]]), np.full(3, 1e-3))
+    given = (objectives, np.full(60, 1e-3), np.array([[0.6, 0.5]]), 3)
+    whole = select_expected(*given, np.random.default_rng(0), passed)
+    assert whole[0] == 17
+    monkeypatch.setattr(expected, "SHORT_LIST", 20)
+    assert select_expected(*given, np.random.default_rng(0), passed)[0] == 17
+
+
+def test_passed_ones_follow_the_rows_that_are_kept():
+    passed = Passed(np.array([0, 2, 2, 3]), np.arange(8.0).reshape(4, 2), np.arange(4.0))
+    kept = passed.of(np.array([3, 2]), 4)
+    assert kept.owners.tolist() == [1, 1, 0] and kept.spread.tolist() == [1.0, 2.0, 3.0]
+    first, second = passed.levels()
+    assert first.owners.tolist() == [0, 2, 3] and second.owners.tolist() == [2]
+    assert second.objectives.tolist() == [[4.0, 5.0]]
+    assert Passed(np.array([], dtype=np.int64), np.empty((0, 2)), np.empty(0)).levels() == []

@@ -80,7 +80,7 @@ def test_a_gated_job_ends_at_the_gate_it_fails_and_else_sees_all(begin, digits, 
         Job(architecture, ((10, 0), (20, 0))),
         Job(architecture, ((10, 0), (20, 21), (40, 0))),
     ]
-    whole, passed, failed = judge.judge(search.weights, jobs)
+    whole, passed, failed = (one.accuracy for one in judge.judge(search.weights, jobs))
     assert (whole.images, passed.images, failed.images) == (50, 50, 20)
     assert passed.top1 == whole.top1 and passed.loss == pytest.approx(whole.loss, rel=1e-5)
     assert (failed.top1 * 20) % 1 == pytest.approx(0, abs=1e-9)
@@ -91,9 +91,9 @@ def test_gates_judge_several_forms_as_one_look_at_all_images_does(begin, digits,
     search.weights.prepare(lambda *_: None)
     judge = in_process(digits, evaluator_options(SETTINGS, (False, True)))
     architectures = [replace(a, precision="int8") for a in (space.largest(), space.smallest())]
-    whole = list(judge.judge(search.weights, [Job(a) for a in architectures]))
+    whole = [one.accuracy for one in judge.judge(search.weights, [Job(a) for a in architectures])]
     looks = tuple((images, 0) for images in range(1, 50))
-    gated = list(judge.judge(search.weights, [Job(a, looks) for a in architectures]))
+    gated = [one.accuracy for one in judge.judge(search.weights, [Job(a, looks) for a in architectures])]
     assert [(one.top1, one.images) for one in gated] == [(one.top1, 50) for one in whole]
 
 

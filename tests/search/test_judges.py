@@ -87,7 +87,7 @@ def wait_until(true, seconds=60) -> bool:
 
 
 def test_two_processes_find_what_one_does_in_the_same_order(pair, weights, jobs, alone):
-    assert len({found.loss for found in alone}) == len(jobs)
+    assert len({found.accuracy.loss for found in alone}) == len(jobs)
     assert list(pair.judge(weights, jobs)) == alone
     assert len(pids(pair)) == 2
 

@@ -33,6 +33,7 @@ SHARED = [
     ("surrogate_target", "error"),
     ("surrogate_learns", "archive"),
     ("first_archive", None),
+    ("passed_exits", False),
     ("batch_candidates", None),
     ("searcher", "by-objectives"),
     ("population", 100),

@@ -31,6 +31,24 @@ def test_a_space_contains_what_is_made_of_its_choices(architecture):
     assert NANO.contains(architecture)
 
 
+@given(st.data())
+def test_what_an_architecture_passes_begins_as_it_does_and_ends_at_an_exit(data):
+    space = load_space(data.draw(st.sampled_from(["nano-ee-d", "nano-me-dp"])))
+    architecture = data.draw(architectures(space))
+    passed = space.passed(architecture)
+    assert [len(one.stages) for one in passed] == [*range(1, len(architecture.stages))]
+    for one in passed:
+        assert space.contains(one) and one.exits in space.exit_states
+        assert one.stages == architecture.stages[: len(one.stages)]
+        assert set(one.exits[:-1]) <= set(architecture.exits)
+        assert (one.resolution, one.width) == (architecture.resolution, architecture.width)
+        assert space.passed(one) == passed[: len(one.stages) - 1]
+
+
+def test_with_only_a_final_exit_nothing_is_passed():
+    assert NANO.passed(NANO.largest()) == ()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nat2deploy.data.sets import ImageData
-from nat2deploy.search.judges.base import InProcess, Job, Judge, Weights, in_process
+from nat2deploy.search.judges.base import InProcess, Job, Judge, Judged, Weights, in_process
 from nat2deploy.search.judges.processes import LocalProcesses
-from nat2deploy.training.evaluation import Accuracy
 
 PAYS_AFTER_S = 10.0
 """Seconds of judging after which more is expected: processes take a few seconds to start."""
@@ -37,15 +36,15 @@ class OnceItPays(Judge):
         self.pays_after_s = pays_after_s
         self.judged_s = 0.0
 
-    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Accuracy]:
-        """Yield the jobs' accuracies in their order."""
+    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Judged]:
+        """Yield what is found of the jobs in their order."""
         done = 0
         while done < len(jobs) and (self.judged_s < self.pays_after_s or len(jobs) - done == 1):
             begun = time.monotonic()
-            accuracy = next(self.here.judge(weights, jobs[done : done + 1]))
+            judged = next(self.here.judge(weights, jobs[done : done + 1]))
             self.judged_s += time.monotonic() - begun
             done += 1
-            yield accuracy
+            yield judged
         if done < len(jobs):
             yield from self.processes.judge(weights, jobs[done:])
 

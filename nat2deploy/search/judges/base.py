@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -29,10 +30,24 @@ class Job:
 
     ``gates`` are pairs (images, right), ascending: after so many validation images, in a random order, it is
     judged on only if at least so many were right. Without any it is judged on all of them at once.
+    ``passed`` are sub-networks that end at exits which it passes (``SearchSpace.passed``), judged with it. It
+    is in 32-bit floats then.
     """
 
     architecture: Architecture
     gates: tuple[tuple[int, int], ...] = ()
+    passed: tuple[Architecture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found of a job: its architecture's accuracy, and of those that it passed.
+
+    Of those none where the architecture was given up before it had seen all images.
+    """
+
+    accuracy: Accuracy
+    passed: tuple[Accuracy, ...] = ()
 
 
 class Weights(Protocol):
@@ -59,8 +74,8 @@ class Judge(ABC):
     """
 
     @abstractmethod
-    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Accuracy]:
-        """Yield the jobs' accuracies in their order, each as soon as it and those before it are known.
+    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Judged]:
+        """Yield what is found of the jobs in their order, each once it and those before it are known.
 
         A caller that stops in the middle may ask for another batch.
 
@@ -90,11 +105,11 @@ class JobRunner:
     def __init__(self, evaluator: SubNetworkEvaluator) -> None:
         self.evaluator = evaluator
 
-    def __call__(self, supernet: AnySuperNetwork, job: Job) -> Accuracy:
+    def __call__(self, supernet: AnySuperNetwork, job: Job) -> Judged:
         """Judge a job's architecture; ``images`` of the answer says after how many it was decided."""
         with one_thread():
-            if not job.gates:
-                return self.evaluator(supernet, job.architecture)
+            if not job.gates and not job.passed:
+                return Judged(self.evaluator(supernet, job.architecture))
             return self._gated(supernet, job)
 
     @cached_property
@@ -102,19 +117,24 @@ class JobRunner:
         """The validation images in an order that says nothing of them."""
         return self.evaluator.validation.subset(len(self.evaluator.validation), seed=0)
 
-    def _gated(self, supernet: AnySuperNetwork, job: Job) -> Accuracy:
-        network = self.evaluator.network(supernet, job.architecture)
+    def _gated(self, supernet: AnySuperNetwork, job: Job) -> Judged:
         looks = (*job.gates, (len(self._shuffled), 0))
-        starts = (0, *(until for until, _ in job.gates))
-        parts = (
-            self._shuffled.take(torch.arange(start, until))
-            for start, (until, _) in zip(starts, looks, strict=True)
-        )
-        judged = self.evaluator.looks(network, job.architecture, parts)
-        for found, (_, least) in zip(judged, looks, strict=True):
-            if round(found.top1 * found.images) < least:
-                break
-        return found
+        found: list[Accuracy] = []
+        for found, (_, least) in zip(self._looks(supernet, job), looks, strict=True):
+            if round(found[0].top1 * found[0].images) < least:
+                return Judged(found[0])
+        return Judged(found[0], tuple(found[1:]))
+
+    def _looks(self, supernet: AnySuperNetwork, job: Job) -> Iterator[list[Accuracy]]:
+        """What is found of a job's architectures after the images of each gate, and after all."""
+        parts: Iterable[Split] = [self.evaluator.validation]
+        if job.gates:
+            ends = (0, *(until for until, _ in job.gates), len(self._shuffled))
+            parts = (self._shuffled.take(torch.arange(*part)) for part in pairwise(ends))
+        if job.passed:
+            return self.evaluator.passing(supernet, job.architecture, job.passed, parts)
+        network = self.evaluator.network(supernet, job.architecture)
+        return ([found] for found in self.evaluator.looks(network, job.architecture, parts))
 
 
 class InProcess(Judge):
@@ -123,8 +143,8 @@ class InProcess(Judge):
     def __init__(self, evaluator: SubNetworkEvaluator) -> None:
         self.evaluator = evaluator
 
-    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Accuracy]:
-        """Yield the jobs' accuracies in their order."""
+    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Judged]:
+        """Yield what is found of the jobs in their order."""
         run = JobRunner(self.evaluator)
         for job in jobs:
             try:

@@ -18,7 +18,7 @@ from typing import Any
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
 from nat2deploy.files import TEMPORARY
-from nat2deploy.search.judges.base import RETRIES, Job, Judge, Weights
+from nat2deploy.search.judges.base import RETRIES, Job, Judge, Judged, Weights
 from nat2deploy.search.judges.images import save_images
 from nat2deploy.training.evaluation import Accuracy
 
@@ -43,8 +43,8 @@ class LocalProcesses(Judge):
         self._answers: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._issued = 0
 
-    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Accuracy]:
-        """Yield the jobs' accuracies in their order."""
+    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Judged]:
+        """Yield what is found of the jobs in their order."""
         batch = _Batch(jobs, self._issued)
         self._issued += len(jobs)
         for place in range(len(jobs)):
@@ -78,6 +78,7 @@ class LocalProcesses(Judge):
                     "job": batch.first + number,
                     "architecture": job.architecture.to_json(),
                     "gates": job.gates,
+                    "passed": [one.to_json() for one in job.passed],
                 }
             )
             worker.job = batch.first + number
@@ -99,7 +100,8 @@ class LocalProcesses(Judge):
             return  # a batch that was left in the middle has answers, and errors, yet to come
         if "error" in answer:
             raise UserError(f"a worker process could not judge: {answer['error']}")
-        batch.done[number - batch.first] = Accuracy(answer["top1"], answer["loss"], answer["images"])
+        passed = tuple(Accuracy(**one) for one in answer["passed"])
+        batch.done[number - batch.first] = Judged(Accuracy(**answer["accuracy"]), passed)
 
 
 class _Batch:
@@ -109,7 +111,7 @@ class _Batch:
         self.jobs = jobs
         self.first = first
         self.waiting = deque(range(len(jobs)))
-        self.done: dict[int, Accuracy] = {}
+        self.done: dict[int, Judged] = {}
         self._ends: Counter[int] = Counter()
 
     def lost(self, job: int | None, how: str) -> None:

@@ -18,11 +18,11 @@ import torch
 
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
-from nat2deploy.search.judges.base import RETRIES, Job, JobRunner, Judge, Weights
+from nat2deploy.search.judges.base import RETRIES, Job, JobRunner, Judge, Judged, Weights
 from nat2deploy.search.judges.images import packed_images, unpacked_images
 from nat2deploy.search.judges.ray_adapting import RayAdapter
 from nat2deploy.supernet.checkpoint import load_supernet
-from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator
+from nat2deploy.training.evaluation import SubNetworkEvaluator
 from nat2deploy.version import __version__
 
 _AHEAD = 4
@@ -53,8 +53,8 @@ class RayCluster(Judge):
         self._images = self._send((arrays, text, dict(options)))
         self._weights: tuple[int, _Sent] | None = None
 
-    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Accuracy]:
-        """Yield the jobs' accuracies in their order."""
+    def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Judged]:
+        """Yield what is found of the jobs in their order."""
         if not jobs:
             return
         if self._weights is None or self._weights[0] != weights.version:
@@ -82,10 +82,10 @@ class RayCluster(Judge):
         if self._joined:
             self.ray.shutdown()
 
-    def _answer(self, reference: Any, job: Job) -> Accuracy:
+    def _answer(self, reference: Any, job: Job) -> Judged:
         errors = self.ray.exceptions
         try:
-            found: Accuracy = self.ray.get(reference)
+            found: Judged = self.ray.get(reference)
         except errors.RayTaskError as error:
             raise UserError(f"a Ray worker could not judge: {error.cause}") from error
         except errors.RayError as error:
@@ -104,9 +104,7 @@ _runners: dict[str, JobRunner] = {}
 _supernets: dict[str, Any] = {}
 
 
-def _judge(
-    version: str, images_key: str, images: Any, weights_key: str, weights: bytes, job: Job
-) -> Accuracy:
+def _judge(version: str, images_key: str, images: Any, weights_key: str, weights: bytes, job: Job) -> Judged:
     """Do one job in a process of the cluster, which keeps what it needs for the next."""
     if version != __version__:
         raise UserError(f"this node has nat2deploy {__version__}, the search {version}; install the same")

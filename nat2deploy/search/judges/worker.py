@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def main() -> None:
             assert supernet is not None
             architecture = parse_architecture(supernet.space, message["architecture"])
             gates = tuple((int(images), int(right)) for images, right in message["gates"])
-            found = run(supernet, Job(architecture, gates))
-            answer = {"job": number, "top1": found.top1, "loss": found.loss, "images": found.images}
+            passed = tuple(parse_architecture(supernet.space, one) for one in message["passed"])
+            answer = {"job": number, **asdict(run(supernet, Job(architecture, gates, passed)))}
         except (UserError, RuntimeError, MemoryError) as error:
             short = "memory ran out; use fewer workers" if out_of_memory(error) else ""
             said = short or str(error) or type(error).__name__
