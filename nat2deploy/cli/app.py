@@ -39,6 +39,11 @@ _EXTRA = re.compile(r"unexpected extra argument(?:\(s\))? \(([^)]*)\)")
 # What is wrong with disks and folders, not with this program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
+_LONGEST = 200
+
+# What is wrong with a path that was given.
+_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+
 app = Commands(
     name="nat2deploy",
     no_args_is_help=True,
@@ -87,9 +92,10 @@ def main() -> None:
         sys.stderr.close()
         raise SystemExit(0) from None
     except OSError as error:
-        if error.errno not in _STORAGE:
+        if error.errno not in (*_STORAGE, *_PATHS):
             raise
-        _fail(f"{error.filename or 'a file'}: {error.strerror}; make room, or choose another place")
+        way = "choose another path" if error.errno in _PATHS else "make room, or choose another place"
+        _fail(f"{_shortened(error.filename)}: {error.strerror}; {way}")
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -111,6 +117,12 @@ def _told(error: Any) -> str:
         if extra and name == extra.group(1):
             return f"{text.rstrip('.')}; did you mean `{path}`?"
     return f"{text.rstrip('.')}; see `{context.command_path} --help`"
+
+
+def _shortened(path: Any) -> str:
+    """A file's path for a message: a name of thousands of letters would fill the screen."""
+    name = str(path or "a file")
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
 def _subcommands(root: Any) -> Iterator[tuple[str, str]]:

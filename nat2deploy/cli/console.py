@@ -7,7 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
-console = Console(highlight=False)
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints what it is given: [brackets] of folders and labels are no markup."""
+    return Console(highlight=False, markup=False, emoji=False, stderr=stderr)
+
+
+console = plain_console()
 
 
 def print_json(value: Any) -> None:

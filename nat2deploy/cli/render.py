@@ -7,11 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
-from nat2deploy.cli.console import console, percent, print_json
+from nat2deploy.cli.console import console, percent, plain_console, print_json
 from nat2deploy.cli.render_finetuned import print_finetuned
 from nat2deploy.cli.render_stages import expected_row, print_leaving, print_stages
 from nat2deploy.cli.render_table import print_table
@@ -38,11 +36,11 @@ def print_devices(backends: Sequence[BackendStatus], here: Fingerprint, *, as_js
         print_json({"machine": here.model_dump(), "backends": [asdict(b) for b in backends]})
         return
     clock = ", ".join(f"{name} {words}" for name, words in here.words().items())
-    console.print(f"{here.cpu}, {here.cores} cores, {here.system}, {clock}", soft_wrap=True, markup=False)
+    console.print(f"{here.cpu}, {here.cores} cores, {here.system}, {clock}", soft_wrap=True)
     table = Table("what", "usable", "version", "why", box=None, header_style="bold")
     for backend in backends:
         usable = "yes" if backend.available else "no"
-        table.add_row(backend.name, usable, backend.version, escape(backend.reason))
+        table.add_row(backend.name, usable, backend.version, backend.reason)
     console.print(table)
 
 
@@ -62,7 +60,7 @@ def print_profiles(profiles: Sequence[ShippedProfile], *, as_json: bool) -> None
 
 def print_backends(choice: BackendChoice, *, as_json: bool) -> None:
     """Which backend is profiled and how much slower the others are; beside JSON on standard error."""
-    where = Console(highlight=False, stderr=True) if as_json else console
+    where = plain_console(stderr=True) if as_json else console
     words = f"backend      {choice.fastest.backend}: {choice.reason}"
     if len(choice.measured) > 1:
         words += "; geometric means of latencies, relative to it:"
@@ -70,7 +68,7 @@ def print_backends(choice: BackendChoice, *, as_json: bool) -> None:
     for one in choice.measured if len(choice.measured) > 1 else ():
         where.print(f"             {one.target.backend:<12} {one.ratio:.2f}")
     for backend, reason in choice.left_out.items():
-        where.print(f"             {backend:<12} not measured: {reason}", soft_wrap=True, markup=False)
+        where.print(f"             {backend:<12} not measured: {reason}", soft_wrap=True)
 
 
 def print_supernet(info: SuperNetworkInfo, path: Path, *, as_json: bool) -> None:
@@ -219,13 +217,13 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     if manifest.quantisation is not None:
         _print_float_layers(manifest.quantisation)
     if manifest.engine is not None and manifest.engine.recipe is not None:
-        console.print(f"engine   {escape(_plans(manifest.target.backend, manifest.engine))}")
+        console.print(f"engine   {_plans(manifest.target.backend, manifest.engine)}")
     if manifest.evidence.device != "verified":
         from nat2deploy.engines.registry import absent
 
         why = absent(manifest.target)
         found = f"{manifest.evidence.device}: {f'{why}; ' if why else ''}{manifest.evidence.engine}"
-        console.print(f"device   {escape(found)}")
+        console.print(f"device   {found}")
     if manifest.stages is not None:
         print_stages(manifest.stages, [one.stages for one in measured])
     for latency in (one.latency for one in measured):
@@ -244,7 +242,7 @@ def _print_float_layers(made: QuantisationSpec) -> None:
         if names and len(names) == made.layers:
             console.print(f"in float all {made.layers} layers, for {why}")
         elif names:
-            console.print(f"in float for {why}: {escape(', '.join(names))}")
+            console.print(f"in float for {why}: {', '.join(names)}")
 
 
 def _plans(backend: Backend, engine: EngineSpec) -> str:
@@ -338,8 +336,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     print_verification(outcome.verification, as_json=False)
     for one in outcome.missed:
         text = f"network {one.network} was exported before, and measured over {'; '.join(one.checks)}"
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(text, soft_wrap=True)
     for left in outcome.left_out:
         text = f"network {left.network} was left out: {left.why}"
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"report {outcome.report}", soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
+    console.print(f"report {outcome.report}", soft_wrap=True)

@@ -18,9 +18,9 @@ def print_report(written: Written, *, as_json: bool) -> None:
         return
     state = "" if written.finished else "; the search is not finished"
     networks = "1 network" if written.networks == 1 else f"{written.networks} networks"
-    console.print(f"report {written.report} ({networks} on the front{state})", soft_wrap=True, markup=False)
+    console.print(f"report {written.report} ({networks} on the front{state})", soft_wrap=True)
     if written.pictures:
         names = ", ".join(picture.name for picture in written.pictures)
-        console.print(f"pictures {written.pictures[0].parent}: {names}", soft_wrap=True, markup=False)
+        console.print(f"pictures {written.pictures[0].parent}: {names}", soft_wrap=True)
     for problem in written.problems:
-        console.print(f"left out: {problem}", soft_wrap=True, markup=False)
+        console.print(f"left out: {problem}", soft_wrap=True)

@@ -71,4 +71,4 @@ def print_leaving(rows: Sequence[BenchRow]) -> None:
                 f"{percent(share)} at {latency:.3f} ms"
                 for share, latency in zip(early.shares, early.exits_ms, strict=True)
             )
-            console.print(f"{row.name} leaves: {words}", markup=False)
+            console.print(f"{row.name} leaves: {words}")

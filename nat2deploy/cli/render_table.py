@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
 from nat2deploy.cli.console import console, percent, print_json
@@ -29,14 +28,14 @@ def print_table(table: LatencyTable, *, as_json: bool, entries: int = 0, written
 
     if written is not None:
         console.print(f"wrote {written}")
-    console.print(f"space        {escape(table.space)}, resolutions {', '.join(map(str, table.resolutions))}")
+    console.print(f"space        {table.space}, resolutions {', '.join(map(str, table.resolutions))}")
     console.print(f"target       {table.target}")
-    console.print(f"machine      {escape(str(table.fingerprint))}")
+    console.print(f"machine      {table.fingerprint!s}")
     clock = ", ".join(f"{name} {words}" for name, words in table.fingerprint.words().items())
-    console.print(f"clock        {escape(clock)}", soft_wrap=True)
+    console.print(f"clock        {clock}", soft_wrap=True)
     for change in table.clock_changes:
-        console.print(f"             did not stay the same: {escape(change)}", soft_wrap=True)
-    console.print(f"energy       {escape(energy_words(table))}", soft_wrap=True)
+        console.print(f"             did not stay the same: {change}", soft_wrap=True)
+    console.print(f"energy       {energy_words(table)}", soft_wrap=True)
     console.print(f"entries      {len(table.entries)} blocks")
     console.print(f"noise        {_noise(table)}", soft_wrap=True)
     for doubt in measuring_doubts(table):

@@ -64,6 +64,6 @@ def dashboard(
     from nat2deploy.report.dashboard import Dashboard
 
     with Dashboard(run, host=host, port=port, bundle=bundle) as server:
-        console.print(f"{server.url} shows {run}; Ctrl-C ends it", soft_wrap=True, markup=False)
+        console.print(f"{server.url} shows {run}; Ctrl-C ends it", soft_wrap=True)
         with suppress(KeyboardInterrupt):  # how it is ended
             server.serve()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nat2deploy.cli import render
+from nat2deploy.cli.console import console
 from nat2deploy.engines.status import BackendStatus
 from nat2deploy.measure.backends import BackendChoice, BackendLatency
 from nat2deploy.run.front import Front, FrontNetwork, Measured
@@ -97,3 +98,25 @@ def test_widths_are_told_where_there_are_several(capsys):
     render.print_front(found.model_copy(update={"networks": (one, other)}), Path("run"), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert "width" in lines[1] and [line.split()[6] for line in lines[2:4]] == ["1", "1.2"]
+
+
+def test_what_is_printed_is_no_markup(capsys):
+    from rich.table import Table
+
+    words = "runs[1]/[red]x[/red] [/b] :smile: [bold]"
+    console.print(words)
+    table = Table(title=words, box=None)
+    table.add_column(words, no_wrap=True)
+    table.add_row(words)
+    console.print(table)
+    assert capsys.readouterr().out.count(words) == 4
+
+
+def test_all_commands_print_through_that_console():
+    """Whoever makes a console of its own, or brackets for it, would bring markup back."""
+    allowed = {"console.py", "progress.py"}
+    others = [p for p in Path(render.__file__).parent.glob("*.py") if p.name not in allowed]
+    assert len(others) > 10
+    for path in others:
+        text = path.read_text(encoding="utf-8")
+        assert "Console(" not in text.replace("plain_console(", "") and "rich.markup" not in text, path.name
