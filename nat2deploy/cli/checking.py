@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Python, SshOption, ssh_settings
+from nat2deploy.cli.options import PYTHON, Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
 
@@ -26,7 +26,7 @@ def doctor(
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.5, max=600, help="Seconds of measuring.")
     ] = 5.0,
-    python: Python = "python3",
+    python: Python = PYTHON,
     ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import DATA, Json, Network, Python, Run, Seed, SshOption, ssh_settings
+from nat2deploy.cli.options import DATA, PYTHON, Json, Network, Python, Run, Seed, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
 from nat2deploy.seed import LARGEST_SEED
@@ -141,7 +141,7 @@ def verify(
     ] = "cpu",
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of measuring.")] = 5.0,
     seed: Seed = 0,
-    python: Python = "python3",
+    python: Python = PYTHON,
     ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nat2deploy.cli.options import (
+    PYTHON,
     Calibration,
     EverySize,
     HeldOut,
@@ -70,7 +71,7 @@ def profile(
     held_out: HeldOut = 50,
     every_size: EverySize = 1,
     seed: Seed = 0,
-    python: Python = "python3",
+    python: Python = PYTHON,
     ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:

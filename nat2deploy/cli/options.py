@@ -32,6 +32,7 @@ HeldOut = Annotated[int, typer.Option(min=8, help="Whole networks for the certif
 EverySize = Annotated[
     int, typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others.")
 ]
+PYTHON = "python3"
 Python = Annotated[str, typer.Option("--python", help="Python on an ssh device, a name or a path.")]
 SshOption = Annotated[
     list[str] | None,
@@ -101,10 +102,14 @@ def ssh_settings(device: str, python: str, options: list[str] | None) -> SshSett
 
     Raises:
         UserError: an address, a Python or an option that is none.
+        typer.BadParameter: a Python or options, and no device that is reached by ssh.
     """
     from nat2deploy.remote.ssh import SshAddress, SshSettings
 
     if not device.startswith("ssh:"):
+        for option, given in (("--python", python != PYTHON), ("--ssh-option", bool(options))):
+            if given:
+                raise typer.BadParameter(f"{option} is for --device ssh://...; leave it out for {device}")
         return None
     return SshSettings(SshAddress.parse(device), python, tuple(options or ()))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Python, SshOption, ssh_settings
+from nat2deploy.cli.options import PYTHON, Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.verbosity import Commands
 from nat2deploy.errors import UserError
@@ -54,7 +54,7 @@ def table_validate(
     device: Annotated[
         str, typer.Option(help="The table's machine: this one (cpu), or ssh://user@host[:port].")
     ] = "cpu",
-    python: Python = "python3",
+    python: Python = PYTHON,
     ssh_option: SshOption = None,
     as_json: Json = False,
 ) -> None:

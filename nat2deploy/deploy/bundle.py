@@ -17,6 +17,7 @@ from nat2deploy.files import parse, read_json, sha256
 OWN_NAMES = (MANIFEST_NAME, EVIDENCE_NAME)
 """What a manifest does not list: itself, and the evidence that is about it."""
 _CACHE = "__pycache__"
+_RESOURCES = "__MACOSX"  # what macOS packs beside a folder
 
 
 class Bundle(AbstractContextManager["Bundle"]):
@@ -89,10 +90,16 @@ def open_bundle(path: Path) -> Bundle:
     unpacked = tempfile.TemporaryDirectory(prefix="nat2deploy-")
     try:
         unpack(path, Path(unpacked.name))
-        return Bundle(path, Path(unpacked.name), unpacked)
+        return Bundle(path, _enclosed(Path(unpacked.name)), unpacked)
     except BaseException:
         unpacked.cleanup()
         raise
+
+
+def _enclosed(folder: Path) -> Path:
+    """Where an unpacked bundle lies: in its one folder, as file managers pack them, else in itself."""
+    inside = [entry for entry in folder.iterdir() if entry.name != _RESOURCES]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def is_zip_name(path: Path) -> bool:

@@ -283,4 +283,11 @@ class Manifest(_Part):
                     raise ValueError(f"files does not list the stage {stage.file}")
         if self.input.shape[0] != self.target.batch:
             raise ValueError(f"input batch {self.input.shape[0]} is not the target's {self.target.batch}")
+        resolution = self.input.preprocessing.resolution
+        if self.input.shape[1:] != (3, resolution, resolution):
+            raise ValueError(f"input {self.input.shape[1:]} is not what preprocessing to {resolution} gives")
+        if "/" in self.model:
+            raise ValueError(f"the model {self.model} lies in a folder of its own")
+        if self.target.precision == "int8" and self.quantisation is None:
+            raise ValueError("int8 without a quantisation")
         return self

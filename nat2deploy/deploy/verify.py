@@ -20,6 +20,7 @@ from nat2deploy.deploy.runner.expected import expected_cost
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.staged import StagedEngine
+from nat2deploy.errors import UserError
 from nat2deploy.intervals import wilson
 from nat2deploy.measure.interleave import Measurement
 from nat2deploy.measure.networks import measure_engines
@@ -139,6 +140,11 @@ def verify_bundle(path: Path, *, seed: int, time_limit_s: float = 5.0) -> Verifi
         engine, absent = open_bundle_engine(bundle)
         exits = None if manifest.stages is None else len(manifest.stages.exits)
         images, expected = load_reference(bundle.folder / REFERENCE_NAME, exits)
+        if expected.shape[-1] != len(manifest.output.labels):
+            raise UserError(
+                f"bundle {path}: {len(manifest.output.labels)} labels for {expected.shape[-1]} classes; "
+                "export it again"
+            )
         inputs = manifest.input.preprocessing.apply(images).numpy().astype(np.float32, copy=False)
         if isinstance(engine, StagedEngine):
             parity = compare_exits(run_exits(engine, inputs), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from functools import partial
 from http import HTTPStatus
@@ -44,10 +45,11 @@ class Dashboard:
         self._held: tuple[tuple[object, ...], str] | None = None
         self.page()
         try:
-            self._server = ThreadingHTTPServer((host, port), partial(_Handler, self))
+            server = _SixthServer if ":" in host else ThreadingHTTPServer
+            self._server = server((host, port), partial(_Handler, self))
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"cannot listen on {host}, port {port}: {error}; choose another --port"
+                f"cannot listen on {host}, port {port}: {error}; choose another --host or --port"
             ) from error
         self._server.daemon_threads = True
         self.only_local = host in _LOCAL
@@ -56,7 +58,7 @@ class Dashboard:
     def url(self) -> str:
         """Where the page is."""
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}/"
+        return f"http://[{host!s}]:{port}/" if ":" in str(host) else f"http://{host!s}:{port}/"
 
     def page(self) -> str:
         """The report as the run's files are now.
@@ -102,6 +104,12 @@ class Dashboard:
             except OSError:
                 continue
         return tuple(found)
+
+
+class _SixthServer(ThreadingHTTPServer):
+    """Listens on an address of IPv6."""
+
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from nat2deploy.cli.options import percentage, tables, whole_numbers
+from nat2deploy.cli.options import percentage, ssh_settings, tables, whole_numbers
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.run import search as searching
@@ -89,3 +89,14 @@ def test_a_seed_in_a_file_has_the_same_bounds(model):
     for seed in (-1, 2**63):
         with pytest.raises(UserError, match="seed"):
             parse(model, {"seed": seed}, "file")
+
+
+@pytest.mark.parametrize(
+    ("python", "options", "said"),
+    [("env/bin/python", None, "--python"), ("python3", ["Port=22"], "--ssh-option")],
+)
+def test_how_to_reach_a_device_is_refused_for_this_machine(python, options, said):
+    with pytest.raises(typer.BadParameter, match=rf"{said} is for --device ssh://...; leave it out for cpu"):
+        ssh_settings("cpu", python, options)
+    assert ssh_settings("ssh://pi@board", python, options) is not None
+    assert ssh_settings("cpu", "python3", None) is None

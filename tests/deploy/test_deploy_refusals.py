@@ -63,8 +63,25 @@ SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a field too many": (lambda bundle: edit(bundle, lambda value: value.update(surprise=1)), "surprise"),
     "another target": (
-        lambda bundle: edit(bundle, lambda value: value["target"].update(precision="int8")),
+        lambda bundle: edit(bundle, lambda value: value["target"].update(threads=3)),
         "manifest.json is changed (hash differs)",
+    ),
+    "a target in 8 bits": (
+        lambda bundle: edit(bundle, lambda value: value["target"].update(precision="int8")),
+        "int8 without a quantisation",
+    ),
+    "an input of another size": (
+        lambda bundle: edit(bundle, lambda value: value["input"]["shape"].__setitem__(3, 64)),
+        "is not what preprocessing to",
+    ),
+    "a model in a folder": (
+        lambda bundle: edit(
+            bundle,
+            lambda value: value.update(
+                model="m/model.onnx", files=value["files"] | {"m/model.onnx": "0" * 64}
+            ),
+        ),
+        "the model m/model.onnx lies in a folder of its own",
     ),
     "a bundle of before": (
         lambda bundle: edit(bundle, lambda value: value.update(schema_version=1)),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -120,6 +121,31 @@ def test_an_engine_that_says_something_else_fails(bundle: Path) -> None:
     again(bundle)
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert not found.ok and not found.checks[1].ok and found.max_difference > 1e-3
+
+
+@pytest.mark.parametrize("change", [list.pop, lambda labels: labels.append("one more")])
+def test_labels_that_the_network_does_not_have_are_bad_input(bundle: Path, change) -> None:
+    def relabel(value: dict) -> None:
+        labels = [*value["output"]["labels"]]
+        change(labels)
+        value["output"]["labels"] = labels
+
+    again(bundle, relabel)
+    with pytest.raises(UserError, match=r"labels for \d+ classes; export it again"):
+        verify_bundle(bundle, seed=0)
+
+
+def test_a_zip_with_a_folder_around_the_bundle_is_one_too(bundle: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    shutil.copytree(bundle, outer / "my bundle")
+    (outer / "__MACOSX" / "my bundle").mkdir(parents=True)
+    (outer / "__MACOSX" / "my bundle" / "._manifest.json").write_bytes(b"\0")
+    pack(outer, tmp_path / "sent.zip")
+    assert verify_bundle(tmp_path / "sent.zip", seed=0, time_limit_s=0.3).ok
+    (outer / "stranger.txt").write_text("beside it")
+    pack(outer, tmp_path / "mixed.zip")
+    with pytest.raises(UserError, match="no manifest"):
+        verify_bundle(tmp_path / "mixed.zip", seed=0)
 
 
 def test_a_changed_file_is_bad_input(bundle: Path) -> None:

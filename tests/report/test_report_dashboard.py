@@ -1,4 +1,6 @@
 import http.client
+import re
+import socket
 import threading
 from contextlib import contextmanager
 
@@ -21,9 +23,9 @@ def serving(run, **more):
             thread.join()
 
 
-def get(server, path="/", method="GET", **headers):
+def get(server, path="/", method="GET", host="127.0.0.1", **headers):
     port = int(server.url.rstrip("/").rpartition(":")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection(host, port, timeout=30)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     return answer, answer.read().decode()
@@ -74,5 +76,25 @@ def test_no_run_and_a_taken_port_are_one_line(run, tmp_path):
         Dashboard(tmp_path)
     with serving(run) as server:
         port = int(server.url.rstrip("/").rpartition(":")[2])
-        with pytest.raises(UserError, match=r"choose another --port"):
+        with pytest.raises(UserError, match=r"choose another --host or --port"):
             Dashboard(run, port=port)
+    with pytest.raises(UserError, match=r"^cannot listen on no\.such\.invalid, .*another --host"):
+        Dashboard(run, host="no.such.invalid", port=0)
+
+
+def _has_sixth() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_sixth(), reason="this machine has no IPv6")
+def test_it_listens_on_an_address_of_ipv6(run):
+    with serving(run, host="::1") as server:
+        assert re.fullmatch(r"http://\[::1\]:\d+/", server.url)
+        answer, text = get(server, host="::1")
+        assert answer.status == 200 and "Accuracy against cost" in text
+        assert get(server, host="::1", Host="evil.example")[0].status == 403
