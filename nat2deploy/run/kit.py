@@ -32,7 +32,7 @@ def make_kit(
         UserError: an input that cannot be used, or a place that cannot be written to.
     """
     plan = make_plan(space_config, target, config, seed)
-    if out.suffix != ".zip":
+    if out.suffix.lower() != ".zip":
         raise UserError(f"--out {out}: a kit is a .zip file; add that ending")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a .zip file")

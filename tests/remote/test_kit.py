@@ -253,6 +253,12 @@ def test_a_kit_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path, wo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_ending_of_a_kit_may_be_in_capitals(monkeypatch, capsys, tmp_path):
+    (tmp_path / "KIT.ZIP").mkdir()
+    code, printed = command(monkeypatch, capsys, "table", "kit", "--out", tmp_path / "KIT.ZIP")
+    assert code == 2 and "is a folder" in printed.err
+
+
 def test_a_kit_is_much_smaller_than_what_it_unpacks_to(made):
     folder, _, _, _ = made
     with zipfile.ZipFile(folder / "kit.zip") as archive:
