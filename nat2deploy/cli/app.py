@@ -22,7 +22,8 @@ from nat2deploy.cli import (
     tables,
     whole_way,
 )
-from nat2deploy.cli.verbosity import Commands, Verbosity, verbosity
+from nat2deploy.cli.commands import Commands
+from nat2deploy.cli.verbosity import Verbosity, verbosity
 from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.launch import launched
 from nat2deploy.version import __version__

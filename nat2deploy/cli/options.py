@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nat2deploy.data.places import at_home
 from nat2deploy.search.budget import is_target_name
 from nat2deploy.seed import LARGEST_SEED
 from nat2deploy.shipped import exists
@@ -73,6 +74,7 @@ def tables(given: list[str] | None) -> tuple[Files | None, dict[str, Files]]:
 
     Raises:
         typer.BadParameter: some with a name and some without.
+        UserError: a home folder of nobody.
     """
     named: dict[str, list[str]] = {}
     unnamed: list[str] = []
@@ -85,7 +87,7 @@ def tables(given: list[str] | None) -> tuple[Files | None, dict[str, Files]]:
                 f"--table {word}: write NAME=FILE, with a name of letters, digits, - and _"
             )
         else:
-            named.setdefault(name, []).append(path)
+            named.setdefault(name, []).append(at_home(path))
     if unnamed and named:
         raise typer.BadParameter(
             f"--table {unnamed[0]}: several tables need a name each, such as --table pi5={unnamed[0]}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nat2deploy.cli.commands import Commands
 from nat2deploy.cli.options import (
     DATA,
     Data,
@@ -22,7 +23,6 @@ from nat2deploy.cli.options import (
     tables,
 )
 from nat2deploy.cli.progress import progress
-from nat2deploy.cli.verbosity import Commands
 from nat2deploy.launch import launched
 from nat2deploy.seed import LARGEST_SEED
 

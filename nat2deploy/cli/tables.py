@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from nat2deploy.cli.commands import Commands
 from nat2deploy.cli.options import PYTHON, Json, Python, SshOption, ssh_settings
 from nat2deploy.cli.progress import progress
-from nat2deploy.cli.verbosity import Commands
 from nat2deploy.errors import UserError
 from nat2deploy.seed import LARGEST_SEED
 

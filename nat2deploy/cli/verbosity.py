@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
-from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -52,36 +49,3 @@ def remark(text: str) -> None:
     """Say something on standard error that is neither result nor error."""
     if _chosen is not Verbosity.QUIET:
         typer.echo(text, err=True)
-
-
-class Commands(typer.Typer):
-    """A group of commands, each of which takes ``--verbose`` and ``--quiet`` beside its own options."""
-
-    def command(  # type: ignore[override]  # its options are typer's, of whatever version
-        self, *words: Any, **options: Any
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register a command as typer does."""
-        register = super().command(*words, **options)
-
-        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-            register(_with_verbosity(function))
-            return function
-
-        return decorate
-
-
-def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def run(*words: Any, verbose: bool, quiet: bool, **options: Any) -> Any:
-        choose_verbosity(verbose=verbose, quiet=quiet)
-        return function(*words, **options)
-
-    signature = inspect.signature(function, eval_str=True)
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-        for name, annotation in (("verbose", Verbose), ("quiet", Quiet))
-    ]
-    parameters = [*signature.parameters.values(), *added]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run

@@ -23,6 +23,15 @@ def expand(given: str) -> Path:
         raise UserError(f"no home folder is known for '{given}'; write the whole path") from error
 
 
+def at_home(given: str) -> str:
+    """Return a path or a name as it is given, but one that begins with ``~`` as the path that it means.
+
+    Raises:
+        UserError: the home folder that it names is unknown.
+    """
+    return str(expand(given)) if given.startswith("~") else given
+
+
 def is_folder(path: Path) -> bool:
     """Whether ``path`` is a folder that this user can see; False for names that no system takes."""
     try:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from nat2deploy.data.places import at_home
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.precision import Precision
@@ -19,8 +20,18 @@ from nat2deploy.target import Target
 Rate = Annotated[float, Field(gt=0, le=10)]
 Seconds = Annotated[float, Field(gt=0)]
 
+Place = Annotated[str, AfterValidator(at_home)]
+"""A path, or the name of something that comes with the package; ``~`` is resolved, so runs hold it whole."""
 
-Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _each_at_home(files: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return at_home(files) if isinstance(files, str) else tuple(map(at_home, files))
+
+
+Files = Annotated[
+    str | Annotated[tuple[str, ...], Field(min_length=1)],
+    AfterValidator(_each_at_home),  # around both: one inside would name itself where neither form fits
+]
 """One latency table, or one of each precision that a search chooses from."""
 
 
@@ -34,8 +45,7 @@ def _names(tables: dict[str, Files]) -> dict[str, Files]:
 Tables = Annotated[dict[str, Files], AfterValidator(_names)]
 """Files of latency tables, by their target's name."""
 
-
-SuperNetworkFiles = str | Annotated[tuple[str, ...], Field(min_length=1)]
+SuperNetworkFiles = Files
 """A super-network's file or a shipped one's name, or those of several widths, which are used side by side."""
 Width = Annotated[float, Field(gt=0)]
 
@@ -75,14 +85,14 @@ class _Config(BaseModel):
 class SpaceConfig(_Config):
     """A search space: a preset or the path of a TOML file, and which resolutions of it to use."""
 
-    name: str = "nano"
+    name: Place = "nano"
     resolutions: tuple[Positive, ...] | None = None
 
 
 class SearchedSpace(_Config):
     """Which part of a super-network's space to search."""
 
-    name: str | None = None
+    name: Place | None = None
     """The space that the super-network must be of; its own when not given."""
     resolutions: tuple[Positive, ...] | None = None
     """Those that it was trained at when not given."""
@@ -91,7 +101,7 @@ class SearchedSpace(_Config):
 class ProfileConfig(_Config):
     """How to make the latency table."""
 
-    table: str | None = None
+    table: Place | None = None
     """A table made before; nothing is measured then."""
     tables: Tables = {}
     """Tables made before, of several targets by name or of several precisions of one, instead; the bundle is
@@ -118,7 +128,7 @@ class TrainConfig(_Config):
 
     supernet: SuperNetworkFiles | None = None
     """A super-network made before, or one a width; nothing is trained then."""
-    start: str | None = None
+    start: Place | None = None
     """A super-network whose weights training starts from, a file or a shipped one's name."""
     schedule: Literal["scaled", "eps-paper"] = "scaled"
     """``eps-paper``: OFAv2's published phases, with their own epochs and rates."""
@@ -141,7 +151,7 @@ class TrainConfig(_Config):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     mixed_precision: bool = False
     """bfloat16 on a GPU."""
-    curve: str | None = None
+    curve: Place | None = None
     """A folder for the learning curve: JSON lines, TensorBoard's format, and a picture."""
 
     @model_validator(mode="after")
@@ -169,7 +179,7 @@ class SearchConfig(_Config):
     space: SearchedSpace = SearchedSpace()
     supernet: SuperNetworkFiles
     """A file or a shipped one's name, or one a width, which are searched side by side."""
-    start: str | None = None
+    start: Place | None = None
     """An earlier run of the space, whose archive's best make the first one."""
     data: str
     table: Files | None = None
