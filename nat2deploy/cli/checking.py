@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nat2deploy.cli.options import PYTHON, Json, Python, SshOption, ssh_settings
+from nat2deploy.cli.options import PYTHON, Json, Python, SshOption, Threads, ssh_settings
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
 
@@ -21,8 +21,11 @@ def doctor(
         str,
         typer.Option(help="cpu, cuda:N, or ssh://user@host[:port]: what is to be measured on."),
     ] = "cpu",
-    backend: Annotated[str, typer.Option(help="What it measures with.")] = "onnxruntime",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    backend: Annotated[
+        str,
+        typer.Option(help="onnxruntime, openvino, torch, tensorrt or tensorrt-rtx: what it measures with."),
+    ] = "onnxruntime",
+    threads: Threads = 1,
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.5, max=600, help="Seconds of measuring.")
     ] = 5.0,

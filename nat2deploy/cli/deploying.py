@@ -63,7 +63,9 @@ def export(
     qat_epochs: Annotated[
         float, typer.Option(min=0, help="int8: epochs of quantisation-aware fine-tuning first.")
     ] = 0.0,
-    qat_learning_rate: Annotated[float, typer.Option(min=1e-8)] = 0.002,
+    qat_learning_rate: Annotated[
+        float, typer.Option(min=1e-8, help="int8: of that fine-tuning, at its beginning.")
+    ] = 0.002,
     stages: Annotated[
         bool,
         typer.Option(
@@ -180,11 +182,11 @@ def verify(
 def bench(
     networks: Annotated[
         list[str],
-        typer.Argument(metavar="NETWORK...", help="Bundles, .onnx files, torchvision:NAME@PIXELS."),
+        typer.Argument(metavar="NETWORK", help="Bundles, .onnx files, torchvision:NAME@PIXELS."),
     ],
     data: Annotated[str | None, DATA] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Instead of each bundle's own.")] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds.")] = 30.0,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds of measuring.")] = 30.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

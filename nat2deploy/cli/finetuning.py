@@ -26,56 +26,56 @@ def finetune(
     ] = None,
     phases: Annotated[
         int | None,
-        typer.Option(help="2: find the best number of epochs, then train on validation images too. [1]"),
+        typer.Option(help="2: find the best number of epochs, then train on validation images too. (1)"),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(min=0.01, help="Of two phases the most that the first may take. [10]")
+        float | None, typer.Option(min=0.01, help="Of two phases the most that the first may take. (10)")
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Epochs without gain that end the first of two phases. [30]")
+        int | None, typer.Option(min=1, help="Epochs without gain that end the first of two phases. (30)")
     ] = None,
     validate_each_epoch: Annotated[
         bool | None,
         typer.Option(
             "--validate-each-epoch/--no-validate-each-epoch",
-            help="Of one phase: keep each epoch's validation accuracy and loss, for the report. [yes]",
+            help="Of one phase: keep each epoch's validation accuracy and loss, for the report. (yes)",
         ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-8, help="[0.01]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-8, help="The cosine's first. (0.01)")] = None,
     optimiser: Annotated[
-        str | None, typer.Option(help="sgd, adamw, or by-exits: AdamW with early exits. [sgd]")
+        str | None, typer.Option(help="sgd, adamw, or by-exits: AdamW with early exits. (sgd)")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="[128]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step. (128)")] = None,
     distil: Annotated[
-        bool | None, typer.Option("--distil/--no-distil", help="Follow the largest sub-network too. [yes]")
+        bool | None, typer.Option("--distil/--no-distil", help="Follow the largest sub-network too. (yes)")
     ] = None,
     exit_weights: Annotated[
-        str | None, typer.Option(help="Of aep: unif, asc, desc, mix or learned. [unif]")
+        str | None, typer.Option(help="Of aep: unif, asc, desc, mix or learned. (unif)")
     ] = None,
     prune: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of aep: accuracy, none, or a cost such as latency; several costs by repeating. [accuracy]"
+            help="Of aep: accuracy, none, or a cost such as latency; several costs by repeating. (accuracy)"
         ),
     ] = None,
     prune_tolerance: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Accuracy that a cheaper set of exits may lose, of 1. [0.002]"),
+        typer.Option(min=0, max=1, help="Accuracy that a cheaper set of exits may lose, of 1. (0.002)"),
     ] = None,
     measure: Annotated[
         bool | None,
-        typer.Option("--measure/--no-measure", help="Of aep: measure exits where a latency decides. [yes]"),
+        typer.Option("--measure/--no-measure", help="Of aep: measure exits where a latency decides. (yes)"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Networks at the same time. [1]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Networks at the same time. (1)")] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="cpu or cuda:N; several by repeating. [cpu]")
+        list[str] | None, typer.Option(help="cpu or cuda:N; several by repeating. (cpu)")
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Fine-tune networks of a run's front; validation accuracy before and after, test accuracy once.
 
-    Values in brackets are the defaults of the preset "ours".
+    Values in parentheses are the defaults of the preset "ours".
     """
     from nat2deploy.cli.render_finetuned import print_finetuned
     from nat2deploy.files import parse

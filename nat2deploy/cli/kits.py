@@ -16,6 +16,7 @@ from nat2deploy.cli.options import (
     Resolutions,
     Seed,
     Space,
+    Threads,
     TimeLimit,
     resolutions,
 )
@@ -36,7 +37,7 @@ def kit(
     space: Space = "nano",
     profile_file: ProfileFile = None,
     precision: Annotated[str, typer.Option(help="Number format of the networks: fp32 or int8.")] = "fp32",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Threads = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,
     interval: Interval = 0.01,

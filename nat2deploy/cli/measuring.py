@@ -21,6 +21,7 @@ from nat2deploy.cli.options import (
     Space,
     SshOption,
     Tables,
+    Threads,
     TimeLimit,
     resolutions,
     ssh_settings,
@@ -62,7 +63,7 @@ def profile(
             help="Number format of the networks: fp32, int8, fp16 (GPUs), or bf16 (openvino, torch)."
         ),
     ] = "fp32",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Threads = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     resolution_list: Resolutions = None,
     interval: Interval = 0.01,

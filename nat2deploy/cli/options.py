@@ -28,6 +28,7 @@ Interval = Annotated[
     float, typer.Option(min=0.001, max=0.5, help="Wanted relative half width of confidence intervals.")
 ]
 TimeLimit = Annotated[float, typer.Option(min=5, help="Seconds of measuring, six tenths of them for blocks.")]
+Threads = Annotated[int, typer.Option(min=1, help="Processor threads that networks run in.")]
 Calibration = Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")]
 HeldOut = Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")]
 EverySize = Annotated[

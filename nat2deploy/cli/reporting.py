@@ -50,9 +50,11 @@ def report(
 
 def dashboard(
     run: AnyRun,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8765,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 takes a free one.")
+    ] = 8765,
     host: Annotated[
-        str, typer.Option("--host", help="Whom to listen to; this machine alone by default.")
+        str, typer.Option("--host", help="The address to listen on; by default this machine alone can look.")
     ] = "127.0.0.1",
     bundle: WhichBundle = None,
 ) -> None:

@@ -49,7 +49,7 @@ def train(
         Path | None,
         typer.Option(
             "--config",
-            help="A TOML file of `nat2deploy run`: its data, seed, space and train, no options.",
+            help="A TOML file of `nat2deploy run`: its data, seed, space and train; no options beside it.",
         ),
     ] = None,
     space: Space = "nano",
@@ -65,21 +65,27 @@ def train(
         typer.Option(help="scaled, or eps-paper: OFAv2's published phases, with their epochs and rates."),
     ] = "scaled",
     epochs: Annotated[float, typer.Option(min=0.01, help="In all phases together.")] = 12.0,
-    learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
-    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    learning_rate: Annotated[
+        float, typer.Option(min=1e-6, help="Of the first phase; the others have a fraction of it.")
+    ] = 0.1,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 128,
     teacher: Annotated[
         str,
-        typer.Option(help="The full network as the first phase left it, or extracted before each phase."),
+        typer.Option(
+            help="first: the full network as the first phase left it; extracted: anew before each phase."
+        ),
     ] = "first",
     sandwich: Annotated[
-        bool, typer.Option(help="The largest and the smallest sub-network at each step, too.")
+        bool, typer.Option(help="Train the largest and the smallest sub-network at each step, too.")
     ] = False,
-    label_smoothing: Annotated[float, typer.Option(min=0, max=0.99)] = 0.1,
+    label_smoothing: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of a label that all classes get.")
+    ] = 0.1,
     ema: Annotated[
         float | None, typer.Option(help="Decay of an average of the weights, such as 0.999.")
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of a step's gradient.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 on a GPU.")] = False,
     curve: Annotated[
         Path | None,
@@ -180,7 +186,9 @@ def search(
     data: Annotated[str | None, DATA] = None,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", help="The config.toml of an earlier search, to repeat it; no options."),
+        typer.Option(
+            "--config", help="The config.toml of an earlier search, to repeat it; no options beside it."
+        ),
     ] = None,
     supernet: Annotated[
         list[str] | None,
@@ -214,16 +222,25 @@ def search(
             "Other settings go before it."
         ),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1)] = None,
-    archive_size: Annotated[int | None, typer.Option(min=4)] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Of choosing candidates, judging and adapting. (4)")
+    ] = None,
+    archive_size: Annotated[int | None, typer.Option(min=4, help="Architectures to keep. (60)")] = None,
     candidates: Annotated[
         int | None,
         typer.Option(
             min=1, help="Evaluations a round; as many as take the work of its adaptation when not given."
         ),
     ] = None,
-    adapt_epochs: Annotated[float | None, typer.Option(min=0, help="Adaptation a round.")] = None,
-    warmup_epochs: Annotated[float | None, typer.Option(min=0, help="On a new data set, before.")] = None,
+    adapt_epochs: Annotated[
+        float | None, typer.Option(min=0, help="Adaptation a round; 0 leaves the weights as they are. (1)")
+    ] = None,
+    warmup_epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Training on a data set that is new to the weights, before the first round. (3)"
+        ),
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option("--settings", help="A TOML file of search settings; options go before it.")
     ] = None,
@@ -240,7 +257,8 @@ def search(
 
     Prints the front with predicted and then measured latency. The same command goes on with a run that
     was stopped or killed. A new search with other budgets, tables or data starts from an earlier one by
-    --from; accuracies that still hold are not measured again.
+    --from; accuracies that still hold are not measured again. Values in parentheses are the defaults of the
+    preset "ours".
 
     Example: nat2deploy search --supernet w.safetensors --data digits --table t.json --budget 'latency<=1ms'
     --out run

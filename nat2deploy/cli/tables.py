@@ -13,9 +13,14 @@ from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
 from nat2deploy.seed import LARGEST_SEED
 
-table_app = Commands(no_args_is_help=True, help="Look at latency tables, validate, compare and merge them.")
+table_app = Commands(
+    no_args_is_help=True,
+    help="Look at latency tables, validate, compare, merge, draw, and make them of kits.",
+)
 
-Table = Annotated[Path, typer.Argument(metavar="TABLE")]
+Table = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="A latency table, a .json file, or a shipped one's name.")
+]
 OwnSpace = Annotated[
     str | None, typer.Option("--space", help="The table's space, where it is a .toml of your own.")
 ]
@@ -86,8 +91,8 @@ def table_validate(
 
 @table_app.command("diff")
 def table_diff(
-    first: Annotated[Path, typer.Argument(metavar="FIRST")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A latency table.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one of its space.")],
     blocks: Annotated[int, typer.Option(min=0, help="Print so many of the most different blocks.")] = 10,
     space: OwnSpace = None,
     as_json: Json = False,
@@ -101,7 +106,7 @@ def table_diff(
 
 @table_app.command("merge")
 def table_merge(
-    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...")],
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE", help="Two latency tables or more.")],
     out: Annotated[Path, typer.Option("--out", help="The table to write, a .json file.")],
     space: OwnSpace = None,
     as_json: Json = False,

@@ -21,8 +21,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml")],
-    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/ and the config's name.")] = None,
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="What to do, and with which data and budgets.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; runs/ and the config's name by default.")
+    ] = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +54,9 @@ def run(
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; an unfinished run goes on.")] = Path(
+        "runs/quickstart"
+    ),
     budget: Annotated[
         list[str] | None,
         typer.Option("--budget", help="Instead of its own, such as latency<=1ms on a slow machine."),
