@@ -34,7 +34,7 @@ class Dashboard:
         bundle: a folder or a zip, where it is not the pipeline's own.
 
     Raises:
-        UserError: no run, or the port cannot be had.
+        UserError: no run, no host, or the port cannot be had.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class Dashboard:
         self._run, self._bundle = run, bundle
         self._lock = threading.Lock()
         self._held: tuple[tuple[object, ...], str] | None = None
+        if not host:  # to systems that is every address
+            raise UserError("no host to listen on; give --host 127.0.0.1, or 0.0.0.0 for every address")
         self.page()
         try:
             server = _SixthServer if ":" in host else ThreadingHTTPServer

@@ -82,6 +82,13 @@ def test_no_run_and_a_taken_port_are_one_line(run, tmp_path):
         Dashboard(run, host="no.such.invalid", port=0)
 
 
+@pytest.mark.parametrize("host", ["", "a..b", "x" * 80, "[::1]", "::zz", "192.0.2.1"])
+def test_what_is_no_host_of_this_machine_is_refused(run, host):
+    """An empty one would let every machine look."""
+    with pytest.raises(UserError, match=r"give --host|choose another --host"):
+        Dashboard(run, host=host, port=0)
+
+
 def _has_sixth() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as one:
