@@ -42,7 +42,9 @@ def built(repository, tmp_path_factory) -> tuple[Path, Path]:
     shutil.copytree(repository, source, ignore=left_out)
     sdist = build("sdist", source, folder)
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11 has it from 3.11.4 on
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
     return sdist, build("wheel", unpacked, folder)
 
