@@ -169,9 +169,10 @@ def cache_folder() -> Path:
     return Path(home) / "nat2deploy" / "engines"
 
 
-def plan_path(model: bytes, backend: str, version: str) -> Path:
-    """Return where the engine of an ONNX model for this device's GPU is kept."""
-    return cache_folder() / f"{hashlib.sha256(model).hexdigest()[:32]}-{backend}-{version}.plan"
+def plan_path(model: bytes, backend: str, version: str, batches: Sequence[int]) -> Path:
+    """Return where the engine of an ONNX model is kept: for this device's GPU, and for ``batches``."""
+    sizes = "-".join(str(int(batch)) for batch in batches)
+    return cache_folder() / f"{hashlib.sha256(model).hexdigest()[:32]}-{backend}-{version}-{sizes}.plan"
 
 
 def main(arguments: Optional[list[str]] = None) -> int:  # noqa: UP045
@@ -214,7 +215,7 @@ def main(arguments: Optional[list[str]] = None) -> int:  # noqa: UP045
             sm=sm,
             timings=held if keep else None,
         )
-        out = asked.out or plan_path(model, backend, trt.__version__)
+        out = asked.out or plan_path(model, backend, trt.__version__, (smallest, best, largest))
         _write(out, plan)
         if keep:
             _write(timings, held)

@@ -172,6 +172,9 @@ def test_the_recipe_builds_the_engine_ahead_and_says_what_is_wrong(export: Expor
     ):
         done = program(out, "build.py", *words, home=tmp_path)
         assert done.returncode == 2 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    done = program(out, "build.py", home=tmp_path)
+    (kept,) = (tmp_path / "nat2deploy" / "engines").glob("*.plan")
+    assert done.returncode == 0 and kept.name.endswith("-1-1-1.plan") and is_plan(kept.read_bytes())
     (out / "model.onnx").write_bytes(b"other")
     done = program(out, "build.py", home=tmp_path)
     assert done.returncode == 2 and "model.onnx: changed" in done.stderr

@@ -117,7 +117,7 @@ def open_tensorrt(manifest: dict[str, Any], read: Read, device_id: int = 0) -> R
     trt = load_package(*recipe.PACKAGES[backend])
     gpu = Gpu(device_id)
     fitting = [plan["file"] for plan in spec["plans"] if gpu.capability in plan["compute_capabilities"]]
-    built: Path = recipe.plan_path(read(str(spec["onnx"])), backend, trt.__version__)
+    built: Path = recipe.plan_path(read(str(spec["onnx"])), backend, trt.__version__, spec["batches"])
     if built.is_file():
         plan = built.read_bytes()
     elif fitting:

@@ -175,3 +175,15 @@ def test_a_batch_that_the_engine_does_not_take_is_refused(driver: Driver) -> Non
     run = open_session(manifest(), read, 1)
     with pytest.raises(BadInput, match="takes no batch of 3: it gives no reason"):
         run(np.zeros((3, *SHAPE[1:]), np.float32))
+
+
+def test_an_engine_built_for_other_batches_is_not_taken(driver: Driver, tmp_path: Path) -> None:
+    """The same file of a free batch, once in a bundle for batches of 1 and once in one for 1 to 2."""
+    for_ones = tensorrt_build.plan_path(b"model.onnx", "tensorrt", "11.4", (1, 1, 1))
+    assert for_ones.is_relative_to(tmp_path)
+    for_ones.parent.mkdir(parents=True)
+    for_ones.write_bytes(b"broken")
+    np.testing.assert_array_equal(open_session(manifest(), read, 1)(images(0)), expected(images(0)))
+    tensorrt_build.plan_path(b"model.onnx", "tensorrt", "11.4", (1, 2, 2)).write_bytes(b"broken")
+    with pytest.raises(BadInput, match=r"has an engine that tensorrt 11\.4 does not load"):
+        open_session(manifest(), read, 1)
