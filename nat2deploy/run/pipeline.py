@@ -33,6 +33,7 @@ from nat2deploy.run.config import (
 from nat2deploy.run.cost_source import check_tables, load_tables, table_of
 from nat2deploy.run.deploy_front import LeftOut, deploy_front
 from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.exit_costs import check_before_search
 from nat2deploy.run.export import check_int8_options, check_target
 from nat2deploy.run.finetune import check_devices
 from nat2deploy.run.finetune_report import FinetuneReport
@@ -43,7 +44,7 @@ from nat2deploy.run.search_inputs import searched_space
 from nat2deploy.run.train import train
 from nat2deploy.run.within_budget import TooSlow
 from nat2deploy.search.budget import budgets_on, parse_budgets
-from nat2deploy.space.search_space import load_space
+from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.supernet.checkpoint import supernet_info
 from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.target import fingerprint
@@ -120,6 +121,7 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         precisions = {check_target(config.export, table.target).precision for table in tables}
         here = any(table.fingerprint.same_machine(fingerprint()) for table in tables)
         check_int8_options(config.export, precisions, here=here)
+        _check_exits(config, table_path)
         with _timed(out, "train"):
             supernet = config.train.supernet or _train(config, out, report)
         with _timed(out, "search"):
@@ -143,14 +145,34 @@ def _check(config: PipelineConfig, out: Path) -> None:
         for name in names.split(",") if section == "finetune" else [names]:
             _check_network(section, name, out)
     if config.train.supernet is None:
-        load_space(config.space.name).restrict(widths=config.train.widths or None)
-    else:
-        searched_space(as_tuple(config.train.supernet), _searched(config))
+        check_devices((config.train.device,))
+    _space(config)
     if config.train.start is not None:
         supernet_info(find_supernet(config.train.start))
-    if not (config.profile.table or config.profile.tables or (out / "table.json").exists()):
+    if config.profile.table or config.profile.tables or (out / "table.json").exists():
+        _check_exits(config, out / "table.json")
+    else:
         check_int8_options(config.export, {target.precision}, here=True)  # of the table that is to be made
         load_data(config.data)  # all else reads it first
+
+
+def _space(config: PipelineConfig) -> SearchSpace:
+    """The space that is searched."""
+    if config.train.supernet is None:
+        return load_space(config.space.name).restrict(widths=config.train.widths or None)
+    return searched_space(as_tuple(config.train.supernet), _searched(config))
+
+
+def _check_exits(config: PipelineConfig, table: Path) -> None:
+    """Check that the table, which is there now, tells what exits are to be pruned by."""
+    tables = load_tables(_single(config, table), config.profile.tables)
+    budgets = budgets_on(parse_budgets(list(config.budgets)), tuple(config.profile.tables))
+    check_before_search(config.finetune, _space(config), tables, budgets)
+
+
+def _single(config: PipelineConfig, made: Path) -> str | None:
+    """The table that has no name: one made before, or else the one that is made here."""
+    return None if config.profile.tables else config.profile.table or str(made)
 
 
 def _check_network(section: str, name: str, out: Path) -> None:
@@ -196,12 +218,11 @@ def _train(config: PipelineConfig, out: Path, report: Report) -> SuperNetworkFil
 
 
 def _search_config(config: PipelineConfig, supernet: SuperNetworkFiles, table: Path) -> SearchConfig:
-    single = None if config.profile.tables else config.profile.table or str(table)
     return SearchConfig(
         space=_searched(config),
         supernet=supernet,
         data=config.data,
-        table=single,
+        table=_single(config, table),
         tables=config.profile.tables,
         budgets=config.budgets,
         allow_uncertified=config.allow_uncertified,

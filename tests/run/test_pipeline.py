@@ -1,13 +1,16 @@
 import json
 import shutil
 import tomllib
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from early_run import make_run
 from jsonschema import Draft202012Validator
 
 from nat2deploy.cli.app import main
+from nat2deploy.cost.table import load_table
 from nat2deploy.data.load import load_data
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.verify import Check
@@ -15,12 +18,16 @@ from nat2deploy.errors import UserError
 from nat2deploy.run import deploy_front as deploying
 from nat2deploy.run import pipeline
 from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
+from nat2deploy.run.cost_source import load_tables
 from nat2deploy.run.directory import RunDirectory
+from nat2deploy.run.exit_costs import check_before_search
 from nat2deploy.run.finetune import finetune
+from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.pipeline import quickstart_config, run_pipeline
 from nat2deploy.run.read_search import read_search
 from nat2deploy.run.schema import schemas
 from nat2deploy.run.search import search
+from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.parsing import parse_architecture
@@ -182,6 +189,7 @@ def test_the_checked_in_examples_are_valid(request):
         ({"export": {"network": "nope"}}, r"^\[export\] network: 'nope' is no network's id; write best, or"),
         ({"finetune": {"network": "ab12,nope"}}, r"^\[finetune\] network: 'nope' .* write best, all, or"),
         ({"finetune": {"devices": ["cuda:99"]}}, "device cuda:99 is not here"),
+        ({"train": {"device": "cuda:99"}}, "device cuda:99 is not here"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_measured_or_written(config_path, tmp_path, changed, words):
@@ -190,6 +198,59 @@ def test_what_is_wrong_is_said_before_anything_is_measured_or_written(config_pat
     with pytest.raises(UserError, match=words):
         run_pipeline(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def exit_pruning(config_path, folder, exits="one", **finetune):
+    """A pipeline that prunes exits, with a made-up table of another machine, which knows no energy."""
+    run = make_run(folder, exits=exits)
+    changed = {
+        "space": {"name": str(folder / "early.toml")},
+        "profile": {"table": str(folder / "table.json")},
+        "train": {"supernet": str(run / "supernet.safetensors")},
+        "finetune": {"method": "aep", **finetune},
+    }
+    return PipelineConfig.model_validate(load_pipeline(config_path).model_dump() | changed)
+
+
+@pytest.mark.parametrize(
+    ("exits", "prune", "words"),
+    [
+        ("one", ["energy"], "'energy_mj' is not known: the latency table says nothing of energy"),
+        ("final", ["latency"], "'latency_ms' is not known of networks with added exits"),
+        ("one", ["latency@pi5"], "there is no target 'pi5'"),
+    ],
+)
+def test_exits_are_pruned_by_what_will_be_known(config_path, tmp_path, exits, prune, words):
+    config = exit_pruning(config_path, tmp_path, exits, prune=prune)
+    with pytest.raises(UserError, match=words):
+        run_pipeline(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_made_on_the_way_is_asked_before_training(config_path, tmp_path, monkeypatch):
+    config = exit_pruning(config_path, tmp_path, prune=["energy"])
+    config = config.model_copy(update={"profile": load_pipeline(config_path).profile})
+
+    def made(space, target, profile, path, **_):
+        shutil.copy(tmp_path / "table.json", path)
+        return load_table(path)
+
+    monkeypatch.setattr(pipeline, "profile_once", made)
+    monkeypatch.setattr(pipeline, "search", lambda *_: pytest.fail("searched"))
+    with pytest.raises(UserError, match="says nothing of energy"):
+        run_pipeline(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_is_measured_on_the_way_may_be_pruned_by(tmp_path, here):
+    make_run(tmp_path, exits="final", here=here)
+    space, tables = load_space(str(tmp_path / "early.toml")), load_tables(str(tmp_path / "table.json"), {})
+    config = FinetuneConfig(method="aep", prune=("latency",))
+    budgets = parse_budgets(["latency<=50ms", "params<=20k", "top1>=0.5"])
+    with nullcontext() if here else pytest.raises(UserError, match="added exits"):
+        check_before_search(config, space, tables, budgets)
+    check_before_search(FinetuneConfig(), space, tables, budgets)
+    check_before_search(FinetuneConfig(method="aep", prune=("macs",)), space, tables, budgets[1:])
 
 
 def test_it_goes_on_with_another_fine_tuning_and_export(outcome, config_path, tmp_path):
