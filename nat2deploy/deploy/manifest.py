@@ -290,4 +290,17 @@ class Manifest(_Part):
             raise ValueError(f"the model {self.model} lies in a folder of its own")
         if self.target.precision == "int8" and self.quantisation is None:
             raise ValueError("int8 without a quantisation")
+        self._check_engine()
         return self
+
+    def _check_engine(self) -> None:
+        """Check that the bundle's own runner finds what it needs to build or open the engine."""
+        tensorrt = self.target.backend in ("tensorrt", "tensorrt-rtx")
+        if tensorrt and (self.engine is None or not self.engine.recipe or not self.engine.onnx):
+            raise ValueError(f"engine has no recipe for {self.target.backend}")
+        if self.engine is None:
+            return
+        smallest, best, largest = self.engine.batches
+        fits = smallest <= best <= largest and best == self.target.batch
+        if not fits or (smallest < largest and not tensorrt):
+            raise ValueError(f"engine batches {self.engine.batches} are not those of {self.target}")

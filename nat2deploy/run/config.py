@@ -81,6 +81,10 @@ It changes how long a search takes and nothing else, so a run neither stores it 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    def _changed(self, *names: str) -> list[str]:
+        """Those of the fields that are not their defaults, whether written out or not."""
+        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+
 
 class SpaceConfig(_Config):
     """A search space: a preset or the path of a TOML file, and which resolutions of it to use."""
@@ -122,6 +126,14 @@ class ProfileConfig(_Config):
     ssh_options: tuple[str, ...] = ()
     """``KEY=VALUE`` for ssh's -o."""
 
+    @model_validator(mode="after")
+    def _reached_by_ssh(self) -> Self:
+        if not self.device.startswith("ssh:"):
+            given = self._changed("python", "ssh_options")
+            if given:
+                raise ValueError(f"{given[0]} is for a device ssh://...; leave it out for {self.device}")
+        return self
+
 
 class TrainConfig(_Config):
     """How to train the super-network by progressive shrinking."""
@@ -156,8 +168,7 @@ class TrainConfig(_Config):
 
     @model_validator(mode="after")
     def _schedules_own(self) -> Self:
-        own = ("epochs", "learning_rate")
-        changed = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        changed = self._changed("epochs", "learning_rate")
         if self.schedule == "eps-paper" and changed:
             raise ValueError(
                 f"schedule 'eps-paper' has its own epochs and rates; leave out {' and '.join(changed)}, or "

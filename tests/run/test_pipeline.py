@@ -177,6 +177,19 @@ def test_the_checked_in_examples_are_valid(request):
         load_space(config.space.name).restrict(resolutions=config.space.resolutions)
 
 
+@pytest.mark.parametrize("option", ["python = '/opt/python'", "ssh_options = ['Port=2']"])
+def test_how_to_reach_a_device_is_for_devices_elsewhere(config_path, tmp_path, option):
+    text = config_path.read_text().replace("[profile]", f"[profile]\n{option}")
+    path = tmp_path / "config.toml"
+    path.write_text(text.replace("[profile]", "[profile]\ndevice = 'ssh://pi@there'"))
+    assert load_pipeline(path).profile.device == "ssh://pi@there"
+    path.write_text(text)
+    with pytest.raises(
+        UserError, match=f"{option.split()[0]} is for a device ssh://...; leave it out for cpu"
+    ):
+        load_pipeline(path)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

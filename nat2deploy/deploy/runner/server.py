@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 << 20
 MAX_SERVED_PIXELS = 16_000_000
 """Fewer than of files: whoever reaches the server may send images, and four are decoded at a time."""
-_MARGIN = 1 << 20
+_TOO_LARGE = f"over {MAX_BODY_BYTES >> 20} MiB; send a smaller image"
+_MARGIN = 1 << 20  # read beyond the limit: a client that sends all before it listens still gets the answer
 _STATUS = {
     200: "OK",
     400: "Bad Request",
@@ -67,10 +68,7 @@ class Application:
         self._turn = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request with one JSON object; errors are ``{"error": "one line"}``.
-
-        What waitress refuses itself is plain text: broken HTTP, and bodies over a megabyte above the limit.
-        """
+        """Answer a request with one JSON object; errors are ``{"error": "one line"}``."""
         try:
             code, answer = self._answer(environ)
         except BadInput as error:
@@ -98,7 +96,7 @@ class Application:
         except ValueError:
             return 400, {"error": "top and Content-Length are whole numbers"}
         if length > MAX_BODY_BYTES:
-            return 413, {"error": f"over {MAX_BODY_BYTES >> 20} MB; send a smaller image"}
+            return 413, {"error": _TOO_LARGE}
         if length < 1 or top < 1:
             return 400, {"error": "send an image's bytes: curl --data-binary @image.png .../classify?top=5"}
         image = decode(environ["wsgi.input"].read(length), MAX_SERVED_PIXELS)
@@ -119,23 +117,55 @@ def serve(network: Network, address: Address, *, top: int) -> int:
         import waitress
     except ImportError:
         raise BadInput("--serve needs waitress; run `pip install waitress`") from None
+    _refuse_in_json()
     try:
         server = waitress.create_server(
             Application(network, top),
             host=address.host,
             port=address.port,
             threads=4,
-            max_request_body_size=MAX_BODY_BYTES + _MARGIN,  # so that our own answer comes
+            max_request_body_size=MAX_BODY_BYTES + _MARGIN,
             ident="nat2deploy",
         )
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or error
         raise BadInput(f"cannot listen on {address.host}:{address.port}: {words}") from None
     host = f"[{address.host}]" if ":" in address.host else address.host
-    print(f"serving on http://{host}:{server.effective_port}/classify", file=sys.stderr, flush=True)
-    signal.signal(signal.SIGTERM, _end)
+    # A name of several addresses, as localhost is with IPv6, is listened on at each.
+    several = getattr(server, "effective_listen", None)
+    port = several[0][1] if several else server.effective_port
+    signal.signal(signal.SIGTERM, _end)  # before the line that says it is there
+    print(f"serving on http://{host}:{port}/classify", file=sys.stderr, flush=True)
     server.run()
     return 0
+
+
+def _refuse_in_json() -> None:
+    """Let waitress say in our form what it refuses itself: broken HTTP, and bodies far over the limit."""
+    from waitress.channel import HTTPChannel
+    from waitress.server import BaseWSGIServer
+    from waitress.task import ErrorTask
+
+    class Refusal(ErrorTask):  # type: ignore[misc]  # waitress has no types
+        """What waitress says of a request that never reaches the application."""
+
+        def execute(self) -> None:
+            """Write the answer; the rest of the request is not read."""
+            error = self.request.error
+            line = _TOO_LARGE if error.code == 413 else (str(error.body).splitlines() or [error.reason])[0]
+            body = (json.dumps({"error": line}) + "\n").encode()
+            self.status = f"{error.code} {_STATUS.get(error.code, error.reason)}"
+            self.response_headers.append(("Content-Type", "application/json"))
+            self.set_close_on_finish()
+            self.content_length = len(body)
+            self.write(body)
+
+    class Channel(HTTPChannel):  # type: ignore[misc]
+        """A connection whose refusals are ours."""
+
+        error_task_class = Refusal
+
+    BaseWSGIServer.channel_class = Channel
 
 
 def _end(number: int, frame: object) -> None:

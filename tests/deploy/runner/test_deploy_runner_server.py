@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,6 +112,28 @@ def test_a_body_just_over_the_limit_is_answered_in_json(port: int) -> None:
         assert (code, "error" in answer) == (400 if size == MAX_BODY_BYTES else 413, True)
 
 
+@pytest.mark.parametrize(
+    ("head", "code", "words"),
+    [
+        ("POST /classify HTTP/1.1\r\nContent-Length: 999999999999\r\n", 413, "over 64 MiB; send a smaller"),
+        ("POST /classify HTTP/1.1\r\nContent-Length: many\r\n", 400, "Content-Length"),
+        ("GET /health HTTP/1.1\r\nno header\r\n", 400, "Invalid header"),
+        ("POST /classify HTTP/1.1\r\nTransfer-Encoding: odd\r\n", 501, "Transfer-Encoding"),
+        (f"GET /health HTTP/1.1\r\nX: {'x' * 300_000}\r\n", 431, "max_header"),
+    ],
+)
+def test_what_never_reaches_the_application_is_answered_in_json_too(
+    port: int, head: str, code: int, words: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(f"{head}Host: here\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == code and answer.getheader("Content-Type") == "application/json"
+        assert words in json.loads(answer.read())["error"]
+    assert ask(port, "GET", "/health")[0] == 200
+
+
 def test_a_small_file_of_too_many_pixels_is_refused(port: int) -> None:
     side = int(MAX_SERVED_PIXELS**0.5)
     for width, words in ((side + 2, "give 1 to 16 million"), (20_000, "sides of up to 16384")):
@@ -117,6 +141,23 @@ def test_a_small_file_of_too_many_pixels_is_refused(port: int) -> None:
         Image.new("1", (width, side if width < 20_000 else 1)).save(stream, "png")
         code, answer = ask(port, "POST", "/classify", stream.getvalue())
         assert code == 400 and words in answer["error"]
+
+
+def test_a_name_of_several_addresses_is_listened_on(exported: Path) -> None:
+    program = """
+import runpy, socket, sys
+one = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *more: one("127.0.0.1", *more) + one("127.0.0.2", *more)
+sys.argv = [sys.argv[1], "--serve", "localhost:0"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    command = [sys.executable, "-c", program, str(exported / "run.py")]
+    environment = {**os.environ, "PYTHONPATH": str(exported)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0 and line.startswith("serving on http://localhost:"), line
 
 
 def test_an_address_that_is_taken_is_one_line(port: int, exported: Path) -> None:
