@@ -47,20 +47,22 @@ def drawn(space, count):
     return random_architectures(IntegerEncoding(space), np.random.default_rng(1), count)
 
 
-@pytest.mark.parametrize("gates", [(), ((20, 0), (30, 0))])
-def test_accuracies_are_those_of_each_judged_by_itself(search, early, digits, tmp_path, gates):
+def test_accuracies_are_those_of_each_judged_by_itself(search, early, digits, tmp_path):
     held = search(tmp_path).weights
     held.prepare(lambda *_: None)
     options = evaluator_options(SETTINGS)
     judge = in_process(digits, options)
-    jobs = with_passed([Job(a, gates) for a in [early.largest(), *drawn(early, 4)]], early)
-    assert sum(len(job.passed) for job in jobs) > 3
-    found = list(judge.judge(held, jobs))
-    for job, judged in zip(jobs, found, strict=True):
-        alone = list(judge.judge(held, [Job(a, gates) for a in (job.architecture, *job.passed)]))
-        assert [judged.accuracy, *judged.passed] == [one.accuracy for one in alone]
+    architectures = [early.largest(), *drawn(early, 4)]
+    judged = {}
+    for gates in ((), ((20, 0), (30, 0))):
+        jobs = with_passed([Job(one, gates) for one in architectures], early)
+        assert sum(len(job.passed) for job in jobs) > 3
+        judged |= zip(jobs, judge.judge(held, jobs), strict=True)
+        for job in jobs:
+            alone = list(judge.judge(held, [Job(a, gates) for a in (job.architecture, *job.passed)]))
+            assert [judged[job].accuracy, *judged[job].passed] == [one.accuracy for one in alone]
     with LocalProcesses(2, digits, options, tmp_path) as processes:
-        assert list(processes.judge(held, jobs)) == found
+        assert list(processes.judge(held, list(judged))) == list(judged.values())
 
 
 def test_of_a_network_that_is_given_up_nothing_passed_counts(search, early, digits, tmp_path):
@@ -151,8 +153,9 @@ def test_no_network_is_judged_twice_with_the_same_weights(whole, early):
     assert len(set(named)) == len(named)
 
 
-@pytest.mark.parametrize("stage", ["archive", "evaluate"])
-@pytest.mark.parametrize("kept", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("stage", "kept"), [("archive", 1), ("evaluate", 0), ("evaluate", 1), ("evaluate", 2)]
+)
 def test_killed_between_two_lines_it_goes_on_and_ends_the_same(whole, search, tmp_path, killed, stage, kept):
     settings, folder = whole
     begun = []
