@@ -60,6 +60,22 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; {room}choose another place")
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be made at ``path``, before the work that ends with it.
+
+    Raises:
+        UserError: as of ``write_atomic``.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; choose another place")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a file's name is one that atomic writing has until it is whole."""
     return path.name.startswith(".") and path.suffix == TEMPORARY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -231,9 +232,8 @@ def print_manifest(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         words = "" if predicted is None else f", predicted {predicted:.3f} ms"
         words += "" if manifest.stages is None else ", all stages"
         console.print(f"latency  {latency.median_ms:.3f} ms (p95 {latency.p95_ms:.3f}){words}")
-    where = (
-        "unpack it, then python run.py IMAGE.png" if is_zip_name(out) else f"python {out}/run.py IMAGE.png"
-    )
+    program = shlex.quote(f"{out}/run.py")
+    where = "unpack it, then python run.py IMAGE.png" if is_zip_name(out) else f"python {program} IMAGE.png"
     console.print(f"try      {where}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +100,7 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         ) from error
     for label in listing.classes:
         _check_label(label, path)
+    _check_links(sorted({str(Path(name).parent) for name, _ in listing.samples}))
     targets = torch.tensor(listing.targets, dtype=torch.int64)
     for label, count in zip(
         listing.classes, torch.bincount(targets, minlength=len(listing.classes)), strict=True
@@ -113,6 +116,15 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         except Exception as error:  # the decoders raise a dozen classes
             raise UserError(f"image {name} cannot be read; mend or remove it") from error
     return tuple(listing.classes), Split(images, targets)
+
+
+def _check_links(folders: Sequence[str]) -> None:
+    """Refuse folders that are another one by a link: copies of an image would be on both sides of a split."""
+    first: dict[str, str] = {}
+    for folder in folders:
+        held = first.setdefault(os.path.realpath(folder), folder)
+        if held != folder:
+            raise UserError(f"{folder} is {held} once more, by a link; remove the link")
 
 
 def _check_label(label: str, path: Path) -> None:

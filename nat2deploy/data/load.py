@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from nat2deploy.data.augment import Augmentation
 from nat2deploy.data.folder import read_image_folder
 from nat2deploy.data.places import expand, is_folder
@@ -80,9 +82,21 @@ def load_data(
         raise UserError(f"no data set '{spec[:80]}'; {hint}")
     if held_out is None:
         train, held_out = _hold_out(train, share if validation is None else validation, seed, spec)
+    if name == "imagefolder":
+        _check_each_is_left(labels, train, spec)
     if max_train is not None:
         train = train.subset(max_train, seed)
     return ImageData(spec, labels, train, held_out, test, channel_statistics(train.images), augment)
+
+
+def _check_each_is_left(labels: tuple[str, ...], train: Split, spec: str) -> None:
+    """Refuse data of so few images that a class has none to train on."""
+    for label, count in zip(labels, torch.bincount(train.targets, minlength=len(labels)), strict=True):
+        if count == 0:
+            raise UserError(
+                f"data set {spec}: of class '{label}' all images are held out for validation and test; "
+                "put more in"
+            )
 
 
 def _hold_out(train: Split, amount: int | float, seed: int, spec: str) -> tuple[Split, Split]:

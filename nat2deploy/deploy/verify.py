@@ -278,7 +278,7 @@ def _budgets(manifest: Manifest, latency: Summary | None, same_machine: bool) ->
     """Check each budget: on latency against what was measured here, on all else against the manifest."""
     measured = {} if latency is None else latencies(latency)
     note = "" if manifest.stages is None else ", all stages"
-    note += "" if same_machine else " (not the machine it was exported on)"
+    note += "" if same_machine else " (nothing was measured before on such a machine)"
     found = []
     for budget in manifest.budgets:
         if budget.metric in measured:

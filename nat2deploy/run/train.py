@@ -9,7 +9,7 @@ import torch
 from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
-from nat2deploy.files import sha256
+from nat2deploy.files import check_writable, sha256
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import SpaceConfig, TrainConfig
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -59,6 +59,10 @@ def _train(
         raise UserError(f"--out {out}: a super-network is a .safetensors file; add that ending")
     space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
     width = _width(config, space)
+    if together.is_first:
+        check_writable(out)
+        if config.curve is not None:
+            check_writable(Path(config.curve) / "curve.jsonl")
     data = load_data(data_spec, base_resolution=max(space.resolutions))
     phases = make_schedule(config.schedule, space, epochs=config.epochs, learning_rate=config.learning_rate)
     supernet, before, origin = _start(config, space, width, data, seed)

@@ -165,3 +165,14 @@ def test_class_names_of_any_script_are_taken(tmp_path: Path) -> None:
     names = ["<b>", "\u00fcn\u00ef c", "\u06af\u0644\u200c\u0647\u0627"]
     write_classes(tmp_path, dict.fromkeys(names, 1))
     assert read_image_folder(tmp_path, 8)[0] == tuple(sorted(names))
+
+
+def test_a_link_to_a_folder_that_is_read_anyway_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", {"a": 2, "b": 2})
+    (tmp_path / "images" / "a" / "again").symlink_to(".")
+    with pytest.raises(UserError, match=r"a/again is .*a once more, by a link; remove the link"):
+        read_image_folder(tmp_path / "images", 8)
+    (tmp_path / "images" / "a" / "again").unlink()
+    write_classes(tmp_path, {"elsewhere": 1}, first=9)
+    (tmp_path / "images" / "c").symlink_to(tmp_path / "elsewhere")
+    assert read_image_folder(tmp_path / "images", 8)[0] == ("a", "b", "c")

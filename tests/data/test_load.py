@@ -227,3 +227,9 @@ def test_a_missing_set_says_where_it_was_looked_for(bare_home: Path) -> None:
     for place in ("cache/nat2deploy", "home/data"):
         assert f"{bare_home}/{place}/cifar-10-batches-bin" in str(raised.value)
     assert "cifar10:FOLDER" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_class_without_an_image_to_train_on_is_named(tmp_path: Path) -> None:
+    write_classes(tmp_path, dict.fromkeys("abcdefghij", 1))
+    with pytest.raises(UserError, match=r"of class '[a-j]' all images are held out for validation and test"):
+        load_data(f"imagefolder:{tmp_path}", base_resolution=8)

@@ -5,6 +5,7 @@ import torch
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
+from nat2deploy.run import train as training
 from nat2deploy.run.config import SpaceConfig, TrainConfig, load_pipeline
 from nat2deploy.run.train import train
 from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
@@ -64,3 +65,24 @@ def test_the_papers_schedule_has_its_own_epochs_and_rates(given):
     stored = TrainConfig(schedule="eps-paper").model_dump()  # with its defaults written out
     assert TrainConfig(**stored).schedule == "eps-paper"
     assert TrainConfig(schedule="scaled", **given).epochs == given.get("epochs", 12.0)
+
+
+@pytest.mark.parametrize("name", ["epochs", "clip", "width"])
+def test_what_has_no_end_is_refused(name):
+    with pytest.raises(UserError, match=f"{name}.*finite"):
+        parse(TrainConfig, {name: float("inf")}, "training")
+
+
+@pytest.mark.parametrize("curve", [False, True])
+def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch, curve):
+    monkeypatch.setattr(training, "train_supernet", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    config, out = TrainConfig(), tmp_path / "file" / "w.safetensors"
+    if curve:
+        config, out = TrainConfig(curve=str(tmp_path / "file")), tmp_path / "w.safetensors"
+    with pytest.raises(UserError, match=r"^cannot write .*; choose another place"):
+        train(SpaceConfig(), "digits", config, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "w.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"w\.safetensors: it is a folder; choose another place"):
+        train(SpaceConfig(), "digits", TrainConfig(), tmp_path / "w.safetensors")
