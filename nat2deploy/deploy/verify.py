@@ -218,7 +218,7 @@ def judge(
             _parity(parity, manifest.target.precision),
             Check("latency", True, seen),
             *expected,
-            *_budgets(manifest, latency, same_machine),
+            *_budgets(manifest, latency, before, same_machine),
         ),
     )
 
@@ -274,11 +274,16 @@ def expected_error(stages: StagesSpec, costs_ms: Sequence[float], batch: int) ->
     return float(np.sqrt(variance * batch / max(judged.images, 1)))
 
 
-def _budgets(manifest: Manifest, latency: Summary | None, same_machine: bool) -> list[Check]:
+def _budgets(
+    manifest: Manifest, latency: Summary | None, before: DeviceEvidence | None, same_machine: bool
+) -> list[Check]:
     """Check each budget: on latency against what was measured here, on all else against the manifest."""
     measured = {} if latency is None else latencies(latency)
     note = "" if manifest.stages is None else ", all stages"
-    note += "" if same_machine else " (nothing was measured before on such a machine)"
+    if before is None:
+        note += " (no latency was measured at export)"
+    elif not same_machine:
+        note += " (not the machine it was exported on)"
     found = []
     for budget in manifest.budgets:
         if budget.metric in measured:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from deploy_helpers import Budget, again, make_images
 
-from nat2deploy.deploy.evidence import DeviceEvidence
+from nat2deploy.deploy.evidence import DeviceEvidence, write_evidence
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.deploy.zipped import pack
@@ -113,6 +113,10 @@ def test_another_machine_is_said(bundle: Path) -> None:
     found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
     assert found.ok and not found.same_machine
     assert "on another machine" in found.checks[2].text and "not the machine" in found.checks[3].text
+    write_evidence(bundle, ())
+    found = verify_bundle(bundle, seed=0, time_limit_s=0.3)
+    assert not found.same_machine
+    assert found.checks[3].text.endswith(" (no latency was measured at export)")
 
 
 def test_an_engine_that_says_something_else_fails(bundle: Path) -> None:
