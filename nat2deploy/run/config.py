@@ -47,7 +47,7 @@ Tables = Annotated[dict[str, Files], AfterValidator(_names)]
 
 SuperNetworkFiles = Files
 """A super-network's file or a shipped one's name, or those of several widths, which are used side by side."""
-Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Width = Annotated[float, Field(gt=0)]
 
 
 def as_tuple(files: SuperNetworkFiles) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ It changes how long a search takes and nothing else, so a run neither stores it 
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def _changed(self, *names: str) -> list[str]:
         """Those of the fields that are not their defaults, whether written out or not."""
@@ -117,7 +117,7 @@ class ProfileConfig(_Config):
     held_out_networks: Positive = 50
     every_size: Positive = 1
     """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
-    warmup_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    warmup_ms: Annotated[float, Field(ge=0)] = 0.0
     """How long each block and network is warmed up at least; a fifth of the time limit in all at most."""
     device: Annotated[str, Field(pattern=r"^(cpu$|ssh://)")] = "cpu"
     """What is measured on: ``cpu``, this machine, or ``ssh://user@host``."""
@@ -144,7 +144,7 @@ class TrainConfig(_Config):
     """A super-network whose weights training starts from, a file or a shipped one's name."""
     schedule: Literal["scaled", "eps-paper"] = "scaled"
     """``eps-paper``: OFAv2's published phases, with their own epochs and rates."""
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 12.0
+    epochs: Annotated[float, Field(gt=0)] = 12.0
     """In all phases together."""
     learning_rate: Rate = 0.1
     batch_size: Positive = 128
@@ -158,7 +158,7 @@ class TrainConfig(_Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of an average of the weights that each phase ends with."""
-    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient."""
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     mixed_precision: bool = False
@@ -256,7 +256,7 @@ class ExportConfig(_Config):
     and any where the search chose int8: the accuracy that it promised was that of 8 bits."""
     int8_layers: Literal["all", "faster"] = "all"
     """int8: which layers get 8 bits: all, or those that are faster in them, measured on this machine."""
-    qat_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    qat_epochs: Annotated[float, Field(ge=0)] = 0.0
     """int8: epochs of quantisation-aware fine-tuning before the network is exported."""
     qat_learning_rate: Rate = 0.002
     seed: Seed | None = None

@@ -72,14 +72,14 @@ class FinetuneConfig(BaseModel):
     ``preset`` gives others to all that is not set: ``nat2`` is that paper's post-processing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     preset: Literal["ours", "nat2"] = "ours"
     method: Literal["plain", "aep"] = "plain"
     """``aep``: all earlier exits are trained along, their outputs are summed, and exits are pruned."""
     phases: Literal[1, 2] = 1
     """2: find the best number of epochs, then train on training and validation images for as many."""
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    epochs: Annotated[float, Field(gt=0)] = 10.0
     """Of two phases the most that the first one may take."""
     patience: Annotated[int, Field(ge=1)] = 30
     """Of two phases: epochs without a better validation accuracy that end the first one."""
@@ -91,10 +91,10 @@ class FinetuneConfig(BaseModel):
     optimiser: Literal["sgd", "adamw", "by-exits"] = "sgd"
     """``by-exits``: AdamW for a super-network with early exits, else SGD (NAT2)."""
     batch_size: Annotated[int, Field(ge=1)] = 128
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
-    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
     """One, or a tenth of the epochs where that is less, when not given."""
-    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    clip: Annotated[float, Field(ge=0)] = 5.0
     """Largest norm of a step's gradient; 0: no limit."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     distil: bool = True

@@ -59,10 +59,6 @@ def _train(
         raise UserError(f"--out {out}: a super-network is a .safetensors file; add that ending")
     space = load_space(space_config.name).restrict(resolutions=space_config.resolutions)
     width = _width(config, space)
-    if together.is_first:
-        check_writable(out)
-        if config.curve is not None:
-            check_writable(Path(config.curve) / "curve.jsonl")
     data = load_data(data_spec, base_resolution=max(space.resolutions))
     phases = make_schedule(config.schedule, space, epochs=config.epochs, learning_rate=config.learning_rate)
     supernet, before, origin = _start(config, space, width, data, seed)
@@ -77,6 +73,8 @@ def _train(
         phases=before,
         recipe=f"{config.model_dump_json(exclude={'supernet', 'start', 'curve'})} seed {seed}{origin}",
     )
+    if together.is_first and not out.is_file():
+        check_writable(out)
     if out.exists() and supernet_info(out).model_copy(update={"phases": before}) != info:
         raise UserError(f"{out} is a super-network of other settings; choose another --out or remove it")
     done = len(supernet_info(out).phases) - len(before) if out.exists() else 0
@@ -90,6 +88,7 @@ def _train(
 
     watch = None
     if config.curve is not None and together.is_first:
+        check_writable(Path(config.curve) / "curve.jsonl")
         watch = _curve(Path(config.curve), phases, data, seed)
     _, trained = train_supernet(
         supernet,

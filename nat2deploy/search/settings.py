@@ -69,7 +69,7 @@ class SearchSettings(BaseModel):
     ``preset`` gives others to all that is not set: see ``presets``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     preset: Literal["ours", "fixed", "nat", "nat2"] = "ours"
     seed: Seed = 0

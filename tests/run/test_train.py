@@ -6,8 +6,10 @@ import torch
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.run import train as training
-from nat2deploy.run.config import SpaceConfig, TrainConfig, load_pipeline
+from nat2deploy.run.config import ExportConfig, SpaceConfig, TrainConfig, load_pipeline
+from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.train import train
+from nat2deploy.search.settings import SearchSettings
 from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
 
 
@@ -71,6 +73,15 @@ def test_the_papers_schedule_has_its_own_epochs_and_rates(given):
 def test_what_has_no_end_is_refused(name):
     with pytest.raises(UserError, match=f"{name}.*finite"):
         parse(TrainConfig, {name: float("inf")}, "training")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(SearchSettings, "warmup_epochs"), (FinetuneConfig, "clip"), (ExportConfig, "qat_epochs")],
+)
+def test_nor_anywhere_else(model, name):
+    with pytest.raises(UserError, match=f"{name}.*finite"):
+        parse(model, {name: float("inf")}, "settings")
 
 
 @pytest.mark.parametrize("curve", [False, True])
