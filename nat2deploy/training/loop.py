@@ -19,6 +19,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import write_bytes
 from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.memory import keep_freed_memory
+from nat2deploy.training.optimisers import EagerAdamW, EagerSGD
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, running loss)."""
@@ -268,8 +269,8 @@ def _optimiser(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimiz
         {"params": plain, "weight_decay": 0.0},
     ]
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+        return EagerAdamW(groups, lr=settings.learning_rate)
+    return EagerSGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
 
 
 def _save(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
@@ -22,7 +23,9 @@ from nat2deploy.run.export import export
 from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.search import search
+from nat2deploy.search.archive import read_archive
 from nat2deploy.search.judges.base import JobRunner
+from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.saved_network import load_network, save_network
 
 BEGUN = "begun.json"
@@ -71,19 +74,25 @@ def slow_down(path: Path, times: float) -> None:
 def test_latencies_of_two_tables_are_not_mixed(config, tmp_path):
     table, run = Path(config.table), begun(config, tmp_path / "run")
     before = table.read_bytes(), (run / "archive.jsonl").read_bytes()
+    space, first = load_space(config.space.name), load_table(table)
     slow_down(table, 2.0)
     with pytest.raises(UserError, match=r"begun with another latency table: .* was .* ms, now it is .* ms"):
         search(config, run)
     assert (run / "archive.jsonl").read_bytes() == before[1]
     weights = str(run / "supernet.safetensors")
     anew = search(config.model_copy(update={"start": str(run), "supernet": weights}), tmp_path / "anew")
+    second = load_table(table)
     table.write_bytes(before[0])
     front = search(config, run)  # put back, it goes on
-    assert front.complete
-    slower = {line["id"]: line["values"]["latency_ms"] for line in archive(tmp_path / "anew")}
-    faster = {line["id"]: line["values"]["latency_ms"] for line in archive(run)}
-    both = slower.keys() & faster.keys()
-    assert anew.complete and both and all(slower[name] > 1.5 * faster[name] for name in both)
+    assert anew.complete and front.complete
+    for folder, own, other in ((tmp_path / "anew", second, first), (run, first, second)):
+        costs, others = CostModel(space, 10, own), CostModel(space, 10, other)
+        for found in read_archive(folder / "archive.jsonl", space):
+            said = found.values["latency_ms"]
+            assert said == pytest.approx(costs.values(found.architecture)["latency_ms"])
+            assert said != pytest.approx(others.values(found.architecture)["latency_ms"])
+    ids = [{line["id"] for line in archive(folder)} for folder in (tmp_path / "anew", run)]
+    assert ids[0] & ids[1]  # the warm start looked up what it took over
 
 
 def test_a_table_that_says_the_same_is_no_other_one(config, tmp_path):

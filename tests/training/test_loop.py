@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nat2deploy.errors import UserError
 from nat2deploy.training.loop import EpochDone, LoopSettings, run_loop
+from nat2deploy.training.optimisers import EagerSGD
 
 # 100 images in batches of 25: four steps an epoch.
 SETTINGS = LoopSettings(epochs=2.5, learning_rate=0.1, batch_size=25, warmup_epochs=1.0, weight_decay=0.01)
@@ -267,7 +268,7 @@ def test_divergence_is_named_before_it_reaches_the_weights(digits, bad):
 def steps_seen(monkeypatch):
     """What the optimiser was given at each step: rates, decays, and the norm of all gradients."""
     seen: list[tuple[list[float], list[float], float]] = []
-    plain = torch.optim.SGD.step
+    plain = EagerSGD.step
 
     def step(self, *arguments, **more):
         groups = self.param_groups
@@ -276,7 +277,7 @@ def steps_seen(monkeypatch):
         seen.append(([g["lr"] for g in groups], [g["weight_decay"] for g in groups], norm))
         return plain(self, *arguments, **more)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(EagerSGD, "step", step)
     return seen
 
 
