@@ -6,7 +6,8 @@ import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +33,7 @@ class Job:
 class _Running:
     job: Job
     device: str
-    process: SpawnProcess
+    process: BaseProcess
     connection: Connection
     share: float = 0.0
 
@@ -50,7 +51,7 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
     import torch
 
     threads = max(1, torch.get_num_threads() // len(devices))
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     waiting, free, finished = list(jobs), list(devices), 0
     running: dict[Connection, _Running] = {}
     try:
@@ -83,6 +84,15 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
         for one in running.values():
             one.process.kill()
             one.process.join()
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Forks processes from one that has done the imports, where the system can: seconds for each of them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _work(job: Job, device: str, threads: int, connection: Connection) -> None:

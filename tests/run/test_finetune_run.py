@@ -21,6 +21,7 @@ from nat2deploy.cli.app import app
 from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.errors import UserError
 from nat2deploy.report.write import write_report
+from nat2deploy.run import finetune as finetune_run
 from nat2deploy.run import finetune_network, finetune_workers
 from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.export import export
@@ -251,19 +252,21 @@ def test_a_network_goes_to_the_device_that_has_become_free(monkeypatch, tmp_path
         connection.send(("done", 1.0, ""))
 
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=_InAThread)
-    monkeypatch.setattr(finetune_workers.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(finetune_workers, "_context", lambda: context)
     monkeypatch.setattr(finetune_workers, "_work", work)
     jobs = [finetune_workers.Job(tmp_path, name, FinetuneConfig()) for name in "abc"]
     finetune_workers.tune_side_by_side(jobs, ["cuda:0", "cuda:1"], lambda *where: None)
     assert sorted(where) == [("a", "cuda:0"), ("b", "cuda:1"), ("c", "cuda:1")]
 
 
-def test_two_at_a_time_on_one_device(aep_run, tmp_path):
-    _, expected = aep_run
-    config = FinetuneConfig(
-        method="aep", network="all", prune=("none",), exit_weights="mix", devices=("cpu", "cpu"), **QUICK
-    )
-    assert finetune(make_run(tmp_path), config) == expected
+@pytest.mark.parametrize("more", [{"workers": 2}, {"devices": ("cpu", "cpu")}])
+def test_two_at_a_time_on_one_device_however_that_is_said(tmp_path, monkeypatch, more):
+    def tune(jobs, places, report):
+        raise UserError(f"{len(jobs)} networks on {places}")
+
+    monkeypatch.setattr(finetune_run, "tune_side_by_side", tune)
+    with pytest.raises(UserError, match=r"^2 networks on \['cpu', 'cpu'\]$"):
+        finetune(make_run(tmp_path), FinetuneConfig(network="all", **QUICK | more))
 
 
 @pytest.mark.parametrize("phases", [1, 2])
@@ -298,7 +301,7 @@ def test_what_a_kill_left_of_a_tuning_that_is_done_is_removed(tmp_path):
     assert [path.name for path in folder.glob(".phase*")] == [".phase2"]
 
 
-TWO_PHASES = ("--method", "aep", "--phases", "2", "--network", "all", "--epochs", "2", "--batch-size", "64")
+TWO_PHASES = ("--method", "aep", "--phases", "2", "--network", "all", "--epochs", "2", "--batch-size", "128")
 
 
 @pytest.fixture(scope="module")
