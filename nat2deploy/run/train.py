@@ -20,7 +20,7 @@ from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.curve import LearningCurve
 from nat2deploy.training.distributed import World, world
 from nat2deploy.training.schedule import Phase, make_schedule
-from nat2deploy.training.supernet import ShrinkingSettings, Watch, train_supernet
+from nat2deploy.training.supernet import ShrinkingSettings, Watch, clear, train_supernet
 
 _POINTS_A_PHASE = 3
 
@@ -80,6 +80,8 @@ def _train(
     done = len(supernet_info(out).phases) - len(before) if out.exists() else 0
     together.expect_same(done, "phases done")
     if done == len(phases):
+        if together.is_first:
+            clear(out)
         return load_supernet(out)[1]
 
     def tell(phase: Phase, step: int, steps: int, loss: float) -> None:
