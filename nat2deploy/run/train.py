@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ def _train(
     watch = None
     if config.curve is not None and together.is_first:
         check_writable(Path(config.curve) / "curve.jsonl")
-        watch = _curve(Path(config.curve), phases, data, seed)
+        watch = _curve(Path(config.curve), phases, data, seed, info)
     _, trained = train_supernet(
         supernet,
         phases,
@@ -149,9 +150,10 @@ def _start(
     return supernet, info.phases, f" from {sha256(path)}"
 
 
-def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int) -> Watch:
+def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int, info: SuperNetworkInfo) -> Watch:
     """Judge the super-network a few times in each phase."""
-    curve = LearningCurve(folder, data, seed=seed)
+    training = hashlib.sha256(info.model_dump_json().encode()).hexdigest()[:16]
+    curve = LearningCurve(folder, data, seed=seed, training=training)
 
     def watch(supernet: AnySuperNetwork, phase: Phase, done: int, total: int) -> None:
         if done == total or done % max(1, total // _POINTS_A_PHASE) == 0:
