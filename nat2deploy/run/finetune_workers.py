@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import cast
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.progress import Report
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_config import FinetuneConfig
@@ -33,7 +37,7 @@ class Job:
 class _Running:
     job: Job
     device: str
-    process: BaseProcess
+    process: SpawnProcess
     connection: Connection
     share: float = 0.0
 
@@ -43,7 +47,7 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
 
     A device that is named twice takes two at a time.
     When one fails, or this process is interrupted, the others are ended too; their checkpoints stay. Workers
-    end themselves within a step when this process is killed.
+    that have loaded what they need end themselves at once when this process is killed.
 
     Raises:
         UserError: a network could not be tuned.
@@ -51,7 +55,7 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
     import torch
 
     threads = max(1, torch.get_num_threads() // len(devices))
-    context = _context()
+    context = multiprocessing.get_context("spawn")
     waiting, free, finished = list(jobs), list(devices), 0
     running: dict[Connection, _Running] = {}
     try:
@@ -60,7 +64,8 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
                 job, device = waiting.pop(0), free.pop(0)
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(job, device, threads, theirs), daemon=True)
-                process.start()
+                with _without_ctrl_c():
+                    process.start()
                 theirs.close()
                 running[ours] = _Running(job, device, process, ours)
             for connection in wait(list(running)):
@@ -86,17 +91,34 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
             one.process.join()
 
 
-def _context() -> ForkServerContext | SpawnContext:
-    """Forks processes from one that has done the imports, where the system can: seconds for each of them."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """A context in which processes are started that Ctrl-C, which reaches them too, does not end.
+
+    Their parent does. What comes meanwhile is only put off for this process.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # else the first process starts it, which lets signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of this process's parent, however it comes, and end with it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
     """Tune one network, and tell the parent: (what, share done, words)."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
@@ -104,7 +126,7 @@ def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
     def tell(stage: str, done: float, total: float, detail: str = "") -> None:
         phase = 0.5 if stage.endswith("phase 2") else 0.0
         share = phase + 0.5 * done / total if "phase" in stage else done / total
-        connection.send(("at", share, detail))  # fails when the parent is gone, which ends this process
+        connection.send(("at", share, detail))
 
     try:
         run = RunDirectory(job.run)
@@ -114,5 +136,9 @@ def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
         connection.send(("done", 1.0, f"{100 * report.test.top1:.2f} % on test"))
     except UserError as error:
         connection.send(("failed", 0.0, str(error)))
-    except (BrokenPipeError, KeyboardInterrupt):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        connection.send(("failed", 0.0, "memory ran out; use fewer workers or smaller batches"))
+    except (BrokenPipeError, KeyboardInterrupt):  # the parent is gone, or ends this process
         return

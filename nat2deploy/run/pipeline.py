@@ -211,10 +211,12 @@ def _train(config: PipelineConfig, out: Path, report: Report) -> SuperNetworkFil
     widths = config.train.widths
     if len(widths) <= 1:
         return one(out / "supernet.safetensors", config.train)
-    return tuple(
-        one(out / f"supernet-w{width:g}.safetensors", config.train.model_copy(update={"width": width}))
-        for width in widths
-    )
+
+    def of(width: float) -> TrainConfig:
+        curve = config.train.curve and str(Path(config.train.curve) / f"w{width:g}")
+        return config.train.model_copy(update={"width": width, "curve": curve})
+
+    return tuple(one(out / f"supernet-w{width:g}.safetensors", of(width)) for width in widths)
 
 
 def _search_config(config: PipelineConfig, supernet: SuperNetworkFiles, table: Path) -> SearchConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.training.curve import LearningCurve
 from nat2deploy.training.distributed import World, world
 from nat2deploy.training.schedule import Phase, make_schedule
-from nat2deploy.training.supernet import ShrinkingSettings, Watch, train_supernet
+from nat2deploy.training.supernet import ShrinkingSettings, Watch, clear, train_supernet
 
 _POINTS_A_PHASE = 3
 
@@ -80,6 +81,8 @@ def _train(
     done = len(supernet_info(out).phases) - len(before) if out.exists() else 0
     together.expect_same(done, "phases done")
     if done == len(phases):
+        if together.is_first:
+            clear(out)
         return load_supernet(out)[1]
 
     def tell(phase: Phase, step: int, steps: int, loss: float) -> None:
@@ -89,7 +92,7 @@ def _train(
     watch = None
     if config.curve is not None and together.is_first:
         check_writable(Path(config.curve) / "curve.jsonl")
-        watch = _curve(Path(config.curve), phases, data, seed)
+        watch = _curve(Path(config.curve), phases, data, seed, info)
     _, trained = train_supernet(
         supernet,
         phases,
@@ -147,9 +150,10 @@ def _start(
     return supernet, info.phases, f" from {sha256(path)}"
 
 
-def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int) -> Watch:
+def _curve(folder: Path, phases: list[Phase], data: ImageData, seed: int, info: SuperNetworkInfo) -> Watch:
     """Judge the super-network a few times in each phase."""
-    curve = LearningCurve(folder, data, seed=seed)
+    training = hashlib.sha256(info.model_dump_json().encode()).hexdigest()[:16]
+    curve = LearningCurve(folder, data, seed=seed, training=training)
 
     def watch(supernet: AnySuperNetwork, phase: Phase, done: int, total: int) -> None:
         if done == total or done % max(1, total // _POINTS_A_PHASE) == 0:

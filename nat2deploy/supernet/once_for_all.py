@@ -53,6 +53,8 @@ _EXIT = {
 }
 _CLASSIFIER = "classifier.linear.weight"
 _COUNTER = "num_batches_tracked"
+_VARIANCE = "running_var"
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def import_once_for_all(
@@ -205,12 +207,15 @@ def _check_values(state: dict[str, Tensor], where: str) -> None:
     for name, tensor in state.items():
         if name.endswith(_COUNTER):
             continue
-        plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
-        if not plain or not tensor.isfinite().all():
-            what = (
-                "values that are not finite" if plain else f"no plain floating-point numbers ({tensor.dtype})"
-            )
-            raise UserError(f"{where}: {name} holds {what}; download or save it again")
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _FLOATS:
+            what = f"no plain floating-point numbers ({tensor.dtype})"
+        elif not tensor.float().isfinite().all():  # as it will be held
+            what = "values that are not finite in 32 bits"
+        elif name.endswith(_VARIANCE) and tensor.min() < 0:
+            what = "a variance below 0"
+        else:
+            continue
+        raise UserError(f"{where}: {name} holds {what}; download or save it again")
 
 
 def _released_names(supernet: SuperNetwork) -> dict[str, str]:

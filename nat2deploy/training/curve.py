@@ -37,14 +37,22 @@ class LearningCurve:
 
     ``curve.jsonl`` holds a point a line, ``events.out.tfevents.*`` the same for TensorBoard, ``curve.png``
     a picture. A point at an epoch that the file has already, of a training that was killed, replaces it and
-    what came after.
+    what came after. Each line names its ``training``; points of two do not mix.
 
     Raises:
-        UserError: the ``curves`` extra is not installed, or ``curve.jsonl`` cannot be read.
+        UserError: the ``curves`` extra is not installed, or ``curve.jsonl`` cannot be read or is of another
+            training.
     """
 
     def __init__(
-        self, folder: Path, data: ImageData, *, seed: int, networks: int = 4, images: int = 1000
+        self,
+        folder: Path,
+        data: ImageData,
+        *,
+        seed: int,
+        training: str = "",
+        networks: int = 4,
+        images: int = 1000,
     ) -> None:
         try:
             import matplotlib  # noqa: F401
@@ -55,11 +63,12 @@ class LearningCurve:
             ) from error
         self.folder = folder
         self.seed = seed
+        self.training = training
         self.networks = networks
         self.evaluator = SubNetworkEvaluator(
             data, seed=seed, recalibration_images=images, validation_images=images
         )
-        self.points = _read(folder / "curve.jsonl")
+        self.points = _read(folder / "curve.jsonl", training)
 
     def record(self, supernet: AnySuperNetwork, phase: str, epochs: float) -> CurvePoint:
         """Judge the super-network after ``epochs`` in all and write the files; its mode is left as it was."""
@@ -73,7 +82,7 @@ class LearningCurve:
         ]
         point = CurvePoint(round(epochs, 4), phase, found[0], found[1], tuple(found[2:]))
         self.points = [*(p for p in self.points if p.epochs < point.epochs), point]
-        lines = "".join(json.dumps(asdict(p)) + "\n" for p in self.points)
+        lines = "".join(json.dumps({**asdict(p), "training": self.training}) + "\n" for p in self.points)
         write_text(self.folder / "curve.jsonl", lines)
         self._write_events()
         self._draw()
@@ -120,11 +129,18 @@ class LearningCurve:
         )
 
 
-def _read(path: Path) -> list[CurvePoint]:
+def _read(path: Path, training: str) -> list[CurvePoint]:
     if not path.exists():
         return []
     try:
         lines = [json.loads(line) for line in read_text(path, "learning curve").splitlines()]
-        return [CurvePoint(**{**line, "random": tuple(line["random"])}) for line in lines]
-    except (ValueError, TypeError, KeyError) as error:
+        # Older versions did not say whose points they are.
+        whose = {line.pop("training", training) for line in lines}
+        points = [CurvePoint(**{**line, "random": tuple(line["random"])}) for line in lines]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"learning curve {path} cannot be read ({error}); move it away") from error
+    if whose - {training}:
+        raise UserError(
+            f"learning curve {path} is of another training; choose another folder, or move it away"
+        )
+    return points

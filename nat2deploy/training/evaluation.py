@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,11 @@ def _count_each(
     return counted
 
 
+def answers_accuracy(logits: Tensor, targets: Tensor, no_answer: float = math.nan) -> Accuracy:
+    """Judge logits [N, classes]; an image whose loss is not finite counts as one of ``no_answer``."""
+    return _counted(logits, targets, no_answer).accuracy
+
+
 def _counted(logits: Tensor, targets: Tensor, no_answer: float) -> _Counted:
     found = logits.argmax(1) == targets
     summed = float(F.cross_entropy(logits, targets, reduction="sum"))
@@ -102,10 +107,43 @@ def _device(network: nn.Module) -> torch.device:
 
 
 def judge(
-    network: nn.Module, data: ImageData, split: Split, resolution: int, batch_size: int = 250
+    network: nn.Module,
+    data: ImageData,
+    split: Split,
+    resolution: int,
+    batch_size: int = 250,
+    *,
+    form_of: nn.Module | None = None,
 ) -> Accuracy:
-    """Judge a network on a split at a resolution in pixels."""
-    return accuracy(network, _in_order(data, split, resolution, batch_size))
+    """Judge a network on a split at a resolution in pixels.
+
+    Of the form of another one in fewer bits, ``form_of``, images without an answer count as
+    ``NO_ANSWER_LOSS`` each, as in a search.
+    """
+
+    def labelled() -> Iterator[tuple[Tensor, Tensor]]:
+        return _in_order(data, split, resolution, batch_size)
+
+    found = _count(network, labelled())
+    if form_of is not None and form_of is not network:
+        found = _overflowing(found, network, form_of, labelled)
+    return found.accuracy
+
+
+def _overflowing(
+    found: _Counted,
+    form: nn.Module,
+    network: nn.Module,
+    labelled: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+) -> _Counted:
+    """What counts of a network's form, of which that was ``found``, where its loss is not finite.
+
+    Where the network's own loss is finite, values are too large for the precision, as they will be on the
+    device: images without an answer are wrong there. Else the network is broken, and its loss says so.
+    """
+    if math.isfinite(found.loss) or not math.isfinite(_count(network, labelled()).loss):
+        return found
+    return _count(form, labelled(), NO_ANSWER_LOSS)
 
 
 def _in_order(
@@ -189,8 +227,9 @@ class SubNetworkEvaluator:
         for part in parts:
             for number, form in enumerate(forms):
                 found = _count(form, self._in_order(part, resolution))
-                if not math.isfinite(found.loss) and form is not network:
-                    found = self._overflowed(found, form, network, part, resolution)
+                if form is not network:
+                    labelled = partial(self._in_order, part, resolution)
+                    found = _overflowing(found, form, network, labelled)
                 so_far[number] += found
             yield min(so_far, key=lambda one: one.right).accuracy
 
@@ -223,18 +262,6 @@ class SubNetworkEvaluator:
             found = _count_each(network, answers, self._in_order(part, architecture.resolution))
             so_far = [a + b for a, b in zip(so_far, found, strict=True)]
             yield [one.accuracy for one in so_far]
-
-    def _overflowed(
-        self, found: _Counted, form: nn.Module, network: nn.Module, part: Split, resolution: int
-    ) -> _Counted:
-        """What counts of a form whose loss is not finite.
-
-        Where the network's own loss is finite, values are too large for the precision, as they will be on the
-        device: images without an answer are wrong there. Else the network is broken, and its loss says so.
-        """
-        if not math.isfinite(_count(network, self._in_order(part, resolution)).loss):
-            return found
-        return _count(form, self._in_order(part, resolution), NO_ANSWER_LOSS)
 
     def _in_order(self, split: Split, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
         return _in_order(self.data, split, resolution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.lowering import plan_network
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.supernet.several_widths import AnySuperNetwork
-from nat2deploy.training.evaluation import Accuracy
+from nat2deploy.training.evaluation import Accuracy, answers_accuracy
 
 Exits = tuple[int, ...]
 """Stages, counted from 1, behind which an exit is on."""
@@ -36,6 +37,11 @@ class JudgedExits:
     def exits(self) -> Exits:
         """All of the network's exits."""
         return max(self.states, key=len)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every state's loss is a finite number."""
+        return all(math.isfinite(accuracy.loss) for accuracy in self.states.values())
 
     @property
     def whole(self) -> Accuracy:
@@ -154,7 +160,13 @@ def exit_logits(network: nn.Module, data: ImageData, split: Split, resolution: i
     return torch.cat(found, dim=1)
 
 
-def judge_exits(logits: Tensor, exits: Exits, weights: Sequence[float], targets: Tensor) -> JudgedExits:
+def judge_exits(
+    logits: Tensor,
+    exits: Exits,
+    weights: Sequence[float],
+    targets: Tensor,
+    no_answer: float = math.nan,
+) -> JudgedExits:
     """Judge every on/off state of a network's exits but the one with all off.
 
     Args:
@@ -162,6 +174,7 @@ def judge_exits(logits: Tensor, exits: Exits, weights: Sequence[float], targets:
         exits: their stages, in order.
         weights: of the ensemble, one an exit; its prediction is the argmax of the weighted sum of logits.
         targets: the classes [N].
+        no_answer: the loss of an image for which that is not finite.
     """
     states: dict[Exits, Accuracy] = {}
     for count in range(1, len(exits) + 1):
@@ -169,11 +182,14 @@ def judge_exits(logits: Tensor, exits: Exits, weights: Sequence[float], targets:
             total = sum(weights[index] for index in chosen)
             shares = [weights[index] / total if total > 0 else 1 / count for index in chosen]
             mixed = torch.stack([share * logits[i] for share, i in zip(shares, chosen, strict=True)]).sum(0)
-            states[tuple(exits[index] for index in chosen)] = Accuracy(
+            found = Accuracy(
                 int((mixed.argmax(1) == targets).sum()) / len(targets),
                 float(F.cross_entropy(mixed, targets)),
                 len(targets),
             )
+            if not math.isfinite(found.loss):
+                found = answers_accuracy(mixed, targets, no_answer)
+            states[tuple(exits[index] for index in chosen)] = found
     return JudgedExits(tuple(weights), states)
 
 

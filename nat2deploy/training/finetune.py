@@ -110,7 +110,8 @@ def finetune(
     """
 
     def judge_on(network: SubNetwork, split: Split) -> Accuracy:
-        found = [judge(form, data, split, architecture.resolution) for form in forms(network)]
+        resolution = architecture.resolution
+        found = [judge(form, data, split, resolution, form_of=network) for form in forms(network)]
         return min(found, key=lambda one: one.top1)
 
     before = judge_on(network, data.validation)

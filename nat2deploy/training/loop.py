@@ -170,6 +170,7 @@ def run_loop(
         due = now - saved > save_every_s
         if done % per_epoch == 0 or done == total:
             if watch is not None:
+                _check_finite(module, done)  # nobody keeps what broken weights are judged as
                 watch.epoch_done(EpochDone(done / per_epoch, rate, lost / (index % per_epoch + 1)))
                 due = True
             lost = 0.0

@@ -27,6 +27,7 @@ from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.training.aep import JointTraining, JointWeights, train_jointly
 from nat2deploy.training.epochs import Epoch, EpochRecord, PatientRecord
+from nat2deploy.training.evaluation import NO_ANSWER_LOSS
 from nat2deploy.training.exits import EachExit, Exits, JudgedExits, exit_logits, judge_exits, keep_exits
 from nat2deploy.training.loop import LoopSettings
 from nat2deploy.training.losses import LABEL_SMOOTHING
@@ -199,8 +200,15 @@ def _judge(joint: JointTraining, data: ImageData, resolution: int, forms: Forms)
     """Judge every state of calibrated exits on the validation split."""
     exits = tuple(int(stage) for stage in joint.network.exits)
     weights, targets = joint.output_weights().tolist(), data.validation.targets
-    found = [
-        judge_exits(exit_logits(form, data, data.validation, resolution), exits, weights, targets)
-        for form in forms(EachExit(joint.network))
-    ]
-    return reduce(JudgedExits.worst, found)
+    whole = EachExit(joint.network)
+
+    def judge(form: nn.Module) -> JudgedExits:
+        logits = exit_logits(form, data, data.validation, resolution)
+        judged = judge_exits(logits, exits, weights, targets)
+        # As in a search: what is too large for the precision gives no answer on the device; a network
+        # without a finite loss of its own is broken.
+        if judged.is_finite or form is whole or not judge(whole).is_finite:
+            return judged
+        return judge_exits(logits, exits, weights, targets, NO_ANSWER_LOSS)
+
+    return reduce(JudgedExits.worst, map(judge, forms(whole)))

@@ -8,6 +8,7 @@ folded: folding scales a channel as a whole, so the steps are the same.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -121,6 +122,8 @@ class _LearntSteps(nn.Module):
         if self.training:
             self.range = torch.lerp(self.range, seen, _MOMENTUM)
         low, high = self.range.tolist()
+        if not math.isfinite(high - low):
+            return x * math.nan  # there are no steps; the loss says so, and training ends
         scale = max(-low, high) / 127 if self.symmetric else (high - low) / 255
         if scale < torch.finfo(torch.float32).tiny:
             return x

@@ -124,7 +124,7 @@ def train_supernet(
         if same and finished == names[: len(finished)]:
             supernet, info = load_supernet(out)
             done = len(finished)
-    teacher_file = out.with_name(out.name + ".teacher")
+    checkpoint, teacher_file = unfinished(out)
     world.expect_same(done, "phases done")
     if done == 0 and world.is_first:
         teacher_file.unlink(missing_ok=True)  # of another training; this one's is made again if need be
@@ -172,7 +172,8 @@ def train_supernet(
             ),
             data,
             resolution=lambda step, number=number: _resolution(supernet, seed, number, step),  # type: ignore[misc]
-            checkpoint=out.with_name(f".{out.name}.training"),
+            checkpoint=checkpoint,
+            keep=True,  # until what the phase made is stored
             tag=f"{phase.name} {recipe}",
             progress=_progress(supernet, phase, progress, watch),
             world=world,
@@ -181,10 +182,22 @@ def train_supernet(
         info = info.model_copy(update={"phases": (*info.phases, phase.name)})
         if world.is_first:
             save_supernet(out, supernet, info)
+            checkpoint.unlink(missing_ok=True)
     if world.is_first:
-        teacher_file.unlink(missing_ok=True)
+        clear(out)
     world.barrier()
     return supernet.cpu().eval(), info
+
+
+def unfinished(out: Path) -> tuple[Path, Path]:
+    """The files beside ``out`` of a training that is not done: a phase's checkpoint, and the teacher."""
+    return out.with_name(f".{out.name}.training"), out.with_name(out.name + ".teacher")
+
+
+def clear(out: Path) -> None:
+    """Remove what a training that is done may have left, killed after it had written its last phase."""
+    for path in unfinished(out):
+        path.unlink(missing_ok=True)
 
 
 def adapt(

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -230,6 +231,45 @@ def test_a_worker_that_is_killed_is_one_line(tmp_path):
         finetune_workers.tune_side_by_side(jobs, ["cpu"], lambda *where: None)
 
 
+@pytest.fixture
+def ended_by(monkeypatch):
+    """Ways in which this process, made a worker whose parent ends when it says so, was ended."""
+    ended, parent = SimpleNamespace(codes=[], parent=threading.Event()), SimpleNamespace()
+    parent.join = ended.parent.wait
+    monkeypatch.setattr(finetune_workers.multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(finetune_workers.os, "_exit", ended.codes.append)
+    return ended
+
+
+def test_a_worker_ends_with_its_parent_and_memory_that_runs_out_is_one_line(ended_by, monkeypatch, tmp_path):
+    def read(_):
+        raise MemoryError
+
+    monkeypatch.setattr(finetune_workers, "load_front", read)
+    before, (ours, theirs) = threading.active_count(), multiprocessing.Pipe()
+    finetune_workers._work(finetune_workers.Job(tmp_path, "a", FinetuneConfig()), "cpu", 1, theirs)
+    assert ours.recv() == ("failed", 0.0, "memory ran out; use fewer workers or smaller batches")
+    assert ended_by.codes == []  # while its parent lives
+    ended_by.parent.set()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert ended_by.codes == [1]
+
+
+def test_ctrl_c_is_for_the_parent_alone():
+    """From its first moment on: a worker that is still loading would print what it was at."""
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    with finetune_workers._without_ctrl_c():
+        process.start()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    process.kill()
+    process.join()
+    (blocked,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    assert int(blocked, 16) >> signal.SIGINT - 1 & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 class _InAThread(threading.Thread):
     def __init__(self, target, args, daemon):
         *others, connection = args
@@ -252,7 +292,7 @@ def test_a_network_goes_to_the_device_that_has_become_free(monkeypatch, tmp_path
         connection.send(("done", 1.0, ""))
 
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=_InAThread)
-    monkeypatch.setattr(finetune_workers, "_context", lambda: context)
+    monkeypatch.setattr(finetune_workers.multiprocessing, "get_context", lambda _: context)
     monkeypatch.setattr(finetune_workers, "_work", work)
     jobs = [finetune_workers.Job(tmp_path, name, FinetuneConfig()) for name in "abc"]
     finetune_workers.tune_side_by_side(jobs, ["cuda:0", "cuda:1"], lambda *where: None)

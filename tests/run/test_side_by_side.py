@@ -12,6 +12,8 @@ from whole_way import CONFIG, TINY_SPACE
 from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
+from nat2deploy.progress import silent
+from nat2deploy.run import pipeline
 from nat2deploy.run.config import (
     ExportConfig,
     FinetuneConfig,
@@ -208,6 +210,16 @@ def test_a_pipeline_trains_and_searches_both(space_file, tmp_path):
     assert outcome.finetuned and all(check.ok for check in outcome.verification.checks)
     held = RunDirectory(tmp_path / "run" / "search").read_config(SearchConfig)
     assert held.supernets == tuple(str(tmp_path / "run" / f"supernet-w{w}.safetensors") for w in (1, 2))
+
+
+def test_each_width_has_a_learning_curve_of_its_own(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        pipeline, "train", lambda space, data, settings, *_, **__: seen.append(settings.curve)
+    )
+    given = {"data": "digits", "train": {"width": [1.0, 2.0], "curve": "c"}}
+    pipeline._train(parse(PipelineConfig, given, "config"), tmp_path, silent)
+    assert seen == [str(Path("c") / name) for name in ("w1", "w2")]
 
 
 def test_a_pipeline_takes_super_networks_that_are_there(supernets):

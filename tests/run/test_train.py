@@ -1,5 +1,7 @@
 """Training that starts from a super-network's weights."""
 
+import json
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.train import train
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
+from nat2deploy.training.curve import LearningCurve
+from nat2deploy.training.supernet import unfinished
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,11 @@ def test_it_begins_with_those_weights_and_adds_its_phases(outcome, started):
 def test_the_same_command_leaves_it_as_it_is(started):
     space, config, out = started
     bytes_before = out.read_bytes()
+    for left in unfinished(out):  # by a kill between the last phase's file and their removal
+        left.touch()
     assert train(space, "digits", config, out, seed=1) == supernet_info(out)
     assert out.read_bytes() == bytes_before
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
 def test_another_start_is_another_training(outcome, started, tmp_path):
@@ -97,3 +104,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path, mon
     (tmp_path / "w.safetensors").mkdir()
     with pytest.raises(UserError, match=r"w\.safetensors: it is a folder; choose another place"):
         train(SpaceConfig(), "digits", TrainConfig(), tmp_path / "w.safetensors")
+
+
+def test_the_curve_of_another_training_is_refused_before_training(tmp_path, monkeypatch):
+    def trained(supernet, phases, *_, watch, **__):
+        watch(supernet, phases[0], 1, 1)
+        return supernet, None
+
+    def record(self, *_):
+        point = {"epochs": 1.0, "phase": "full", "smallest": 0.1, "largest": 0.2, "random": [0.1]}
+        (self.folder / "curve.jsonl").write_text(json.dumps({**point, "training": self.training}))
+
+    monkeypatch.setattr(training, "train_supernet", trained)
+    monkeypatch.setattr(LearningCurve, "record", record)
+    config, out = TrainConfig(curve=str(tmp_path)), tmp_path / "w.safetensors"
+    for _ in range(2):  # the second one goes on with the first
+        train(SpaceConfig(), "digits", config, out, seed=1)
+    with pytest.raises(UserError, match="is of another training"):
+        train(SpaceConfig(), "digits", config, out, seed=0)

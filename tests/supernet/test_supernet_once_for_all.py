@@ -198,6 +198,7 @@ def test_another_number_of_classes_gets_a_new_classifier_and_keeps_the_rest(chec
 
 
 FIRST, CLASSIFIER = "first_conv.conv.weight", "classifier.linear.weight"
+VARIANCE = "first_conv.bn.running_var"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,9 @@ FIRST, CLASSIFIER = "first_conv.conv.weight", "classifier.linear.weight"
         (lambda s: s.update({FIRST: torch.ones(20, 3, 3, 3)}), r"shape \[20, 3, 3, 3\] instead of \[16, 3, 3, 3\]"),
         (lambda s: s.update({FIRST: torch.ones(16)}), r"shape \[16\] instead of"),
         (lambda s: s.update({FIRST: s[FIRST] * torch.nan}), "not finite"),
+        (lambda s: s.update({FIRST: s[FIRST].double() * 1e300}), "not finite in 32 bits"),
+        (lambda s: s.update({FIRST: s[FIRST].to(torch.float8_e4m3fn)}), "no plain floating-point numbers"),
+        (lambda s: s.update({VARIANCE: -s[VARIANCE]}), f"{VARIANCE} holds a variance below 0"),
         (lambda s: s.update({FIRST: s[FIRST].int()}), "int32"),
         (lambda s: s.update({FIRST: s[FIRST].to_sparse()}), "floating-point"),
         (lambda s: s.update({FIRST: 3}), "of type int, not a tensor"),

@@ -22,8 +22,8 @@ def supernet(space, digits) -> SuperNetwork:
     return SuperNetwork(space, 1.0, digits.classes)
 
 
-def curve_in(folder, digits) -> LearningCurve:
-    return LearningCurve(folder, digits, seed=0, networks=3, images=60)
+def curve_in(folder, digits, **more) -> LearningCurve:
+    return LearningCurve(folder, digits, seed=0, networks=3, images=60, **more)
 
 
 def test_points_are_the_evaluators_own(supernet, digits, space, tmp_path):
@@ -64,6 +64,19 @@ def test_a_resumed_training_goes_on_with_the_points_before_it(supernet, digits, 
     assert [point.epochs for point in again.points] == [1.0, 2.0]
     assert len((tmp_path / "curve.jsonl").read_text().splitlines()) == 2
     assert len(EventAccumulator(str(tmp_path)).Reload().Scalars("epochs")) == 2
+
+
+def test_points_of_two_trainings_do_not_mix(supernet, digits, tmp_path):
+    curve_in(tmp_path, digits, training="one").record(supernet, "full", 1.0)
+    before = (tmp_path / "curve.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"curve\.jsonl is of another training; choose another folder"):
+        curve_in(tmp_path, digits, training="two")
+    assert (tmp_path / "curve.jsonl").read_bytes() == before
+    assert len(curve_in(tmp_path, digits, training="one").points) == 1
+    older = json.loads(before)
+    del older["training"]
+    (tmp_path / "curve.jsonl").write_text(json.dumps(older) + "\n")
+    assert len(curve_in(tmp_path, digits, training="two").points) == 1
 
 
 def test_a_broken_file_and_a_missing_package_are_user_errors(digits, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,12 +38,12 @@ def recalibrate(digits):
 def tune(space, digits, recalibrate, tmp_path):
     """Fine-tune a network with one exit."""
 
-    def run(network, **more):
+    def run(network, recipe=RECIPE, **more):
         arguments = {"recalibrate": recalibrate, "folder": tmp_path, "tag": "t", **more}
         return finetune(
             network,
             digits,
-            RECIPE,
+            recipe,
             start=network,
             space=space,
             architecture=space.smallest(8),
@@ -59,9 +60,9 @@ def looks(monkeypatch, digits):
     seen = []
     names = {id(digits.train): "train", id(digits.validation): "validation", id(digits.test): "test"}
 
-    def counted(network, data, split, resolution, *rest):
+    def counted(network, data, split, resolution, **more):
         seen.append(names[id(split)])
-        return judge(network, data, split, resolution, *rest)
+        return judge(network, data, split, resolution, **more)
 
     monkeypatch.setattr(module, "judge", counted)
     return seen
@@ -137,6 +138,25 @@ def test_a_teacher_is_followed_and_not_trained(network, digits, space):
     train_network(network, digits, SETTINGS, 8, teacher=teacher)
     assert equal(before, teacher.state_dict())
     assert not equal(state(alone), network.state_dict())
+
+
+def test_what_a_precision_gives_no_answer_to_is_wrong_as_in_a_search(network, digits, space, tune):
+    evaluator = SubNetworkEvaluator(digits, seed=0, recalibration_images=100)
+    half = replace(space.smallest(8), precision="fp16")
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.mul_(1e7)
+    settings = replace(SETTINGS, epochs=1.0, learning_rate=1e-9)
+    more = {
+        "forms": lambda module: evaluator.in_precision(module, half),
+        "recalibrate": evaluator.recalibrate,
+    }
+    result = tune(network, recipe=replace(RECIPE, settings=settings), **more)
+    (epoch,) = result.tuned.history
+    assert result.before == evaluator.judge(network, half, digits.validation)
+    for judged in (result.before, result.after, result.test, epoch):
+        assert judged.top1 < 0.02 and 1 < judged.loss <= 100  # chance: 0.1
 
 
 def test_time_runs_out(network, digits):

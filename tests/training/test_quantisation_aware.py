@@ -10,6 +10,7 @@ from torch import nn
 
 from nat2deploy.blocks import SubNetwork
 from nat2deploy.data.batches import batches
+from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import plan_network
 from nat2deploy.training import finetune
 from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
@@ -78,6 +79,20 @@ def test_tuning_makes_8_bits_better_and_leaves_a_plain_network(trained, digits, 
     ]
     assert losses[1] < losses[0]
     assert not any(isinstance(part, _LearntSteps) for part in tuned.modules())
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_tuning_that_diverges_says_so(space, digits, calibration, symmetric):
+    with pytest.raises(UserError, match=r"training diverged at step [1-9].*; lower the learning rate"):
+        tune_for_int8(
+            SubNetwork(plan_network(space, space.smallest(RESOLUTION), 10)),
+            digits,
+            LoopSettings(epochs=1, learning_rate=1e20, batch_size=25),
+            RESOLUTION,
+            calibration=calibration,
+            symmetric=symmetric,
+            recalibrate=SubNetworkEvaluator(digits, seed=0).recalibrate,
+        )
 
 
 @pytest.mark.parametrize("kill_at", [3, 8])
