@@ -190,7 +190,7 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_it_trains_deploys_and_measures_both_sides_and_goes_on(run, monkeypatch, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["deploy.py", "--data", "digits", "--run", str(run), "--networks", "1", "--epochs", "0.3"]
+    command = ["deploy.py", "--data", "digits", "--run", str(run), "--networks", "1", "--epochs", "0.1"]
     options = [
         "--peers",
         "squeezenet1_1",

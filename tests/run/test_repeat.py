@@ -21,7 +21,7 @@ resolutions = [28]
 table = "nano-x86-1-thread"
 [train]
 epochs = 0.1
-batch_size = 64
+batch_size = 16
 [search]
 archive_size = 5
 candidates = 2
@@ -31,12 +31,12 @@ generations = 2
 surrogates = ["bayesian-ridge"]
 top = 3
 adapt_epochs = 0.1
-batch_size = 64
+batch_size = 16
 recalibration_images = 64
 validation_images = 100
 [finetune]
 epochs = 0.1
-batch_size = 64
+batch_size = 16
 """
 
 
