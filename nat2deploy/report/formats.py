@@ -74,6 +74,7 @@ class Evaluated(_File):
     role: str = "archive"
     values: dict[str, float]
     architecture: dict[str, Any] = {}
+    passed_by: str | None = None
 
 
 class Accuracy(_File):

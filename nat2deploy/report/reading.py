@@ -30,7 +30,8 @@ class RunFiles:
 
     ``folder`` is that of the search. ``pipeline`` holds the settings of the whole way where the run is one.
     ``tables`` are by the target's name, which is empty for a single one without; several of a target are one
-    of each precision. ``problems`` says in words what is there but cannot be read.
+    of each precision. ``front`` is None, too, where the search has gone on since it was written. ``problems``
+    says in words what is there but cannot be read.
     """
 
     name: str
@@ -80,6 +81,8 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     files.front = read.model(folder / "front.json", Front)
     files.history = read(folder / "history.json", _history, [])
     files.archive = read(folder / "archive.jsonl", _archive, [])
+    if _is_older(files):
+        files.front = None
     for place in sorted((folder / "networks").glob("*/finetune.json")):
         tuned = read.model(place, Tuned)
         if tuned is not None:
@@ -92,6 +95,15 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     files.supernet = read(folder / "supernet.safetensors", _supernet, None)
     files.space = _space(files)
     return files
+
+
+def _is_older(files: RunFiles) -> bool:
+    """Whether the front is of a stopped search that has gone on since, so that the archive says more."""
+    front = files.front
+    if front is None or front.complete or all(one.hypervolume is None for one in files.history):
+        return False
+    judged = sum(one.passed_by is None for one in files.archive)
+    return judged > front.evaluations + 1  # as of ``run.front.current_front``
 
 
 _KINDS: dict[str, Any] = {
@@ -187,15 +199,18 @@ def listed(value: Any) -> list[str]:
 
 
 def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[LatencyTable]]:
-    named = files.search.get("tables") or files.pipeline.get("profile", {}).get("tables") or {}
+    profile = files.pipeline.get("profile", {})
+    own = bool(files.pipeline) and not (profile.get("table") or profile.get("tables"))
+    named = files.search.get("tables") or profile.get("tables") or {}
     single = files.search.get("table") or str(path / "table.json")
-    places = {str(name): listed(place) for name, place in named.items()} or {"": listed(single)}
+    given = {str(name): listed(place) for name, place in named.items()} or {"": listed(single)}
     found: dict[str, list[LatencyTable]] = {}
-    for name, texts in places.items():
+    for name, texts in given.items():
         for text in texts:
-            # A run that was moved took its table along; one by name is the package's.
-            held = (_table(place, read) for place in (Path(text), path / Path(text).name))
-            table = next((one for one in held if one is not None), None)
+            # A run that was moved took its table along, and one that was copied; one by name is the package's.
+            beside = path / Path(text).name
+            places = (beside, Path(text)) if own and beside.name == "table.json" else (Path(text), beside)
+            table = next((one for place in places if (one := _table(place, read)) is not None), None)
             if table is not None:
                 found.setdefault(name, []).append(table)
     return found

@@ -21,7 +21,7 @@ from made_runs import (
 )
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_toml
+from nat2deploy.files import read_json, read_toml
 from nat2deploy.report.facts import gather
 from nat2deploy.report.page import render
 from nat2deploy.report.payload import payload_of
@@ -209,6 +209,17 @@ def test_a_search_half_way_shows_its_front_so_far(made, tmp_path):
     assert shown == [n["id"] for n in rest]
     assert page.data["front"][0]["top1"] == made[0]["top1"]  # with the newest weights
     assert "is not finished" in page.text
+
+
+@pytest.mark.parametrize("since", [1, 2])
+def test_a_front_that_the_search_has_gone_on_since_is_not_shown_for_the_one_so_far(made, tmp_path, since):
+    run = write_search(tmp_path / "run", made, complete=False, evaluations=2 * len(made) - since)
+    write_archive(run, made)
+    stopped = read_json(run / "front.json", "front")
+    write(run / "front.json", {**stopped, "networks": stopped["networks"][:1]})
+    facts = gather(read_run(run))
+    assert (len(facts.rows) == 1) == (since == 1)  # one may be written and not counted
+    assert (facts.files.front is None) == (since == 2) and not facts.files.problems
 
 
 @pytest.mark.parametrize("fixed", [{"reevaluate": False}, {"adapt_epochs": 0.0}, {}])
