@@ -207,7 +207,7 @@ def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[Latenc
     found: dict[str, list[LatencyTable]] = {}
     for name, texts in given.items():
         for text in texts:
-            # A run that was moved took its table along, and one that was copied; one by name is the package's.
+            # A run that was moved or copied took its table along; one by name is the package's.
             beside = path / Path(text).name
             places = (beside, Path(text)) if own and beside.name == "table.json" else (Path(text), beside)
             table = next((one for place in places if (one := _table(place, read)) is not None), None)

@@ -1,4 +1,4 @@
-"""The settings that a search stored, of a pipeline whose folder was moved or copied with its own table's place."""
+"""The settings that a search stored; of a pipeline whose folder was moved or copied with its own table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nat2deploy.shipped import exists
 
 
 def read_search(run: RunDirectory) -> SearchConfig:
-    """Return a search's settings; of a pipeline that made its table with the one in its folder, wherever that is.
+    """Return a search's settings; of a pipeline that made its table itself, with the one in its folder now.
 
     Another table that is not at its old place is looked for there, too.
 
