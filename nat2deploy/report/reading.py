@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +68,10 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     if not config_path.is_file():
         raise UserError(f"no run at {path}; make one with `nat2deploy search` or `nat2deploy quickstart`")
     config = read_toml(config_path, "run config")
+    if "data" not in config:  # every run's has them
+        raise UserError(
+            f"{config_path} is of something else than a run, it names no data; name a run's folder"
+        )
     whole = "supernet" not in config  # a search always has one, a pipeline never
     folder = path / "search" if whole else path
     files = RunFiles(name=path.resolve().name, folder=folder)
@@ -148,7 +154,10 @@ class _Reader:
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    return {str(key): float(value) for key, value in dict(read_json(path, "timings")).items()}
+    found = {str(key): float(value) for key, value in dict(read_json(path, "timings")).items()}
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError("no number of seconds")
+    return found
 
 
 def _history(path: Path) -> list[Round]:
@@ -170,7 +179,8 @@ def _bundle(bundle: Path) -> Any:
     """The manifest, with what the evidence beside it holds."""
     try:
         manifest, evidence = _part(bundle, "manifest.json"), _part(bundle, "evidence.json")
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        # A zip that asks for a password, or is packed in an unknown way, is a RuntimeError.
         raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`") from error
     if manifest is None:
         raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`")

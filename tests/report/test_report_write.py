@@ -1,6 +1,7 @@
 import json
 import re
 import tomllib
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -363,6 +364,42 @@ def test_no_run_and_a_wrong_ending_are_refused(made, tmp_path):
     with pytest.raises(UserError, match=r"\.html file"):
         write_report(run, tmp_path / "report.pdf")
     assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_of_something_else_is_no_run(tmp_path):
+    (tmp_path / "config.toml").write_text('title = "A page"\n')
+    with pytest.raises(UserError, match="is no run's, it names no data; name the folder of a run"):
+        write_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99)], ids=["password", "method"])
+def test_a_zip_that_cannot_be_unpacked_is_no_bundle(made, tmp_path, place, value):
+    run, bundle = write_search(tmp_path / "run", made), tmp_path / "bundle.zip"
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", "{}")
+    content = bytearray(bundle.read_bytes())
+    content[place] = content[content.index(b"PK\x01\x02") + place + 2] = value
+    bundle.write_bytes(content)
+    with pytest.raises(UserError, match="no bundle at"):
+        read_run(run, bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "left_out"),
+    [
+        ("history.json", [{"round": 0, "best": {"top1": "high"}}], "history.json cannot be read"),
+        ("history.json", [{"round": 0, "best": {"top1": [1]}}], "history.json cannot be read"),
+        ("timings.json", '{"train": Infinity}', "timings.json cannot be read"),
+        ("timings.json", '{"train": NaN}', "timings.json cannot be read"),
+    ],
+)
+def test_numbers_that_are_none_are_left_out(made, tmp_path, name, content, left_out):
+    run = write_pipeline(tmp_path / "run", made)
+    write(run / name if name == "timings.json" else run / "search" / name, content)
+    facts = gather(read_run(run))
+    assert len(facts.files.problems) == 1 and left_out in facts.files.problems[0]
+    assert render(facts, payload_of(facts), {})
 
 
 def test_pictures_never_go_among_other_things(made, tmp_path):
