@@ -68,10 +68,8 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     if not config_path.is_file():
         raise UserError(f"no run at {path}; make one with `nat2deploy search` or `nat2deploy quickstart`")
     config = read_toml(config_path, "run config")
-    if "data" not in config:  # every run's has them
-        raise UserError(
-            f"{config_path} is of something else than a run, it names no data; name a run's folder"
-        )
+    if "data" not in config:  # every run's names them
+        raise UserError(f"{config_path} is no run's, it names no data; name the folder of a run")
     whole = "supernet" not in config  # a search always has one, a pipeline never
     folder = path / "search" if whole else path
     files = RunFiles(name=path.resolve().name, folder=folder)
