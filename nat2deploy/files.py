@@ -9,13 +9,15 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import KeysError, UserError
 from nat2deploy.nearest import error_hint
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -156,8 +158,12 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{what} {path} is not TOML ({error}); mend that line") from error
 
 
-def parse(model: type[Model], value: Any, what: str) -> Model:
+def parse(
+    model: type[Model], value: Any, what: str, options: Mapping[str, str] = MappingProxyType({})
+) -> Model:
     """Validate ``value`` against a pydantic ``model``; ``what`` says where the value came from.
+
+    ``options`` are those of a command line by key, such as ``--batch-size``: an error then names them.
 
     Raises:
         UserError: the first thing that does not fit, with its place; of an unknown key or word the nearest
@@ -169,15 +175,28 @@ def parse(model: type[Model], value: Any, what: str) -> Model:
         errors = error.errors()
         # An unknown key first: where it stands for one that is missing, it says more.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             text = "unknown key"
         hint = error_hint(model, first)
-        raise UserError(f"{what}: {place}: {text}{f'; {hint}' if hint else ''}{more}") from error
+        where = _place(first, what, options)
+        cause = first.get("ctx", {}).get("error")
+        if options and isinstance(cause, KeysError):
+            text = cause.as_options(options)
+            where = "" if text.startswith("--") else where
+        raise UserError(f"{where}{text}{f'; {hint}' if hint else ''}{more}") from error
     except UnicodeEncodeError as error:  # a lone surrogate: JSON can name it, and a file's name hold it
         raise UserError(f"{what}: a text in it is no valid Unicode; write it anew") from error
+
+
+def _place(error: ErrorDetails, what: str, options: Mapping[str, str]) -> str:
+    """What stands before the words of an error: the option, or the file and the key."""
+    place = error["loc"]
+    if place and place[0] in options:
+        return f"{options[str(place[0])]}: "
+    key = ".".join(str(part) for part in place)
+    return f"{what}: {key}: " if key else f"{what}: " if options else f"{what}: top level: "
 
 
 def sha256(path: Path) -> str:

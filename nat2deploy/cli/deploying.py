@@ -98,7 +98,7 @@ def export(
     With --stages, thresholds of the exits are fitted on validation images: for an expected latency, or for an
     accuracy.
     """
-    from nat2deploy.cli.options import percentage, whole_numbers
+    from nat2deploy.cli.options import option_names, percentage, whole_numbers
     from nat2deploy.cli.render import print_manifest
     from nat2deploy.files import parse
     from nat2deploy.run.config import ExportConfig
@@ -129,7 +129,7 @@ def export(
         "seed": seed,
         "target": target,
     }
-    config = parse(ExportConfig, fields, "export")
+    config = parse(ExportConfig, fields, "export", option_names(fields))
     with progress() as report:
         manifest = run_export(run, config, out, report)
     print_manifest(manifest, out, as_json=as_json)

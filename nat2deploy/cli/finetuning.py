@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nat2deploy.cli.options import Json, Run, Seed
+from nat2deploy.cli.options import Json, Run, Seed, option_names
 from nat2deploy.cli.progress import progress
 
 
@@ -100,9 +100,9 @@ def finetune(
         "devices": device,
     }
     fields = {key: value for key, value in given.items() if value is not None and value != []}
-    config = parse(
-        FinetuneConfig, {"preset": preset, "network": network, "seed": seed, **fields}, "fine-tuning"
-    )
+    fields |= {"preset": preset, "network": network, "seed": seed}
+    names = option_names((*fields, *given), devices="--device")
+    config = parse(FinetuneConfig, fields, "fine-tuning", names)
     with progress() as report:
         done = run_finetune(run, config, report)
     print_finetuned(done, as_json=as_json)

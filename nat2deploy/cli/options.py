@@ -137,6 +137,16 @@ def only_with(context: typer.Context, option: str, *allowed: str) -> None:
         raise typer.BadParameter(f"{option} says everything; leave out {', '.join(given)}")
 
 
+def option_names(keys: Iterable[str], **others: str) -> dict[str, str]:
+    """Return options such as ``--batch-size`` by the keys of the settings that they give.
+
+    Args:
+        keys: spelled as their options.
+        others: by key, options of another name.
+    """
+    return {key: f"--{key.replace('_', '-')}" for key in keys} | others
+
+
 def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:
     """Return which of a command's parameters are on the command line, as options such as ``--batch``."""
     return [

@@ -19,6 +19,7 @@ from nat2deploy.cli.options import (
     Workers,
     given_options,
     only_with,
+    option_names,
     resolutions,
     tables,
 )
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from nat2deploy.run.config import SearchConfig
 
 _SUPERNET = "A super-network's file, or a shipped one's name: nano-ee-d-fashion-mnist."
+
+_SPACE_OPTIONS = option_names(("resolutions",), name="--space")
 
 supernet_app = Commands(no_args_is_help=True, help="Look at super-networks, or import one.")
 
@@ -130,8 +133,9 @@ def train(
             raise typer.BadParameter(
                 f"--schedule eps-paper has its own epochs and rates; leave out {' and '.join(own)}"
             )
-        where = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
-        config = parse(TrainConfig, given, "training")
+        place = {"name": space, "resolutions": resolutions(resolution_list)}
+        where = parse(SpaceConfig, place, "space", _SPACE_OPTIONS)
+        config = parse(TrainConfig, given, "training", option_names(given))
     else:
         raise typer.BadParameter("give --data, or a --config that names it")
     from nat2deploy.run.train import train as run_train
@@ -289,10 +293,16 @@ def search(
         "warmup_epochs": warmup_epochs,
         "seed": seed,
     }
-    chosen.update({key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    chosen.update(given)
     unnamed, named = tables(table)
     fields = {
-        "space": SearchedSpace(name=space, resolutions=resolutions(resolution_list)),
+        "space": parse(
+            SearchedSpace,
+            {"name": space, "resolutions": resolutions(resolution_list)},
+            "space",
+            _SPACE_OPTIONS,
+        ),
         "supernet": supernet[0] if len(supernet) == 1 else tuple(supernet),
         "start": None if start is None else str(start),
         "data": data,
@@ -301,10 +311,11 @@ def search(
         "budgets": tuple(budget or ()),
         "allow_uncertified": allow_uncertified,
         "measure": measure,
-        "settings": parse(SearchSettings, chosen, "search settings"),
+        "settings": parse(SearchSettings, chosen, "search settings", option_names(given)),
         "workers": workers or "auto",
     }
-    _search(parse(SearchConfig, fields, "search"), out, as_json=as_json)
+    names = option_names(fields, start="--from", tables="--table", budgets="--budget")
+    _search(parse(SearchConfig, fields, "search", names), out, as_json=as_json)
 
 
 def _search(config: SearchConfig, out: Path, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nat2deploy.cli.options import Json, Workers
+from nat2deploy.cli.options import Json, Workers, option_names
 from nat2deploy.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def run(
 
     settings = load_pipeline(config)
     if workers is not None:
-        settings = parse(PipelineConfig, settings.model_dump() | {"workers": workers}, "options")
+        given = settings.model_dump() | {"workers": workers}
+        settings = parse(PipelineConfig, given, "options", option_names(("workers",)))
     from nat2deploy.run.pipeline import run_pipeline
 
     with progress() as report:

@@ -20,7 +20,8 @@ from nat2deploy.engines.registry import compile_model, load_engine
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target, make_target
 
-_TORCHVISION = re.compile(r"torchvision:(?P<name>[A-Za-z0-9_]+)(?:@(?P<resolution>[0-9]{1,4}))?")
+_TORCHVISION = re.compile(r"torchvision:(?P<name>[A-Za-z0-9_]+)(?:@(?P<resolution>.*))?")
+_RESOLUTION = re.compile(r"(?!0+$)[0-9]{1,4}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
 
     Raises:
         UserError: nothing named, a file that cannot be loaded or was changed, a name that torchvision has
-            not, or bundles for different numbers of threads.
+            not, no resolution behind it, or bundles for different numbers of threads.
     """
     if not words:
         raise UserError("nothing to measure; name bundles, .onnx files or torchvision:NAME@PIXELS")
@@ -110,9 +111,15 @@ def _torchvision(word: str, target: Target, seed: int) -> Contender:
 
     known = torchvision.models.list_models(module=torchvision.models)
     match = _TORCHVISION.fullmatch(word)
-    if match is None or match["name"] not in known or match["resolution"] == "0":
+    if match is None or match["name"] not in known:
         raise UserError(f"'{word}' is no torchvision classifier; write such as torchvision:resnet18@224")
-    resolution = int(match["resolution"] or 224)
+    given = "224" if match["resolution"] is None else match["resolution"]
+    if not _RESOLUTION.fullmatch(given):
+        raise UserError(
+            f"'{word}': '{given}' is no resolution; write 1 to 9999 pixels, such as "
+            f"torchvision:{match['name']}@224"
+        )
+    resolution = int(given)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**64)  # PyTorch's are of 64 bits
         options = {"init_weights": False} if match["name"] in ("googlenet", "inception_v3") else {}

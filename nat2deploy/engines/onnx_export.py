@@ -77,7 +77,7 @@ def _sample(module: nn.Module, input_shape: tuple[int, ...], outputs: int) -> to
     sample = torch.zeros(input_shape, device=parameter.device if parameter is not None else "cpu")
     try:
         output = module(sample)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
         raise UserError(
             f"the network does not take an input of shape {input_shape}: {_first_line(error)}; mend the shape"
         ) from error

@@ -55,6 +55,10 @@ class Front(_File):
     networks: tuple[Network, ...]
 
 
+class _Best(_File):
+    top1: float | None = None
+
+
 class Round(_File):
     """An entry of ``history.json``."""
 
@@ -63,7 +67,7 @@ class Round(_File):
     tau: float | None = None
     surrogate: str | None = None
     evaluations: int | None = None
-    best: dict[str, Any] | None = None
+    best: _Best | None = None
 
 
 class Evaluated(_File):
@@ -74,6 +78,7 @@ class Evaluated(_File):
     role: str = "archive"
     values: dict[str, float]
     architecture: dict[str, Any] = {}
+    passed_by: str | None = None
 
 
 class Accuracy(_File):

@@ -45,7 +45,7 @@ def payload_of(facts: Facts) -> Payload:
                 "tau": entry.tau,
                 "surrogate": entry.surrogate,
                 "evaluations": entry.evaluations,
-                "best": None if entry.best is None else entry.best.get("top1"),
+                "best": None if entry.best is None else entry.best.top1,
             }
             for entry in files.history
         ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,8 @@ class RunFiles:
 
     ``folder`` is that of the search. ``pipeline`` holds the settings of the whole way where the run is one.
     ``tables`` are by the target's name, which is empty for a single one without; several of a target are one
-    of each precision. ``problems`` says in words what is there but cannot be read.
+    of each precision. ``front`` is None, too, where the search has gone on since it was written. ``problems``
+    says in words what is there but cannot be read.
     """
 
     name: str
@@ -65,6 +68,8 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     if not config_path.is_file():
         raise UserError(f"no run at {path}; make one with `nat2deploy search` or `nat2deploy quickstart`")
     config = read_toml(config_path, "run config")
+    if "data" not in config:  # every run's names them
+        raise UserError(f"{config_path} is no run's, it names no data; name the folder of a run")
     whole = "supernet" not in config  # a search always has one, a pipeline never
     folder = path / "search" if whole else path
     files = RunFiles(name=path.resolve().name, folder=folder)
@@ -80,6 +85,8 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     files.front = read.model(folder / "front.json", Front)
     files.history = read(folder / "history.json", _history, [])
     files.archive = read(folder / "archive.jsonl", _archive, [])
+    if _is_older(files):
+        files.front = None
     for place in sorted((folder / "networks").glob("*/finetune.json")):
         tuned = read.model(place, Tuned)
         if tuned is not None:
@@ -92,6 +99,15 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
     files.supernet = read(folder / "supernet.safetensors", _supernet, None)
     files.space = _space(files)
     return files
+
+
+def _is_older(files: RunFiles) -> bool:
+    """Whether the front is of a stopped search that has gone on since, so that the archive says more."""
+    front = files.front
+    if front is None or front.complete or all(one.hypervolume is None for one in files.history):
+        return False
+    judged = sum(one.passed_by is None for one in files.archive)
+    return judged > front.evaluations + 1  # as of ``run.front.current_front``
 
 
 _KINDS: dict[str, Any] = {
@@ -136,7 +152,10 @@ class _Reader:
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    return {str(key): float(value) for key, value in dict(read_json(path, "timings")).items()}
+    found = {str(key): float(value) for key, value in dict(read_json(path, "timings")).items()}
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError("no number of seconds")
+    return found
 
 
 def _history(path: Path) -> list[Round]:
@@ -158,7 +177,8 @@ def _bundle(bundle: Path) -> Any:
     """The manifest, with what the evidence beside it holds."""
     try:
         manifest, evidence = _part(bundle, "manifest.json"), _part(bundle, "evidence.json")
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        # A zip that asks for a password, or is packed in an unknown way, is a RuntimeError.
         raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`") from error
     if manifest is None:
         raise UserError(f"no bundle at {bundle}; make one with `nat2deploy export`")
@@ -187,15 +207,18 @@ def listed(value: Any) -> list[str]:
 
 
 def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[LatencyTable]]:
-    named = files.search.get("tables") or files.pipeline.get("profile", {}).get("tables") or {}
+    profile = files.pipeline.get("profile", {})
+    own = bool(files.pipeline) and not (profile.get("table") or profile.get("tables"))
+    named = files.search.get("tables") or profile.get("tables") or {}
     single = files.search.get("table") or str(path / "table.json")
-    places = {str(name): listed(place) for name, place in named.items()} or {"": listed(single)}
+    given = {str(name): listed(place) for name, place in named.items()} or {"": listed(single)}
     found: dict[str, list[LatencyTable]] = {}
-    for name, texts in places.items():
+    for name, texts in given.items():
         for text in texts:
-            # A run that was moved took its table along; one by name is the package's.
-            held = (_table(place, read) for place in (Path(text), path / Path(text).name))
-            table = next((one for one in held if one is not None), None)
+            # A run that was moved or copied took its table along; one by name is the package's.
+            beside = path / Path(text).name
+            places = (beside, Path(text)) if own and beside.name == "table.json" else (Path(text), beside)
+            table = next((one for place in places if (one := _table(place, read)) is not None), None)
             if table is not None:
                 found.setdefault(name, []).append(table)
     return found

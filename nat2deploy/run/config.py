@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nat2deploy.data.places import at_home
-from nat2deploy.errors import UserError
+from nat2deploy.errors import KeysError, UserError
 from nat2deploy.files import parse, read_toml
 from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
@@ -170,9 +170,10 @@ class TrainConfig(_Config):
     def _schedules_own(self) -> Self:
         changed = self._changed("epochs", "learning_rate")
         if self.schedule == "eps-paper" and changed:
-            raise ValueError(
-                f"schedule 'eps-paper' has its own epochs and rates; leave out {' and '.join(changed)}, or "
-                "take schedule 'scaled'"
+            names = " and ".join(f"{{{name}}}" for name in changed)
+            raise KeysError(
+                f"{{schedule = 'eps-paper'}} has its own epochs and rates; leave out {names}, or take "
+                "{schedule = 'scaled'}"
             )
         return self
 
@@ -277,20 +278,22 @@ class ExportConfig(_Config):
         goals = [self.expected_latency, self.stage_accuracy, self.stage_accuracy_drop]
         given = [one for one in (*goals, self.confidence) if one is not None]
         if given and not self.stages:
-            raise ValueError(
-                "expected_latency, stage_accuracy, stage_accuracy_drop and confidence are for stages = true"
+            raise KeysError(
+                "{expected_latency}, {stage_accuracy}, {stage_accuracy_drop} and {confidence} are for "
+                "{stages = true}; add that, or leave them out"
             )
         if sum(one is not None for one in goals) > 1:
-            raise ValueError("give one of expected_latency, stage_accuracy and stage_accuracy_drop")
+            raise KeysError("give one of {expected_latency}, {stage_accuracy} and {stage_accuracy_drop}")
         if self.stages and (self.engine != "onnxruntime" or self.device not in (None, "cpu")):
-            raise ValueError(
-                "stages run in onnxruntime on the CPU; without them the network is exported as one graph"
+            raise KeysError(
+                "{stages}: they run in onnxruntime on the CPU; without them the network is exported as one "
+                "graph"
             )
         on_cpu = self.engine in ("onnxruntime", "openvino") and self.device in (None, "cpu")
         if self.int8_layers == "faster" and not on_cpu:
-            raise ValueError("int8_layers = 'faster' is for onnxruntime or openvino on the CPU")
+            raise KeysError("{int8_layers = 'faster'} is for onnxruntime or openvino on the CPU")
         if self.stages and self.save_optimised:
-            raise ValueError("save_optimised is for a network of one file, stages have several")
+            raise KeysError("{save_optimised} is for a network of one file, {stages} have several")
         return self
 
     @property

@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from nat2deploy.cost.model import CostModel
+from nat2deploy.cost.table import LatencyTable
 from nat2deploy.data.names import shown_name
 from nat2deploy.data.preprocess import Preprocessing
 from nat2deploy.deploy.export import check_options, export_bundle
 from nat2deploy.deploy.judging import MAX_ACCURACY_DROP, Labelled, Promise
 from nat2deploy.deploy.making import EngineOptions
 from nat2deploy.deploy.manifest import Manifest
+from nat2deploy.engines.registry import absent
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
-from nat2deploy.progress import Report, silent
+from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.run.config import ExportConfig, Files, SearchConfig
 from nat2deploy.run.cost_source import load_tables, table_of
 from nat2deploy.run.directory import RunDirectory
@@ -34,7 +36,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
 
     For an int8 target activations are calibrated on images of the training split, and the layers that must
     stay in float are searched on validation images, and by latency where that is asked for. Test accuracy is
-    the engine's. Latency is measured here only when the latency table is of this machine.
+    the engine's. Latency is measured here only when the latency table is of this machine; ``report`` is told
+    why it was not.
 
     As stages, a network with several exits stops where it is sure enough; thresholds are fitted on validation
     images.
@@ -58,8 +61,8 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     plain = replace(architecture, precision=None)
     model = CostModel(chosen.info.space, data.classes, predicting)
     costs = model.costs(plain)
-    # On a GPU what was measured says nothing about whether the engine's GPU is here.
-    here = table is None or target.kind == "cuda" or table.fingerprint.same_machine(fingerprint())
+    not_measured = "" if table is None else elsewhere(table, target)
+    here = not not_measured
     by_search = architecture.precision is not None and config.precision is None
     check_int8_options(config, {target.precision, "int8"} if by_search else {target.precision}, here=here)
     check_options(target, _engine_options(config))  # now, not after tuning
@@ -124,7 +127,23 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     if network is not chosen.network:
         checkpoint_in(chosen.folder).unlink(missing_ok=True)
     report("export", 2, 2, str(out))
+    not_measured = not_measured or absent(target)
+    if not_measured:
+        remarks(report)(f"latency was not measured: {not_measured}")
     return manifest
+
+
+def elsewhere(table: LatencyTable, target: Target) -> str:
+    """Say why a bundle for ``target`` is not measured on this machine; empty where the table knows no why."""
+    # On a GPU what was measured says nothing about whether the engine's GPU is here.
+    there, here = table.fingerprint, fingerprint()
+    if target.kind == "cuda" or there.model_copy(update={"gpu": None}).same_machine(here):
+        return ""
+    theirs, ours = there.told_apart(here)
+    return (
+        f"the run's table is of another machine ({theirs}) than this one ({ours}); export there, or measure "
+        "the bundle there with `nat2deploy verify`"
+    )
 
 
 def table_for(search: SearchConfig, target: str | None) -> tuple[str, Files | None]:
@@ -242,4 +261,5 @@ def bundle_target(config: ExportConfig, measured: Target | None) -> Target:
     batch = sizes[1] if sizes else 1 if measured is None else measured.batch
     threads = 1 if measured is None or kind == "cuda" else measured.threads
     fields = {"device": device, "backend": config.engine, "precision": precision}
-    return parse(Target, {**fields, "threads": threads, "batch": batch}, "options")
+    options = {name: f"--{name}" for name in ("batch", "device", "precision")}
+    return parse(Target, {**fields, "threads": threads, "batch": batch}, "export", options)

@@ -11,7 +11,7 @@ from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_network import NetworkTuning
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.finetune_workers import Job, tune_side_by_side
-from nat2deploy.run.front import Front, FrontNetwork, load_front
+from nat2deploy.run.front import Front, FrontNetwork, current_front
 from nat2deploy.run.read_search import read_search
 
 
@@ -25,7 +25,7 @@ def finetune(run_path: Path, config: FinetuneConfig, report: Report = silent) ->
     """
     run = RunDirectory(run_path)
     search = read_search(run)
-    chosen = _chosen(load_front(run.front_path), config.network)
+    chosen = _chosen(current_front(run.front_path), config.network)
     check_devices(config.devices)
     with run.locked():
         tunings = [NetworkTuning(run, search, network, config) for network in chosen]

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import KeysError, UserError
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import under_given
 from nat2deploy.search.settings import Seed
@@ -125,10 +125,11 @@ class FinetuneConfig(BaseModel):
             for other, value in dict.fromkeys(_ONLY_WITH.values()):
                 idle = [key for key in config._idle(given) if _ONLY_WITH[key] == (other, value)]
                 if idle:
-                    names = " and ".join(filter(None, [", ".join(idle[:-1]), idle[-1]]))
+                    keys = [f"{{{key}}}" for key in idle]
+                    names = " and ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
                     one, it = ("is", "it") if len(idle) == 1 else ("are", "them")
-                    raise ValueError(
-                        f"{names} {one} for {other} = {value} alone; add that, or leave {it} out"
+                    raise KeysError(
+                        f"{names} {one} for {{{other} = {value}}} alone; add that, or leave {it} out"
                     )
         return config
 
@@ -150,7 +151,7 @@ class FinetuneConfig(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if len(self.prune) > 1 and {"none", "accuracy"} & set(self.prune):
-            raise ValueError("prune: none and accuracy stand alone; several costs may stand together")
+            raise KeysError("{prune}: none and accuracy stand alone; several costs may stand together")
         return self
 
     @classmethod

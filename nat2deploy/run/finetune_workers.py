@@ -20,7 +20,7 @@ from nat2deploy.progress import Report
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_network import NetworkTuning
-from nat2deploy.run.front import load_front
+from nat2deploy.run.front import current_front
 from nat2deploy.run.read_search import read_search
 
 
@@ -130,7 +130,7 @@ def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
 
     try:
         run = RunDirectory(job.run)
-        chosen = load_front(run.front_path).choose(job.network)
+        chosen = current_front(run.front_path).choose(job.network)
         tuning = NetworkTuning(run, read_search(run), chosen, job.config)
         report = tuning.finetune(device, tell)
         connection.send(("done", 1.0, f"{100 * report.test.top1:.2f} % on test"))

@@ -103,6 +103,34 @@ def load_front(path: Path) -> Front:
     return parse(Front, read_json(path, "front"), f"front {path}")
 
 
+def current_front(path: Path) -> Front:
+    """Read ``front.json`` for what comes after the search.
+
+    Raises:
+        UserError: missing or broken, or older than the archive: its search was stopped, and went on since.
+    """
+    front = load_front(path)
+    if front.complete:
+        return front
+    judged = _judged(path.with_name("archive.jsonl"))
+    if judged > front.evaluations + 1:  # where Ctrl-C came in the middle of writing one, it is not counted
+        raise UserError(
+            f"front {path} is older than the run: it is of {front.evaluations} evaluations, and the search "
+            f"has gone on since to {judged}; repeat the search's command, or let it end: it writes the front "
+            "anew"
+        )
+    return front
+
+
+def _judged(archive: Path) -> int:
+    """How many evaluations of an archive were work, see ``search.archive``; half a line may be among them."""
+    try:
+        lines = archive.read_bytes().splitlines()
+    except OSError:
+        return 0
+    return sum(b'"passed_by":' not in line for line in lines)
+
+
 def save_front(front: Front, path: Path) -> None:
     """Write ``front.json`` atomically."""
     write_json(path, front.model_dump(mode="json"))

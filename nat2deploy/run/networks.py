@@ -14,7 +14,7 @@ from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.cost_source import load_tables, symmetric_int8
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_report import FinetuneReport, read_report
-from nat2deploy.run.front import Front, FrontNetwork, load_front
+from nat2deploy.run.front import Front, FrontNetwork, current_front
 from nat2deploy.run.read_search import read_search
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
@@ -76,7 +76,7 @@ def describe(space: SearchSpace, architecture: Architecture, data: ImageData) ->
 
 def choose_network(run: RunDirectory, wanted: str) -> FrontNetwork:
     """As ``Front.choose``, but ``best`` is the best of those that were fine-tuned, if any were."""
-    front = load_front(run.front_path)
+    front = current_front(run.front_path)
     if wanted != "best":
         return front.choose(wanted)
     found = {network.id: read_report(run.network(network.id)) for network in front.networks}

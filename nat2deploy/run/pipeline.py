@@ -34,7 +34,7 @@ from nat2deploy.run.cost_source import check_tables, load_tables, table_of
 from nat2deploy.run.deploy_front import LeftOut, deploy_front
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.exit_costs import check_before_search
-from nat2deploy.run.export import check_int8_options, check_target
+from nat2deploy.run.export import check_int8_options, check_target, elsewhere
 from nat2deploy.run.finetune import check_devices
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front, load_front
@@ -47,7 +47,6 @@ from nat2deploy.search.budget import budgets_on, parse_budgets
 from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.supernet.checkpoint import supernet_info
 from nat2deploy.supernet.shipped import find_supernet
-from nat2deploy.target import fingerprint
 
 # What comes after the search is done again where it was done in another way.
 _CHANGEABLE = ("finetune", "export")
@@ -118,9 +117,9 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
         with _timed(out, "profile"):
             tables = _tables(config, table_path, report)
         # That of a table by name may be another than [target].
-        precisions = {check_target(config.export, table.target).precision for table in tables}
-        here = any(table.fingerprint.same_machine(fingerprint()) for table in tables)
-        check_int8_options(config.export, precisions, here=here)
+        targets = [check_target(config.export, table.target) for table in tables]
+        here = any(not elsewhere(table, target) for table, target in zip(tables, targets, strict=True))
+        check_int8_options(config.export, {target.precision for target in targets}, here=here)
         _check_exits(config, table_path)
         with _timed(out, "train"):
             supernet = config.train.supernet or _train(config, out, report)

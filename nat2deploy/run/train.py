@@ -72,7 +72,7 @@ def _train(
         mean=data.mean,
         std=data.std,
         phases=before,
-        recipe=f"{config.model_dump_json(exclude={'supernet', 'start', 'curve'})} seed {seed}{origin}",
+        recipe=_recipe(config, space, width, f" seed {seed}{origin}", out),
     )
     if together.is_first and not out.is_file():
         check_writable(out)
@@ -125,6 +125,19 @@ def _width(config: TrainConfig, space: SearchSpace) -> float:
             "`nat2deploy run` train each"
         )
     return widths[0]
+
+
+def _recipe(config: TrainConfig, space: SearchSpace, width: float, more: str, out: Path) -> str:
+    """What is stored of the settings; the file's at ``out`` where only its width is spelled otherwise."""
+    spellings: list[float | tuple[float, ...] | None] = [width, (width,)]
+    unlike = {"supernet", "start", "curve"}
+    if width == space.widths[0]:
+        spellings.insert(0, None)
+    recipes = [
+        config.model_copy(update={"width": one}).model_dump_json(exclude=unlike) + more for one in spellings
+    ]
+    held = supernet_info(out).recipe if out.is_file() else ""
+    return held if held in recipes else recipes[0]
 
 
 def _start(

@@ -100,3 +100,57 @@ def test_how_to_reach_a_device_is_refused_for_this_machine(python, options, said
         ssh_settings("cpu", python, options)
     assert ssh_settings("ssh://pi@board", python, options) is not None
     assert ssh_settings("cpu", "python3", None) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("export r --out b --stages --expected-latency 5", "--expected-latency: '5': write a latency"),
+        ("export r --out b --expected-latency 5ms", "and --confidence are for --stages; add that"),
+        (
+            "export r --out b --int8-layers faster --engine tensorrt",
+            "--int8-layers faster is for onnxruntime",
+        ),
+        ("export r --out b --engine tensor", "--engine: Input should be 'onnxruntime'"),
+        ("finetune r --method aep --prune speed", "--prune: no cost 'speed'"),
+        ("finetune r --method aep --prune none --prune latency", "--prune: none and accuracy stand alone"),
+        ("finetune r --prune latency", "--prune is for --method aep alone"),
+        ("finetune r --device tpu", "--device: String should match"),
+        ("train --data digits --out w --width -1", "--width: Input should be greater than 0"),
+        ("train --data digits --out w --resolutions 0", "--resolutions: Input should be greater"),
+        (
+            "search --data digits --supernet w --out r --resolutions 0",
+            "--resolutions: Input should be greater",
+        ),
+        ("search --data digits --supernet w --out r --preset x", "--preset: Input should be 'ours'"),
+        ("search --data digits --supernet w --out r --workers x", "--workers: 'x': write auto"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_option(command, words, said):
+    code, _, error = command(*words.split())
+    told = " ".join(error.split())
+    assert code == 2 and said in told and told.startswith("error: --"), error
+
+
+def test_options_that_exclude_each_other_are_told_by_their_names(command):
+    words = "export r --out b --stages --expected-latency 5ms --stage-accuracy 90%"
+    code, _, error = command(*words.split())
+    assert (code, " ".join(error.split())) == (
+        2,
+        "error: export: give one of --expected-latency, --stage-accuracy and --stage-accuracy-drop",
+    )
+
+
+def test_a_file_is_told_by_its_keys(command, tmp_path):
+    (tmp_path / "c.toml").write_text('data = "digits"\n[export]\nexpected_latency = "5ms"\n')
+    code, _, error = command("run", tmp_path / "c.toml")
+    told = " ".join(error.split())
+    assert code == 2 and "c.toml: export: expected_latency, stage_accuracy," in told
+    assert "confidence are for stages = true; add that" in told and "--" not in told
+
+
+def test_a_settings_file_beside_options_is_told_by_its_keys(command, tmp_path):
+    (tmp_path / "s.toml").write_text("rounds = 0")
+    words = ("search", "--supernet", "w", "--data", "digits", "--out", tmp_path / "run")
+    code, _, error = command(*words, "--settings", tmp_path / "s.toml")
+    assert code == 2 and "search settings: rounds: Input should be greater" in " ".join(error.split())

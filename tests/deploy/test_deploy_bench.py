@@ -105,7 +105,13 @@ def test_torchvisions_networks_run_beside_ours(exported: Path) -> None:
     assert theirs.accuracy is None and ours.median_ms < theirs.median_ms
 
 
-@pytest.mark.parametrize("name", ["torchvision:resnet999", "torchvision:resnet18@", "torchvision:resnet18@0"])
+@pytest.mark.parametrize("given", ["", "0", "00", "-1", "99999", "large"])
+def test_a_resolution_that_is_none_is_blamed_itself(given: str) -> None:
+    with pytest.raises(UserError, match=rf"resnet18@{given}': '{given}' is no resolution; write 1 to 9999"):
+        bench([f"torchvision:resnet18@{given}"], seed=0)
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet999", "torchvision:resnet999@0", "torchvision:"])
 def test_a_name_that_torchvision_has_not_is_one_line(name: str) -> None:
     with pytest.raises(UserError, match="no torchvision classifier"):
         bench([name], seed=0)

@@ -56,6 +56,20 @@ def test_small_graph_with_bn_folded_and_hardswish_whole():
     assert [(one.domain, one.version) for one in graph.opset_import] == [("", OPSET)]
 
 
+class Square(nn.Module):
+    def forward(self, x):
+        torch._assert(x.shape[-1] == 224, "224 pixels alone")  # as torchvision's vision transformers do
+        return x
+
+
+@pytest.mark.parametrize("module", [Square(), nn.Linear(3, 2)])
+def test_a_shape_that_the_network_does_not_take_is_one_line(module):
+    with pytest.raises(
+        UserError, match=r"does not take an input of shape \(1, 3, 16, 16\).*; mend the shape"
+    ):
+        to_onnx(module, SHAPE)
+
+
 def test_same_numbers_as_pytorch():
     module, images = small(), np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
     with torch.inference_mode():

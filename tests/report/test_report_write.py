@@ -1,6 +1,7 @@
 import json
 import re
 import tomllib
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from made_runs import (
 )
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import read_toml
+from nat2deploy.files import read_json, read_toml
 from nat2deploy.report.facts import gather
 from nat2deploy.report.page import render
 from nat2deploy.report.payload import payload_of
@@ -211,6 +212,17 @@ def test_a_search_half_way_shows_its_front_so_far(made, tmp_path):
     assert "is not finished" in page.text
 
 
+@pytest.mark.parametrize("since", [1, 2])
+def test_a_front_that_the_search_has_gone_on_since_is_not_shown_for_the_one_so_far(made, tmp_path, since):
+    run = write_search(tmp_path / "run", made, complete=False, evaluations=2 * len(made) - since)
+    write_archive(run, made)
+    stopped = read_json(run / "front.json", "front")
+    write(run / "front.json", {**stopped, "networks": stopped["networks"][:1]})
+    facts = gather(read_run(run))
+    assert (len(facts.rows) == 1) == (since == 1)  # one may be written and not counted
+    assert (facts.files.front is None) == (since == 2) and not facts.files.problems
+
+
 @pytest.mark.parametrize("fixed", [{"reevaluate": False}, {"adapt_epochs": 0.0}, {}])
 def test_half_way_what_was_judged_before_counts_where_the_archive_is_not_judged_again(made, tmp_path, fixed):
     run = write_search(tmp_path / "run", made)
@@ -352,6 +364,42 @@ def test_no_run_and_a_wrong_ending_are_refused(made, tmp_path):
     with pytest.raises(UserError, match=r"\.html file"):
         write_report(run, tmp_path / "report.pdf")
     assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_of_something_else_is_no_run(tmp_path):
+    (tmp_path / "config.toml").write_text('title = "A page"\n')
+    with pytest.raises(UserError, match="is no run's, it names no data; name the folder of a run"):
+        write_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99)], ids=["password", "method"])
+def test_a_zip_that_cannot_be_unpacked_is_no_bundle(made, tmp_path, place, value):
+    run, bundle = write_search(tmp_path / "run", made), tmp_path / "bundle.zip"
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", "{}")
+    content = bytearray(bundle.read_bytes())
+    content[place] = content[content.index(b"PK\x01\x02") + place + 2] = value
+    bundle.write_bytes(content)
+    with pytest.raises(UserError, match="no bundle at"):
+        read_run(run, bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "left_out"),
+    [
+        ("history.json", [{"round": 0, "best": {"top1": "high"}}], "history.json cannot be read"),
+        ("history.json", [{"round": 0, "best": {"top1": [1]}}], "history.json cannot be read"),
+        ("timings.json", '{"train": Infinity}', "timings.json cannot be read"),
+        ("timings.json", '{"train": NaN}', "timings.json cannot be read"),
+    ],
+)
+def test_numbers_that_are_none_are_left_out(made, tmp_path, name, content, left_out):
+    run = write_pipeline(tmp_path / "run", made)
+    write(run / name if name == "timings.json" else run / "search" / name, content)
+    facts = gather(read_run(run))
+    assert len(facts.files.problems) == 1 and left_out in facts.files.problems[0]
+    assert render(facts, payload_of(facts), {})
 
 
 def test_pictures_never_go_among_other_things(made, tmp_path):

@@ -200,7 +200,7 @@ def test_damaged_timings_are_refused_by_the_pipeline_that_goes_on(outcome, confi
 
 
 def test_a_batch_larger_than_any_is_refused():
-    with pytest.raises(UserError, match="options: batch: Input should be less than or equal to 4096"):
+    with pytest.raises(UserError, match=r"^--batch: Input should be less than or equal to 4096"):
         bundle_target(ExportConfig(batch="9999"), None)
 
 

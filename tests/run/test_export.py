@@ -15,11 +15,12 @@ from nat2deploy.deploy.verify import verify_bundle
 from nat2deploy.engines.registry import has_gpu, load_engine
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json
+from nat2deploy.progress import REMARK
 from nat2deploy.run import cost_source
 from nat2deploy.run import export as export_module
 from nat2deploy.run.config import ExportConfig
-from nat2deploy.run.export import export
-from nat2deploy.target import Target
+from nat2deploy.run.export import elsewhere, export
+from nat2deploy.target import Gpu, Target
 
 needs_no_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here, which verifies the bundle")
 
@@ -70,7 +71,9 @@ def test_an_engine_that_does_not_run_on_the_tables_device_is_one_line(outcome, t
 def test_a_gpus_bundle_says_that_no_device_has_verified_it(outcome, measured_as, tmp_path):
     measured_as(Target(device="cuda", backend="tensorrt", precision="fp16"))
     config = ExportConfig(engine="tensorrt")
-    manifest = export(outcome.out / "search", config, tmp_path / "bundle")
+    said = []
+    manifest = export(outcome.out / "search", config, tmp_path / "bundle", lambda *words: said.append(words))
+    assert (REMARK, 1.0, 1.0, "latency was not measured: cuda:0 is not here") in said
     assert manifest.target == Target(device="cuda", backend="tensorrt", precision="fp16")
     assert manifest.evidence.device == "not verified on a device"
     assert (tmp_path / "bundle" / "build.py").is_file()
@@ -115,7 +118,7 @@ def test_faster_layers_are_refused_where_none_gets_8_bits(outcome, command, tmp_
     words = ("export", outcome.out / "search", "--out", tmp_path / "bundle", "--int8-layers")
     for value, told in (
         ("faster", "--int8-layers: the bundle is in fp32; add --precision int8"),
-        ("some", "int8_layers: Input should be 'all' or 'faster'"),
+        ("some", "--int8-layers: Input should be 'all' or 'faster'"),
     ):
         code, _, error = command(*words, value)
         assert code == 2 and told in " ".join(error.split())
@@ -164,6 +167,35 @@ def test_faster_layers_of_another_machine_are_refused_before_tuning(outcome, mon
         export(
             outcome.out / "search", ExportConfig(int8_layers="faster", qat_epochs=5.0), tmp_path / "bundle"
         )
+
+
+def test_a_bundle_of_another_machines_table_is_not_measured_and_one_line_says_why(
+    outcome, monkeypatch, tmp_path
+):
+    table = load_table(outcome.out / "table.json")
+    board = table.model_copy(update={"fingerprint": table.fingerprint.model_copy(update={"cpu": "A board"})})
+    monkeypatch.setattr(cost_source, "load_table", lambda path: board)
+    limits, said = [], []
+
+    def make(*_, time_limit_s, **more):
+        limits.append(time_limit_s)
+        return outcome.manifest
+
+    monkeypatch.setattr(export_module, "export_bundle", make)
+    export(outcome.out / "search", ExportConfig(), tmp_path / "bundle", lambda *words: said.append(words))
+    (told,) = [words[3] for words in said if words[0] == REMARK]
+    assert limits == [None]
+    assert told.startswith("latency was not measured: the run's table is of another machine (A board, ")
+    assert f"than this one ({table.fingerprint.cpu}, " in told and "\n" not in told
+
+
+def test_a_gpus_table_of_this_machine_does_not_keep_its_cpu_from_being_measured(outcome):
+    table = load_table(outcome.out / "table.json")
+    gpu = Gpu(name="A GPU", compute_capability="9.0", memory_bytes=8)
+    ours = table.model_copy(update={"fingerprint": table.fingerprint.model_copy(update={"gpu": gpu})})
+    assert elsewhere(ours, Target()) == ""
+    other = ours.fingerprint.model_copy(update={"cpu": "A board"})
+    assert "A GPU" in elsewhere(ours.model_copy(update={"fingerprint": other}), Target())
 
 
 def test_an_export_that_ends_after_tuning_for_8_bits_trains_no_step_again(outcome, monkeypatch, tmp_path):

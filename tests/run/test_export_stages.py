@@ -91,12 +91,12 @@ def test_a_network_with_one_exit_is_refused_in_one_line(run, tmp_path, refused):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--expected-latency", "0.1ms"], "for stages"),
+        (["--expected-latency", "0.1ms"], "--confidence are for --stages; add that"),
         (["--stages", "--expected-latency", "fast"], "write a latency, such as 0.15ms"),
         (["--stages", "--expected-latency", "1ms", "--stage-accuracy", "90%"], "give one of"),
         (["--stages", "--stage-accuracy", "0.9"], "write a percentage"),
         (["--stages", "--confidence", "mood"], "confidence"),
-        (["--stages", "--engine", "tensorrt"], "stages run in onnxruntime on the CPU"),
+        (["--stages", "--engine", "tensorrt"], "--stages: they run in onnxruntime on the CPU"),
         (["--stages", "--save-optimised"], "stages have several"),
     ],
 )

@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,7 +29,7 @@ from nat2deploy.run.config import ExportConfig
 from nat2deploy.run.export import export
 from nat2deploy.run.finetune import finetune
 from nat2deploy.run.finetune_config import FinetuneConfig
-from nat2deploy.run.front import load_front
+from nat2deploy.run.front import load_front, save_front
 from nat2deploy.run.networks import open_network
 from nat2deploy.space.lowering import lower, total_macs, total_params
 from nat2deploy.training.evaluation import judge
@@ -386,3 +387,27 @@ def test_no_such_gpu_is_one_line(tmp_path):
     run = make_run(tmp_path)
     with pytest.raises(UserError, match="device cuda:99 is not here"):
         finetune(run, FinetuneConfig(devices=("cuda:99",), **QUICK))
+
+
+def test_a_front_that_the_search_has_gone_on_since_is_refused_in_one_line(aep_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(aep_run[0], run)
+    front = load_front(run / "front.json")
+    archive = run / "archive.jsonl"
+    passed, own = '{"passed_by": "abc"}', '{"id": "abc"}'
+    archive.write_text("\n".join([passed, *[own] * (front.evaluations + 1)]) + "\n")
+    stopped = front.model_copy(update={"complete": False})
+    save_front(stopped, run / "front.json")
+    assert open_network(run, front.networks[0].id)  # Ctrl-C may have come in the middle of writing one
+    with archive.open("a") as stream:
+        stream.write(own + "\n")
+    save_front(stopped.model_copy(update={"complete": True}), run / "front.json")
+    assert open_network(run, front.networks[0].id)
+    save_front(stopped, run / "front.json")
+    for use in (
+        lambda: finetune(run, FinetuneConfig(**QUICK)),
+        lambda: export(run, ExportConfig(), tmp_path / "bundle"),
+    ):
+        with pytest.raises(UserError, match=r"is older than the run.*; repeat the search's command"):
+            use()
+    assert not (tmp_path / "bundle").exists()

@@ -10,11 +10,12 @@ from early_run import make_run
 from jsonschema import Draft202012Validator
 
 from nat2deploy.cli.app import main
-from nat2deploy.cost.table import load_table
+from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.data.load import load_data
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.verify import Check
 from nat2deploy.errors import UserError
+from nat2deploy.report.reading import read_run
 from nat2deploy.run import deploy_front as deploying
 from nat2deploy.run import pipeline
 from nat2deploy.run.config import PipelineConfig, SearchConfig, load_pipeline
@@ -307,6 +308,22 @@ def test_a_folder_that_was_moved_is_used_with_the_table_in_it(outcome, config_pa
     (moved / "config.toml").unlink()  # a file of that name in any other folder may be another table
     with pytest.raises(UserError, match="where-it-was"):
         finetune(moved / "search", tuning)
+
+
+def test_a_folder_that_was_copied_is_used_with_its_own_table_while_the_first_is_there(outcome, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(outcome.out, copied)
+    search = RunDirectory(copied / "search")
+    assert str(outcome.out / "table.json") == search.read_config(SearchConfig).table
+    assert read_search(search).table == str(copied / "table.json")
+    table = load_table(copied / "table.json")
+    save_table(table.model_copy(update={"seed": table.seed + 1}), copied / "table.json")
+    assert [one.seed for _, one in read_run(copied).every_table] == [table.seed + 1]
+    # One that was given stays that one.
+    stored = copied / "config.toml"
+    stored.write_text(stored.read_text().replace("[profile]", '[profile]\ntable = "given/table.json"'))
+    assert read_search(search).table == str(outcome.out / "table.json")
+    assert [one.seed for _, one in read_run(copied).every_table] == [table.seed]
 
 
 def test_an_unfinished_one_goes_on_where_its_folder_is_now(outcome, config_path, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from nat2deploy.run.config import ExportConfig, SpaceConfig, TrainConfig, load_p
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.train import train
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.supernet.checkpoint import load_supernet, supernet_info
+from nat2deploy.space.search_space import load_space
+from nat2deploy.supernet.checkpoint import load_supernet, save_supernet, supernet_info
 from nat2deploy.training.curve import LearningCurve
 from nat2deploy.training.supernet import unfinished
 
@@ -49,6 +50,20 @@ def test_the_same_command_leaves_it_as_it_is(started):
     assert train(space, "digits", config, out, seed=1) == supernet_info(out)
     assert out.read_bytes() == bytes_before
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_nor_does_it_matter_how_the_default_width_is_spelled(started, tmp_path):
+    space, config, out = started
+    bytes_before = out.read_bytes()
+    default = load_space(space.name).widths[0]
+    for width in (default, (default,)):
+        train(space, "digits", config.model_copy(update={"width": width}), out, seed=1)
+    assert out.read_bytes() == bytes_before
+    supernet, info = load_supernet(out)
+    spelled = info.model_copy(update={"recipe": info.recipe.replace('"width":null', f'"width":{default}')})
+    assert spelled != info
+    save_supernet(tmp_path / "w.safetensors", supernet, spelled)  # as earlier versions kept it
+    assert train(space, "digits", config, tmp_path / "w.safetensors", seed=1) == spelled
 
 
 def test_another_start_is_another_training(outcome, started, tmp_path):
