@@ -109,15 +109,14 @@ class ElasticMBConv(nn.Module):
 
     def slice_into(self, block: MBConv) -> None:
         """Copy the active slice into a plain block, whose shapes say what is active."""
-        full = self.full
+        sources = dict((*self.full.named_parameters(), *self.full.named_buffers()))
         channels = block.depthwise.out_channels
         with torch.no_grad():
-            for name, parameter in (*block.named_parameters(), *block.named_buffers()):
+            for name, held in (*block.named_parameters(), *block.named_buffers()):
                 if name == "depthwise.weight":
-                    parameter.copy_(self.depthwise_weight(block.depthwise.kernel_size[0], channels))
+                    held.copy_(self.depthwise_weight(block.depthwise.kernel_size[0], channels))
                 else:
-                    source = full.get_parameter(name) if name in _parameters(full) else full.get_buffer(name)
-                    parameter.copy_(source[tuple(slice(size) for size in parameter.shape)])
+                    held.copy_(sources[name][tuple(slice(size) for size in held.shape)])
 
     def sort_channels(self) -> None:
         """Order middle channels by the L1 norm of the projection's weights, largest first.
@@ -156,10 +155,6 @@ def _steps(kernels: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def _se_channels(channels: int) -> int:
     return BlockSignature("mbconv", 0, channels, 0, 1, 1, True, False, "relu", 1, 1).se_channels
-
-
-def _parameters(module: nn.Module) -> set[str]:
-    return {name for name, _ in module.named_parameters()}
 
 
 def _batch_norm(y: Tensor, bn: nn.BatchNorm2d, channels: int, training: bool) -> Tensor:
