@@ -68,13 +68,16 @@ def test_a_search_for_real(tmp_path, monkeypatch, capsys):
     given = ["adapted_search.py", "--out", str(tmp_path), "--data", "digits", "--minutes", "10"]
     given += ["--seeds", "1", "--share", "0.05", "--rounds", "1", "--adapt-epochs", "0.1"]
     given += ["--warmup-epochs", "0.1"]
-    given += ["--methods", "nat", "--validation-images", "100", "--json"]
+    given += ["--methods", "ours", "--validation-images", "100", "--json"]
     given += ["--recalibration-images", "50"]
     monkeypatch.setattr("sys.argv", given)
+    sizes = {"archive_size": 12, "candidates": 4, "population": 16, "generations": 2, "surrogate_folds": 2}
+    whole = adapted_search.settings_of
+    monkeypatch.setattr(adapted_search, "settings_of", lambda *given: {**whole(*given), **sizes})
     adapted_search.main()
-    found = json.loads(capsys.readouterr().out)["nat"]
-    assert found["adaptations"] == [1] and found["evaluations"][0] >= 8
-    done = tmp_path / "nat-0" / "done.json"
+    found = json.loads(capsys.readouterr().out)["ours"]
+    assert found["adaptations"] == [1] and found["evaluations"][0] >= 16
+    done = tmp_path / "ours-0" / "done.json"
     networks = json.loads(done.read_text())["networks"]
     assert found["best_test"] == [pytest.approx(max(n["test"] for n in networks), abs=1e-12)]
     assert all(n["latency_ms"] <= 0.25 and 0 < n["test"] <= 1 for n in networks)

@@ -61,7 +61,7 @@ def test_accuracies_are_those_of_each_judged_by_itself(search, early, digits, tm
         for job in jobs:
             alone = list(judge.judge(held, [Job(a, gates) for a in (job.architecture, *job.passed)]))
             assert [judged[job].accuracy, *judged[job].passed] == [one.accuracy for one in alone]
-    with LocalProcesses(2, digits, options, tmp_path) as processes:
+    with LocalProcesses(1, digits, options, tmp_path) as processes:
         assert list(processes.judge(held, list(judged))) == list(judged.values())
 
 
