@@ -23,6 +23,9 @@ from nat2deploy.space.search_space import SearchSpace, load_space
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, save_supernet
 from nat2deploy.supernet.network import SuperNetwork
 
+QUICK = {"epochs": 2.0, "batch_size": 64, "learning_rate": 0.05, "distil": False}
+"""Settings of a fine-tuning that takes a second or two."""
+
 STAGE = """[[stages]]
 channels = 16
 stride = 1
