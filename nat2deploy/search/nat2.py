@@ -118,6 +118,7 @@ class Nat2Search:
             judged = self._judge(version)
             self._record(version, judged)
             if version >= self.settings.rounds:
+                self.weights.clear()
                 return judged
             self._explore(judged, version)
             self._adapt(self.rounds.merged(version), version)

@@ -114,8 +114,11 @@ class SearchWeights:
                 progress=staged(report, "adapt"),
             )
         info = info.model_copy(update={"version": info.version + 1})
-        save_supernet(self.path, supernet, info)
-        self._held = (supernet, info)
+        self._save(supernet, info)
+
+    def clear(self) -> None:
+        """Remove what a training kept to go on with, once its result is on disk."""
+        self.checkpoint.unlink(missing_ok=True)
 
     def _transfer(self, report: Report) -> None:
         networks: list[SuperNetwork] = []
@@ -148,5 +151,9 @@ class SearchWeights:
         )
         if fresh and self.settings.warmup_epochs > 0:
             supernet = self._warm_up.train(supernet, described, sorted(fresh), report)
-        save_supernet(self.path, supernet, described)
-        self._held = (supernet.eval(), described)
+        self._save(supernet.eval(), described)
+
+    def _save(self, supernet: AnySuperNetwork, info: SuperNetworkInfo) -> None:
+        save_supernet(self.path, supernet, info)
+        self.clear()
+        self._held = (supernet, info)

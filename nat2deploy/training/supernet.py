@@ -217,7 +217,8 @@ def adapt(
     """Train a super-network in place on sub-networks that a search samples (NAT; Lu et al., 2021).
 
     Of several widths, each sub-network trains the super-network of its own. The processes of a ``world``
-    call this together; the first one alone writes and tells its ``progress``.
+    call this together; the first one alone writes and tells its ``progress``. Whoever calls removes the
+    ``checkpoint`` once the result is stored: killed before that, the next call trains no step.
     """
     run_loop(
         supernet,
@@ -226,6 +227,7 @@ def adapt(
         data,
         resolution=lambda step: sampler(step)[0].resolution,
         checkpoint=checkpoint,
+        keep=True,
         tag=tag,
         progress=progress,
         world=world,

@@ -103,8 +103,12 @@ def test_ended_while_weights_are_written_it_ends_the_same(
         patch.setattr(weights, "save_supernet", saves_and_dies)
         with pytest.raises(killed):
             begin(tmp_path, of=foreign_source).run()
-    begin(tmp_path, of=foreign_source).run()
+    listener = Listener()
+    begin(tmp_path, listener=listener, of=foreign_source).run()
     assert result(tmp_path) == result(undisturbed[0])
+    trained = ("adapt", version - 1) if version else ("warm-up", 0)
+    assert not any((s.stage, s.round) == trained and s.done for s in listener.seen)
+    assert not (tmp_path / ".adaptation").exists()
 
 
 @pytest.mark.parametrize("stage", ["adapt", "evaluate"])
