@@ -127,7 +127,7 @@ def test_plain_fine_tuning_keeps_and_draws_what_each_epoch_did(tmp_path, capsys)
 def test_an_option_that_would_do_nothing_is_one_line(command, tmp_path):
     run = make_run(tmp_path)
     code, _, error = command("finetune", run, "--patience", 30)
-    assert code == 2 and "patience is for phases = 2 alone; add that, or leave it out" in error
+    assert code == 2 and "--patience is for --phases 2 alone; add that, or leave it out" in error
     assert not list(run.glob("networks/*"))
 
 
@@ -241,7 +241,7 @@ def test_a_worker_ends_with_its_parent_and_memory_that_runs_out_is_one_line(ende
     def read(_):
         raise MemoryError
 
-    monkeypatch.setattr(finetune_workers, "load_front", read)
+    monkeypatch.setattr(finetune_workers, "current_front", read)
     before, (ours, theirs) = threading.active_count(), multiprocessing.Pipe()
     finetune_workers._work(finetune_workers.Job(tmp_path, "a", FinetuneConfig()), "cpu", 1, theirs)
     assert ours.recv() == ("failed", 0.0, "memory ran out; use fewer workers or smaller batches")
