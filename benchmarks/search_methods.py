@@ -302,6 +302,9 @@ class FixedWeights:
     def adapt(self, sampler: Any, report: Any) -> None:
         self.version += 1
 
+    def clear(self) -> None:
+        pass
+
 
 class TaskJudge(Judge):
     """Asks the benchmark."""
