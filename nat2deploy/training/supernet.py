@@ -183,6 +183,7 @@ def train_supernet(
         if world.is_first:
             save_supernet(out, supernet, info)
             checkpoint.unlink(missing_ok=True)
+        world.barrier()  # the next phase looks for a checkpoint
     if world.is_first:
         clear(out)
     world.barrier()

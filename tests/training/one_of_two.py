@@ -2,7 +2,8 @@
 
 ``one_of_two.py parts FOLDER`` reads ``given.pt`` and writes what this process got to ``RANK.pt``;
 ``one_of_two.py killed STAGE STEP ARGUMENTS`` runs the command line, saving at every step, and SIGKILLs the
-first process there. The test module beside it starts both and judges.
+first process there; no phase may see the checkpoint of the one before it. The test module beside it starts
+both and judges.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from torch.nn import functional as F
 from nat2deploy.batch_norm import BatchNorm, normalise
 from nat2deploy.data.load import load_data
 from nat2deploy.errors import UserError
-from nat2deploy.training import supernet
+from nat2deploy.training import loop, supernet
 from nat2deploy.training.distributed import World, world
 from nat2deploy.training.loop import LoopSettings, run_loop
 
@@ -129,6 +131,17 @@ def killed(stage: str, step: int, arguments: list[str]) -> None:
 
         return plain(*given, report=told, **more)
 
+    restore, save = loop._restore, supernet.save_supernet
+
+    def restored(checkpoint, *given):
+        assert not checkpoint.exists(), "a phase began before the one before it was stored"
+        return restore(checkpoint, *given)
+
+    def saved_late(*given):
+        time.sleep(0.2)
+        save(*given)
+
+    loop._restore, supernet.save_supernet = restored, saved_late
     front.train = train_and_die
     # The checkpoint is saved after a step was told of: the killed one's is the step before.
     supernet.run_loop = functools.partial(supernet.run_loop, save_every_s=-1.0)
