@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 KILLS ?= 30
 N ?= 1000000
 # Compiling all modules takes a third of an installation's time; Python compiles those that it imports, once.
+unexport PYTHONDONTWRITEBYTECODE  # some images set it: each process would compile PyTorch anew, for seconds
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Many tests wait: for programs, servers, clocks. Slow files come first: see tests/conftest.py.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder

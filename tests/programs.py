@@ -14,7 +14,7 @@ from typing import Self
 import nat2deploy
 
 # Five seconds of processor time a program. Nothing of the command line, which reads the environment.
-_IMPORTS = ["nat2deploy.run.finetune", "nat2deploy.run.search", "nat2deploy.run.train", "torch._dynamo"]
+_IMPORTS = ["nat2deploy.run.finetune", "nat2deploy.run.search", "nat2deploy.run.train"]
 
 
 class Program:

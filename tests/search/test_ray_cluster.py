@@ -24,103 +24,6 @@ from nat2deploy.supernet.checkpoint import load_supernet
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two nodes on loopback, which processes join by the environment."""
-    from ray.cluster_utils import Cluster
-
-    package = str(Path(ray_cluster.__file__).parents[3])
-    kept = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED")}
-    os.environ |= {"PYTHONPATH": package, "RAY_USAGE_STATS_ENABLED": "0"}
-    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    held = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    held.second = held.add_node(**node)
-    os.environ["RAY_ADDRESS"] = held.address
-    yield held
-    ray.shutdown()
-    held.shutdown()
-    for name, value in kept.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-
-
-def at_work(title: str, *nodes) -> list[int]:
-    """Processes of nodes that run a task of that name now."""
-    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent in raylets and stat.with_name("cmdline").read_text().startswith(f"ray::{title}"):
-                found.append(int(stat.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def kill_as_soon_as_it_judges(cluster, killed):
-    """First a worker of the second node, then the node itself."""
-    for what in ("worker", "node"):
-        while not (workers := at_work("_judge", cluster.second)):
-            time.sleep(0.02)  # to look through all processes takes time, too
-        if what == "worker":
-            os.kill(workers[0], signal.SIGKILL)
-            while Path(f"/proc/{workers[0]}").exists():
-                time.sleep(0.005)
-        else:
-            cluster.remove_node(cluster.second, allow_graceful=False)
-        killed.append(what)
-
-
-@pytest.mark.slow
-def test_with_a_worker_and_a_node_killed_in_the_middle_the_search_is_one_processs(
-    cluster, undisturbed, begin, digits, foreign_source, tmp_path
-):
-    killed: list[str] = []
-    search = begin(tmp_path, of=foreign_source)
-    with open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path) as judge:
-        assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-        threading.Thread(target=kill_as_soon_as_it_judges, args=(cluster, killed), daemon=True).start()
-        search.judge = judge
-        assert search.run() == undisturbed[1]
-    assert killed == ["worker", "node"]
-    assert result(tmp_path) == result(undisturbed[0])
-    assert not ray.is_initialized()
-
-
-@pytest.mark.slow
-def test_adaptation_on_two_nodes_has_one_processs_weights_also_when_a_worker_is_killed(
-    cluster, undisturbed, begin, digits, foreign_source, tmp_path
-):
-    if len(cluster.list_all_nodes()) < 2:  # after the test before
-        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    killed = []
-
-    def kill(status):
-        if (status.stage, status.round, status.done) == ("adapt", 0, 2) and not killed:
-            killed.extend(at_work("_take_part", *cluster.list_all_nodes()))
-            os.kill(killed[0], signal.SIGKILL)
-
-    with open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path) as judge:
-        begin(tmp_path, of=foreign_source, listener=kill, judge=judge).run()
-    assert len(killed) == 1
-    found, expected = result(tmp_path), result(undisturbed[0])
-    assert found[:2] == expected[:2]
-    ours, theirs = (load_supernet(f / "supernet.safetensors")[0] for f in (tmp_path, undisturbed[0]))
-    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(one, other), name
-
-
-def test_what_a_node_cannot_do_is_said_in_one_line(cluster, begin, digits, tmp_path, monkeypatch):
-    search = begin(tmp_path)
-    with open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path) as judge:
-        monkeypatch.setattr(ray_cluster, "__version__", "0.0")
-        search.judge = judge
-        with pytest.raises(UserError, match=r"could not judge: this node has nat2deploy .*, the search 0\.0"):
-            search.run()
-
-
 @pytest.mark.parametrize(
     ("address", "why"),
     [
@@ -162,3 +65,94 @@ def test_without_ray_it_says_how_to_install_it(digits, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'nat2deploy\[ray\]'"):
         open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path)
+
+
+# With a cluster joined no other can be: what follows comes last.
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes on loopback, which processes join by the environment."""
+    from ray.cluster_utils import Cluster
+
+    package = str(Path(ray_cluster.__file__).parents[3])
+    kept = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED")}
+    os.environ |= {"PYTHONPATH": package, "RAY_USAGE_STATS_ENABLED": "0"}
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    held = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    held.second = held.add_node(**node)
+    os.environ["RAY_ADDRESS"] = held.address
+    yield held
+    ray.shutdown()
+    held.shutdown()
+    for name, value in kept.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+def at_work(title: str, *nodes) -> list[int]:
+    """Processes of nodes that run a task of that name now."""
+    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and stat.with_name("cmdline").read_text().startswith(f"ray::{title}"):
+                found.append(int(stat.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def judge(cluster, digits, tmp_path_factory):
+    """A judge on both nodes; its workers, which take seconds to start, serve all searches here."""
+    with open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path_factory.mktemp("judge")) as held:
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+        yield held
+    assert not ray.is_initialized()
+
+
+def kill_as_soon_as_it_judges(cluster, killed):
+    """First a worker of the second node, then the node itself."""
+    for what in ("worker", "node"):
+        while not (workers := at_work("_judge", cluster.second)):
+            time.sleep(0.02)  # to look through all processes takes time, too
+        if what == "worker":
+            os.kill(workers[0], signal.SIGKILL)
+            while Path(f"/proc/{workers[0]}").exists():
+                time.sleep(0.005)
+        else:
+            cluster.remove_node(cluster.second, allow_graceful=False)
+        killed.append(what)
+
+
+@pytest.mark.slow
+def test_with_workers_and_a_node_killed_in_the_middle_the_search_is_one_processs(
+    cluster, judge, undisturbed, begin, foreign_source, tmp_path
+):
+    killed: list[str] = []
+
+    def kill(status):
+        if (status.stage, status.round, status.done) == ("adapt", 0, 2) and not killed:
+            at = at_work("_take_part", *cluster.list_all_nodes())
+            os.kill(at[0], signal.SIGKILL)
+            killed.append("adapting")
+            threading.Thread(target=kill_as_soon_as_it_judges, args=(cluster, killed), daemon=True).start()
+
+    search = begin(tmp_path, of=foreign_source, listener=kill, judge=judge)
+    search.judge = judge
+    assert search.run() == undisturbed[1]
+    assert killed == ["adapting", "worker", "node"]
+    found, expected = result(tmp_path), result(undisturbed[0])
+    assert found[:2] == expected[:2]
+    ours, theirs = (load_supernet(f / "supernet.safetensors")[0] for f in (tmp_path, undisturbed[0]))
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_what_a_node_cannot_do_is_said_in_one_line(judge, begin, tmp_path, monkeypatch):
+    search = begin(tmp_path)
+    monkeypatch.setattr(ray_cluster, "__version__", "0.0")
+    search.judge = judge
+    with pytest.raises(UserError, match=r"could not judge: this node has nat2deploy .*, the search 0\.0"):
+        search.run()
