@@ -11,6 +11,7 @@ import pytest
 LEAVES = (
     "errors",
     "files",
+    "locks",
     "version",
     "progress",
     "launch",
@@ -40,6 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "batch_norm": (),  # under both blocks and supernet; training hands it the processes to normalise over
     "nearest": (),  # of names: asked by what reads files, and where names are looked up
     "files": ("errors", "nearest"),
+    "locks": ("errors", "files"),
     "plugins": ("errors", "nearest"),  # registers that engines and search, and the target's names, are in
     "machine": (),  # asked by the target here, and by the agent on a device
     "gpu": ("errors",),

@@ -12,7 +12,8 @@ import tomli_w
 from pydantic import BaseModel
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import cannot_write, is_temporary, parse, read_toml, remove_temporaries, write_text
+from nat2deploy.files import is_temporary, parse, read_toml, remove_temporaries, write_text
+from nat2deploy.locks import holding
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -109,20 +110,9 @@ class RunDirectory:
         Raises:
             UserError: another process works on the run, or its folder cannot be written to.
         """
-        lock = self.path / ".lock"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            stream = lock.open("w")
-        except OSError as error:
-            raise cannot_write(lock, error) from error
-        with stream:
-            if sys.platform != "win32":
-                import fcntl
-
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise UserError(f"run {self.path} is in use by another process; wait for it") from error
+        busy = f"run {self.path} is in use by another process; wait for it"
+        with holding(self.path / ".lock", busy, keep=True):
+            if sys.platform != "win32":  # where somebody else may be writing
                 remove_temporaries(self.path)
             yield
 

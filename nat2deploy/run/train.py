@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from nat2deploy.data.load import load_data
 from nat2deploy.data.sets import ImageData
 from nat2deploy.errors import UserError
 from nat2deploy.files import check_writable, sha256
+from nat2deploy.locks import holding
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.config import SpaceConfig, TrainConfig
 from nat2deploy.space.search_space import SearchSpace, load_space
@@ -41,7 +43,8 @@ def train(
     call this: they share each batch, and the result is that of one process up to rounding.
 
     Raises:
-        UserError: an input that cannot be used, a file of other settings at ``out``, or divergence.
+        UserError: an input that cannot be used, a file of other settings at ``out``, another process that
+            trains it, or divergence.
     """
     with world(config.device) as together:
         return _train(space_config, data_spec, config, out, seed, report, together)
@@ -93,27 +96,31 @@ def _train(
     if config.curve is not None and together.is_first:
         check_writable(Path(config.curve) / "curve.jsonl")
         watch = _curve(Path(config.curve), phases, data, seed, info)
-    _, trained = train_supernet(
-        supernet,
-        phases,
-        data,
-        info,
-        out,
-        ShrinkingSettings(
-            batch_size=min(config.batch_size, len(data.train)),
-            seed=seed,
-            label_smoothing=config.label_smoothing,
-            teacher=config.teacher,
-            sandwich=config.sandwich,
-            ema=config.ema,
-            clip=config.clip,
-            device=config.device,
-            mixed_precision=config.mixed_precision,
-        ),
-        progress=tell,
-        watch=watch,
-        world=together,
-    )
+    with ExitStack() as held:
+        if together.is_first:  # on behalf of all
+            busy = f"{out} is being trained by another process; wait for it, or choose another --out"
+            held.enter_context(holding(out.with_name(f".{out.name}.lock"), busy))
+        _, trained = train_supernet(
+            supernet,
+            phases,
+            data,
+            info,
+            out,
+            ShrinkingSettings(
+                batch_size=min(config.batch_size, len(data.train)),
+                seed=seed,
+                label_smoothing=config.label_smoothing,
+                teacher=config.teacher,
+                sandwich=config.sandwich,
+                ema=config.ema,
+                clip=config.clip,
+                device=config.device,
+                mixed_precision=config.mixed_precision,
+            ),
+            progress=tell,
+            watch=watch,
+            world=together,
+        )
     return trained
 
 

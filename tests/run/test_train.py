@@ -121,6 +121,22 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path, mon
         train(SpaceConfig(), "digits", TrainConfig(), tmp_path / "w.safetensors")
 
 
+def test_a_training_that_another_process_is_at_is_left_to_it(tmp_path, monkeypatch):
+    out, config = tmp_path / "w.safetensors", TrainConfig(epochs=0.1)
+
+    def trained(supernet, *_, **__):
+        with pytest.raises(
+            UserError, match=r"w\.safetensors is being trained by another process; wait for it"
+        ):
+            train(SpaceConfig(), "digits", config, out)
+        save_supernet(out, supernet, _[2])
+        return supernet, _[2]
+
+    monkeypatch.setattr(training, "train_supernet", trained)
+    train(SpaceConfig(), "digits", config, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
 def test_the_curve_of_another_training_is_refused_before_training(tmp_path, monkeypatch):
     def trained(supernet, phases, *_, watch, **__):
         watch(supernet, phases[0], 1, 1)
