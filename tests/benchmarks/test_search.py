@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.tabular import TabularBenchmark, save_tabular
+from nat2deploy.search.tabular_model import TabularModel
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
@@ -31,6 +33,15 @@ SMALL = {
     "generations": 3,
     "distribution": "categorical",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees() -> Iterator[None]:
+    """What is asked here holds for fifty trees as for 250."""
+    plain = TabularModel._trees
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TabularModel, "_trees", lambda self, seed: plain(self, seed).set_params(max_iter=50))
+        yield
 
 
 @pytest.fixture(scope="module")

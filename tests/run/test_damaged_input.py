@@ -123,7 +123,7 @@ def test_inputs_that_reach_more_code_lead_to_a_planted_fault_and_a_parser_that_d
 def test_parsers_take_or_refuse_guided_inputs_and_are_told_with_what_was_reached(
     outcome, tmp_path, repository
 ):
-    words = ("-m", "fuzz", "--guided", "--count", "600", "--only", "budgets", "profiles")
+    words = ("-m", "fuzz", "--guided", "--count", "300", "--only", "budgets", "profiles")
     more = ("--run", str(outcome.out), "--corpus", "corpus", "--json", "found.json")
     done = python(*words, *more, cwd=tmp_path, repository=repository)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -153,6 +153,7 @@ def test_no_network_is_judged_twice_with_the_same_weights(whole, early):
     assert len(set(named)) == len(named)
 
 
+@pytest.mark.parametrize(("early", "whole"), [("one", GATED), ("several", SETTINGS)], indirect=True)
 @pytest.mark.parametrize(
     ("stage", "kept"), [("archive", 1), ("evaluate", 0), ("evaluate", 1), ("evaluate", 2)]
 )

@@ -19,6 +19,13 @@ from nat2deploy.space.sampling import random_architectures, uniform_depth_genes
 IMAGES = 1000
 
 
+@pytest.fixture
+def few_trees(monkeypatch):
+    """What is asked here holds for fifty trees as for 250."""
+    plain = TabularModel._trees
+    monkeypatch.setattr(TabularModel, "_trees", lambda self, seed: plain(self, seed).set_params(max_iter=50))
+
+
 @pytest.fixture(scope="module")
 def info_of(tabular_info):
     return partial(tabular_info, covariance=((1e-6, 5e-7), (5e-7, 1e-6)), images=IMAGES)
@@ -109,6 +116,7 @@ def test_every_answer_is_a_share(benchmark, wide_encoding, seed):
     assert ((found >= 0) & (found <= 1)).all()
 
 
+@pytest.mark.usefixtures("few_trees")
 def test_cross_validation_holds_groups_out_together(wide_encoding, judged):
     """Accuracies that a group alone explains cannot be predicted once the group is held out."""
     _, genes, _ = judged
@@ -121,6 +129,7 @@ def test_cross_validation_holds_groups_out_together(wide_encoding, judged):
     assert together[0].architectures == 300
 
 
+@pytest.mark.usefixtures("few_trees")
 def test_what_is_never_held_out_is_not_counted(wide_encoding, judged, gene_error):
     _, genes, right = judged
     groups = [-1] * 100 + list(range(200))
@@ -131,6 +140,7 @@ def test_what_is_never_held_out_is_not_counted(wide_encoding, judged, gene_error
     assert quality[0].rmse == pytest.approx(np.sqrt(np.square(residuals[:, 0]).mean()), abs=1e-6)
 
 
+@pytest.mark.usefixtures("few_trees")
 def test_the_model_is_the_same_each_time(wide_encoding, judged):
     _, genes, right = judged
     one, two = (TabularModel(wide_encoding).fit(genes, right / IMAGES).predict(genes) for _ in range(2))
