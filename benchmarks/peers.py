@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import nn
 
 from nat2deploy.data.sets import ImageData
@@ -25,6 +24,8 @@ LEARNING_RATES = {
 
 def new_peer(name: str, classes: int, seed: int) -> nn.Module:
     """A network of torchvision's with random weights."""
+    import torchvision
+
     torch.manual_seed(seed)
     return torchvision.models.get_model(name, num_classes=classes)
 

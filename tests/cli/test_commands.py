@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 
 import nat2deploy as package
 from nat2deploy.cli import main
@@ -297,6 +296,8 @@ def test_a_variant_is_trained_with_every_option_and_judged(tmp_path, here):
 
 
 def test_import_of_a_once_for_all_checkpoint(tmp_path, here):
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3  # takes seconds
+
     choices = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
     torch.save({"state_dict": OFAMobileNetV3(width_mult=1.2, **choices).state_dict()}, tmp_path / "ofa.pth")
 

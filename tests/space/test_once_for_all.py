@@ -1,9 +1,12 @@
 """``ofa-mbv3`` is the Once-For-All space: compared layer for layer with the released package ``ofa``."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
-from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 from torch import nn
 
 from nat2deploy.blocks import SubNetwork
@@ -12,6 +15,9 @@ from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import plan_network, total_params
 from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import load_space
+
+if TYPE_CHECKING:
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 
 OFA = load_space("ofa-mbv3")
 CLASSES = 100
@@ -24,6 +30,8 @@ def width(request) -> float:
 
 @pytest.fixture(scope="module")
 def peer(width) -> OFAMobileNetV3:
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3  # takes seconds
+
     network = OFAMobileNetV3(
         n_classes=CLASSES,
         dropout_rate=0.0,

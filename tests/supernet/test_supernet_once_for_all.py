@@ -1,13 +1,15 @@
 """Imported Once-For-All checkpoints compute what the released package computes from the same weights."""
 
+from __future__ import annotations
+
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 from torch import nn
 
 from nat2deploy.errors import UserError
@@ -19,6 +21,9 @@ from nat2deploy.space.search_space import load_space
 from nat2deploy.supernet.checkpoint import load_supernet, save_supernet
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.supernet.once_for_all import import_once_for_all
+
+if TYPE_CHECKING:
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 
 RESOLUTIONS = (128, 144, 160)
 OFA = load_space("ofa-mbv3").restrict(resolutions=RESOLUTIONS)
@@ -38,6 +43,8 @@ IMAGES = {resolution: images(resolution) for resolution in RESOLUTIONS}
 
 def make_released(width: float, seed: int = 0) -> OFAMobileNetV3:
     """The released super-network with random weights, statistics and transforms."""
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3  # takes seconds
+
     torch.manual_seed(seed)
     theirs = OFAMobileNetV3(
         n_classes=10,
