@@ -51,7 +51,7 @@ def choose_networks(
     """
     encoding = IntegerEncoding(space)
     pool = dict.fromkeys(random_architectures(encoding, rng, _POOL * count))
-    pool.update((encoding.decode(genes), None) for genes in _tilted_genes(encoding, rng, _POOL * count))
+    pool.update(dict.fromkeys(encoding.decode_all(_tilted_genes(encoding, rng, _POOL * count))))
     pool.update(
         (end(resolution, width), None)
         for resolution in space.resolutions

@@ -45,7 +45,7 @@ def inputs_of(preprocessing: Preprocessing, images: Tensor) -> Floats:
 
 def first_classes(engine: Engine, preprocessing: Preprocessing, images: Tensor) -> NDArray[np.int64]:
     """Return the first class that an engine gives each of uint8 [N, C, H, W], as int64 [N]."""
-    batch = engine.input_shape[0]
+    batch = engine.run_batch
     size = max(1, _CHUNK // batch) * batch  # of whole batches: but for the last, none is filled up
     parts = (images[start : start + size] for start in range(0, len(images), size))
     return np.concatenate([run_all(engine, inputs_of(preprocessing, part)).argmax(axis=1) for part in parts])

@@ -21,13 +21,13 @@ Floats = NDArray[np.float32]
 def run_all(engine: Engine, images: Floats) -> Floats:
     """Run any number of preprocessed images [N, C, H, W] in batches; return logits [N, classes].
 
-    The last batch is filled up with zeros.
+    The last batch is filled up with zeros for an engine that takes no other one.
     """
-    batch = engine.input_shape[0]
+    batch = engine.run_batch
     outputs = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        if len(part) < batch:
+        if len(part) < batch and not engine.any_batch:
             part = np.concatenate([part, np.zeros((batch - len(part), *images.shape[1:]), np.float32)])
         outputs.append(engine.run(part))
     return np.concatenate(outputs)[: len(images)]

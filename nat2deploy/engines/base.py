@@ -86,6 +86,11 @@ class Engine(ABC):
         self.any_batch = any_batch
         self.input_type = input_type
 
+    @property
+    def run_batch(self) -> int:
+        """How many images ``run`` gets at once where there are many of them."""
+        return self.input_shape[0]
+
     def run(self, images: Array) -> Array:
         """Run the network once.
 

@@ -33,6 +33,11 @@ class TorchEngine(Engine):
         super().__init__(target, input_shape, any_batch=True)
         self._module = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
 
+    @property
+    def run_batch(self) -> int:
+        """Many, whatever the target's batch: several times as fast for small networks."""
+        return max(50, self.input_shape[0])
+
     def _run(self, images: Array) -> Array:
         with torch_threads(self.target.threads), torch.inference_mode():
             output = self._module(torch.from_numpy(images.copy()))

@@ -44,7 +44,7 @@ class PerGene(ABC):
         ]
         genes = np.stack(columns, axis=1)
         genes[:, 0] = genes[0, 0]
-        return [self.encoding.decode(row, repair) for row in genes]
+        return self.encoding.decode_all(genes, repair)
 
 
 class GeneDistribution(PerGene):

@@ -172,17 +172,26 @@ class IntegerEncoding:
 
     def decode(self, genes: Genes, how: Repair = "fill") -> Architecture:
         """Return the architecture of one vector [genes], repaired first."""
-        space = self.space
-        genes = self.repair(np.asarray(genes, dtype=np.int64), how)
-        exits = space.exit_states[int(self.exit_index(genes))]
+        return self.decode_all(np.asarray(genes, dtype=np.int64)[None], how)[0]
+
+    def decode_all(self, genes: Genes, how: Repair = "fill") -> list[Architecture]:
+        """Return the architectures of vectors [architectures, genes], repaired first."""
+        return [self._decode(vector) for vector in self.repair(genes, how).tolist()]
+
+    def _decode(self, genes: list[int]) -> Architecture:
+        space, depth = self.space, self.space.max_depth
+        exits = space.exit_states[genes[2] if self.has_exit_gene else 0]
         stages = tuple(
-            tuple(self.layer(int(code)) for code in codes if code)
-            for codes in self.layers(genes)[: exits[-1]]
+            tuple(self._layers[code] for code in genes[start : start + depth] if code)
+            for start in range(self.first_layer, self.first_layer + exits[-1] * depth, depth)
         )
-        precision = self.precisions[int(genes[self.precision_gene])] if self.precisions else None
-        return Architecture(
-            space.resolutions[int(genes[0])], space.widths[int(genes[1])], stages, exits, precision
-        )
+        precision = self.precisions[genes[self.precision_gene]] if self.precisions else None
+        return Architecture(space.resolutions[genes[0]], space.widths[genes[1]], stages, exits, precision)
+
+    @cached_property
+    def _layers(self) -> dict[int, Layer]:
+        """The layer of each gene that is not 0."""
+        return {code: self.layer(code) for code in range(1, self.states)}
 
     def one_hot(self, genes: Genes) -> NDArray[np.float64]:
         """Return the float64 matrix [..., sum of choices] with one column a value of a gene."""

@@ -52,10 +52,9 @@ def random_architectures(
 
     Fewer come back when the space has not that many.
     """
-    found: dict[Architecture, None] = {}
+    found: dict[bytes, Genes] = {}
     for _ in range(20):
-        for genes in uniform_depth_genes(encoding, rng, count):
-            found.setdefault(encoding.decode(genes))
-            if len(found) == count:
-                return list(found)
-    return list(found)
+        if len(found) < count:
+            for genes in uniform_depth_genes(encoding, rng, count):
+                found.setdefault(genes.tobytes(), genes)
+    return encoding.decode_all(np.array([*found.values()][:count], dtype=np.int64).reshape(-1, len(encoding)))

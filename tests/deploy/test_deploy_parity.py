@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from deploy_helpers import make_net
@@ -8,6 +10,7 @@ from nat2deploy.deploy.manifest import Parity
 from nat2deploy.deploy.parity import LEAST_AGREEMENT, MAX_DIFFERENCE, agrees, compare, describe, run_all
 from nat2deploy.deploy.runner.proof import PARITY
 from nat2deploy.engines.registry import compile_model
+from nat2deploy.engines.torch_eager import TorchEngine
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 
@@ -77,3 +80,21 @@ def test_any_number_of_images_runs_in_the_engines_batches(count: int) -> None:
     single = run_all(compile_model(net, Target(), (1, 3, 16, 16)), images)
     assert batched.shape == (count, 3)
     np.testing.assert_allclose(batched, single, atol=1e-5)
+
+
+def test_pytorch_gets_many_at_once_and_none_is_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).standard_normal((120, 3, 16, 16), dtype=np.float32)
+    plain, given = TorchEngine._run, []
+
+    def run(self: TorchEngine, part: Any) -> Any:
+        given.append(len(part))
+        return plain(self, part)
+
+    monkeypatch.setattr(TorchEngine, "_run", run)
+    net = make_net()
+    many = run_all(TorchEngine(net, Target(), (1, 3, 16, 16)), images)
+    assert given == [50, 50, 20]
+    run_all(TorchEngine(net, Target(batch=64), (64, 3, 16, 16)), images)
+    assert given[3:] == [64, 56]
+    one_by_one = run_all(compile_model(net, Target(), (1, 3, 16, 16)), images)
+    np.testing.assert_allclose(many, one_by_one, atol=1e-4)

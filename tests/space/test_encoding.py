@@ -78,6 +78,12 @@ def test_two_encodings_of_one_network_are_equal(pair, how):
     architecture = encoding.decode(genes, how)
     assert encoding.encode(architecture).tolist() == repaired.tolist()
     assert encoding.decode(repaired, "push") == encoding.decode(repaired, "fill") == architecture
+    other = encoding.decode(encoding.lower)
+    assert encoding.decode_all(np.stack([genes, encoding.lower, repaired]), how) == [
+        architecture,
+        other,
+        architecture,
+    ]
     assert encoding.space.contains(architecture)
 
 
