@@ -74,8 +74,13 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     package = str(Path(ray_cluster.__file__).parents[3])
-    kept = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED")}
-    os.environ |= {"PYTHONPATH": package, "RAY_USAGE_STATS_ENABLED": "0"}
+    changes = {
+        "PYTHONPATH": package,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # beside other tests they would wait for minutes
+    }
+    kept = {name: os.environ.get(name) for name in (*changes, "RAY_ADDRESS")}
+    os.environ |= changes
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     held = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     held.second = held.add_node(**node)
