@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,9 @@ class TorchEngine(Engine):
 
     @property
     def run_batch(self) -> int:
-        """Many, whatever the target's batch: several times as fast for small networks."""
-        return max(50, self.input_shape[0])
+        """Many, as far as memory goes: several times as fast for small networks."""
+        fit = 5_000_000 // math.prod(self.input_shape[1:])
+        return max(self.input_shape[0], min(50, fit))
 
     def _run(self, images: Array) -> Array:
         with torch_threads(self.target.threads), torch.inference_mode():

@@ -96,5 +96,7 @@ def test_pytorch_gets_many_at_once_and_none_is_filled_up(monkeypatch: pytest.Mon
     assert given == [50, 50, 20]
     run_all(TorchEngine(net, Target(batch=64), (64, 3, 16, 16)), images)
     assert given[3:] == [64, 56]
+    assert TorchEngine(net, Target(), (1, 3, 512, 512)).run_batch == 6
+    assert TorchEngine(net, Target(), (1, 3, 4096, 4096)).run_batch == 1
     one_by_one = run_all(compile_model(net, Target(), (1, 3, 16, 16)), images)
     np.testing.assert_allclose(many, one_by_one, atol=1e-4)
