@@ -95,7 +95,8 @@ def read_run(path: Path, bundle: Path | None = None) -> RunFiles:
         files.bundle = parse(Bundle, _bundle(bundle), f"bundle {bundle}")
     elif whole and (path / "bundle").exists():
         files.bundle = read(path / "bundle", lambda p: parse(Bundle, _bundle(p), "bundle"), None)
-    files.tables = _tables(files, path, read)
+    home, pipeline = (path, files.pipeline) if whole else _pipeline_of(path)
+    files.tables = _tables(files.search, home, pipeline, read)
     files.supernet = read(folder / "supernet.safetensors", _supernet, None)
     files.space = _space(files)
     return files
@@ -206,11 +207,24 @@ def listed(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
 
 
-def _tables(files: RunFiles, path: Path, read: _Reader) -> dict[str, list[LatencyTable]]:
-    profile = files.pipeline.get("profile", {})
-    own = bool(files.pipeline) and not (profile.get("table") or profile.get("tables"))
-    named = files.search.get("tables") or profile.get("tables") or {}
-    single = files.search.get("table") or str(path / "table.json")
+def _pipeline_of(search: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder and config of the pipeline that a search is of; without one its own folder, and nothing."""
+    folder = search.resolve().parent
+    try:
+        config = read_toml(folder / "config.toml", "run config") if search.resolve().name == "search" else {}
+    except UserError:
+        config = {}
+    config = _of_kinds(config, folder / "config.toml", [])
+    return (folder, config) if "data" in config and "supernet" not in config else (search, {})
+
+
+def _tables(
+    search: dict[str, Any], path: Path, pipeline: dict[str, Any], read: _Reader
+) -> dict[str, list[LatencyTable]]:
+    profile = pipeline.get("profile", {})
+    own = bool(pipeline) and not (profile.get("table") or profile.get("tables"))
+    named = search.get("tables") or profile.get("tables") or {}
+    single = search.get("table") or str(path / "table.json")
     given = {str(name): listed(place) for name, place in named.items()} or {"": listed(single)}
     found: dict[str, list[LatencyTable]] = {}
     for name, texts in given.items():

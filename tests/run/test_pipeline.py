@@ -318,7 +318,8 @@ def test_a_folder_that_was_copied_is_used_with_its_own_table_while_the_first_is_
     assert read_search(search).table == str(copied / "table.json")
     table = load_table(copied / "table.json")
     save_table(table.model_copy(update={"seed": table.seed + 1}), copied / "table.json")
-    assert [one.seed for _, one in read_run(copied).every_table] == [table.seed + 1]
+    for run in (copied, copied / "search"):
+        assert [one.seed for _, one in read_run(run).every_table] == [table.seed + 1]
     # One that was given stays that one.
     stored = copied / "config.toml"
     stored.write_text(stored.read_text().replace("[profile]", '[profile]\ntable = "given/table.json"'))
