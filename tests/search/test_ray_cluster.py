@@ -22,6 +22,7 @@ from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.supernet.checkpoint import load_supernet
 
 ray = pytest.importorskip("ray")
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,18 @@ def judge(cluster, digits, tmp_path_factory):
     assert not ray.is_initialized()
 
 
-def kill_as_soon_as_it_judges(cluster, killed):
+def keep_busy(node, until):
+    """Take a node's CPU until there is a file, so that the other node has to judge."""
+
+    def wait(file):
+        while not file.exists():
+            time.sleep(0.02)
+
+    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    return ray.remote(num_cpus=1, scheduling_strategy=there)(wait).remote(until)
+
+
+def kill_as_soon_as_it_judges(cluster, killed, done):
     """First a worker of the second node, then the node itself."""
     for what in ("worker", "node"):
         while not (workers := at_work("_judge", cluster.second)):
@@ -129,6 +141,7 @@ def kill_as_soon_as_it_judges(cluster, killed):
         else:
             cluster.remove_node(cluster.second, allow_graceful=False)
         killed.append(what)
+    done.touch()
 
 
 @pytest.mark.slow
@@ -136,13 +149,19 @@ def test_with_workers_and_a_node_killed_in_the_middle_the_search_is_one_processs
     cluster, judge, undisturbed, begin, foreign_source, tmp_path
 ):
     killed: list[str] = []
+    kept_busy: list[object] = []
+    done = tmp_path.with_suffix(".done")
 
     def kill(status):
-        if (status.stage, status.round, status.done) == ("adapt", 0, 2) and not killed:
+        now = (status.stage, status.round, status.done)
+        if now == ("adapt", 0, 2) and not killed:
             at = at_work("_take_part", *cluster.list_all_nodes())
             os.kill(at[0], signal.SIGKILL)
             killed.append("adapting")
-            threading.Thread(target=kill_as_soon_as_it_judges, args=(cluster, killed), daemon=True).start()
+        elif now == ("adapt", 0, 3):
+            kept_busy.append(keep_busy(cluster.head_node, done))
+            given = (cluster, killed, done)
+            threading.Thread(target=kill_as_soon_as_it_judges, args=given, daemon=True).start()
 
     search = begin(tmp_path, of=foreign_source, listener=kill, judge=judge)
     search.judge = judge
