@@ -13,7 +13,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.locks import holding
 
 HOLD = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 from nat2deploy.locks import holding
 with holding(Path(sys.argv[1]), "busy"):

@@ -27,9 +27,9 @@ def test_square_images_become_the_resolution_and_are_normalised():
 
 @pytest.mark.parametrize(("height", "width"), [(20, 30), (30, 20), (50, 16), (9, 9)])
 def test_agrees_with_torchvision_on_any_shape(height, width):
-    images = torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(1)).float()
     from torchvision.transforms import v2  # takes seconds
 
+    images = torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(1)).float()
     chain = v2.Compose([v2.Resize(16, antialias=True), v2.CenterCrop(16)])
     assert torch.allclose(resize(images, 16), chain(images), atol=1e-3)
 
@@ -70,9 +70,9 @@ def test_at_its_own_size_an_image_keeps_its_pixels() -> None:
 
 @given(size=st.integers(2, 40), resolution=st.integers(2, 40), seed=st.integers(0, 9))
 def test_resizes_squares_as_torchvision_does(size: int, resolution: int, seed: int) -> None:
-    images = torch.from_numpy(noise(seed, 2, 3, size, size))
     from torchvision.transforms import v2  # takes seconds
 
+    images = torch.from_numpy(noise(seed, 2, 3, size, size))
     expected = v2.Resize(resolution, antialias=True)(images.float())
     torch.testing.assert_close(resize(images, resolution), expected, atol=1e-3, rtol=0)
 

@@ -124,13 +124,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path, mon
 def test_a_training_that_another_process_is_at_is_left_to_it(tmp_path, monkeypatch):
     out, config = tmp_path / "w.safetensors", TrainConfig(epochs=0.1)
 
-    def trained(supernet, *_, **__):
+    def trained(supernet, _phases, _data, info, *_, **__):
         with pytest.raises(
             UserError, match=r"w\.safetensors is being trained by another process; wait for it"
         ):
             train(SpaceConfig(), "digits", config, out)
-        save_supernet(out, supernet, _[2])
-        return supernet, _[2]
+        save_supernet(out, supernet, info)
+        return supernet, info
 
     monkeypatch.setattr(training, "train_supernet", trained)
     train(SpaceConfig(), "digits", config, out)
