@@ -38,6 +38,7 @@ from nat2deploy.run.export import check_int8_options, check_target, elsewhere
 from nat2deploy.run.finetune import check_devices
 from nat2deploy.run.finetune_report import FinetuneReport
 from nat2deploy.run.front import Front, load_front
+from nat2deploy.run.pipeline_words import told_as_keys
 from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
 from nat2deploy.run.search_inputs import searched_space
@@ -57,12 +58,13 @@ class _Timings(RootModel[dict[str, float]]):
 
 
 @contextmanager
-def _timed(out: Path, stage: str) -> Iterator[None]:
-    """Add the stage's seconds to ``timings.json``, also those of a stage that is interrupted."""
+def _stage(out: Path, stage: str) -> Iterator[None]:
+    """Add the stage's seconds to ``timings.json``, also if it is interrupted; errors name the file's keys."""
     path = out / "timings.json"
     began = time.monotonic()
     try:
-        yield
+        with told_as_keys(stage):
+            yield
     finally:
         timings = parse(_Timings, read_json(path, "timings"), f"timings {path}").root if path.exists() else {}
         timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - began, 3)
@@ -114,22 +116,22 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     with run.locked():
         run.renew(config, _CHANGEABLE)
         table_path = out / "table.json"
-        with _timed(out, "profile"):
+        with _stage(out, "profile"):
             tables = _tables(config, table_path, report)
-        # That of a table by name may be another than [target].
-        targets = [check_target(config.export, table.target) for table in tables]
-        here = any(not elsewhere(table, target) for table, target in zip(tables, targets, strict=True))
-        check_int8_options(config.export, {target.precision for target in targets}, here=here)
+        with told_as_keys("export"):  # that of a table by name may be for another than [target]
+            targets = [check_target(config.export, table.target) for table in tables]
+            here = any(not elsewhere(table, target) for table, target in zip(tables, targets, strict=True))
+            check_int8_options(config.export, {target.precision for target in targets}, here=here)
         _check_exits(config, table_path)
-        with _timed(out, "train"):
+        with _stage(out, "train"):
             supernet = config.train.supernet or _train(config, out, report)
-        with _timed(out, "search"):
+        with _stage(out, "search"):
             front = search(_search_config(config, supernet, table_path), out / "search", report)
         if front.best is None:
             raise UserError(
                 front.note or "no network of the front keeps its budgets when measured; raise one"
             )
-        made = deploy_front(config, front, out, partial(_timed, out), report)
+        made = deploy_front(config, front, out, partial(_stage, out), report)
         table = table_of(tables, made.manifest.architecture.get("precision"))
         written = write_report(out)
         return Outcome(out, table, front, **vars(made), report=written.report)
@@ -138,7 +140,8 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
 def _check(config: PipelineConfig, out: Path) -> None:
     """Refuse what a later stage would refuse, before the first one begins."""
     budgets_on(parse_budgets(list(config.budgets)), tuple(config.profile.tables))
-    target = check_target(config.export, config.target)
+    with told_as_keys("export"):
+        target = check_target(config.export, config.target)
     check_devices(config.finetune.devices)
     for section, names in (("finetune", config.finetune.network), ("export", config.export.network)):
         for name in names.split(",") if section == "finetune" else [names]:
@@ -151,7 +154,8 @@ def _check(config: PipelineConfig, out: Path) -> None:
     if config.profile.table or config.profile.tables or (out / "table.json").exists():
         _check_exits(config, out / "table.json")
     else:
-        check_int8_options(config.export, {target.precision}, here=True)  # of the table that is to be made
+        with told_as_keys("export"):  # for the table that is to be made
+            check_int8_options(config.export, {target.precision}, here=True)
         load_data(config.data)  # all else reads it first
 
 

@@ -1,6 +1,7 @@
 """What the machine refuses is one line on standard error, and what is a fault of ours is not hidden."""
 
 import errno
+import sys
 
 import pytest
 import torch
@@ -90,3 +91,25 @@ def test_faults_of_ours_keep_their_traceback(monkeypatch, error):
     monkeypatch.setattr(application, "app", command)
     with pytest.raises(type(error)):
         main()
+
+
+def test_interrupted_while_its_modules_load(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "nat2deploy.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "nat2deploy.cli.app")
+    monkeypatch.setattr("sys.meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_interrupted_again_while_the_first_time_is_told(failing, monkeypatch):
+    def print_(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(application, "print", print_, raising=False)
+    assert failing(KeyboardInterrupt())[0] == 130

@@ -196,10 +196,16 @@ def test_how_to_reach_a_device_is_for_devices_elsewhere(config_path, tmp_path, o
     [
         ({"data": "digit"}, "did you mean digits"),
         ({"train": {"start": "absent"}}, "no super-network absent"),
-        ({"export": {"sm": [86]}}, "--sm: onnxruntime does not compile ahead"),
-        ({"export": {"engine": "openvino", "save_optimised": True}}, "--save-optimised: it is for ONNX"),
-        ({"export": {"batch": "1:8"}}, "--batch: a range is for TensorRT"),
-        ({"export": {"qat_epochs": 1.0}}, "--qat-epochs: the bundle is in fp32"),
+        ({"export": {"sm": [86]}}, r"^\[export\] sm: onnxruntime does not compile ahead"),
+        (
+            {"export": {"engine": "openvino", "save_optimised": True}},
+            r"^\[export\] save_optimised: it is for ONNX",
+        ),
+        ({"export": {"batch": "1:8"}}, r"^\[export\] batch: a range is for TensorRT"),
+        (
+            {"export": {"qat_epochs": 1.0}},
+            r"^\[export\] qat_epochs: the bundle is in fp32; add \[export\] precision int8",
+        ),
         ({"export": {"network": "nope"}}, r"^\[export\] network: 'nope' is no network's id; write best, or"),
         ({"finetune": {"network": "ab12,nope"}}, r"^\[finetune\] network: 'nope' .* write best, all, or"),
         ({"finetune": {"devices": ["cuda:99"]}}, "device cuda:99 is not here"),
