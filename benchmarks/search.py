@@ -163,12 +163,22 @@ def run(job: Job, file: Path, table: Path, evaluations: int) -> None:
     )
 
 
+# Settings of training and judging: here weights stay as they are, and accuracies are known.
+_NOT_USED = {
+    *("warmup", "warmup_epochs", "warmup_full_epochs", "warmup_learning_rate", "warmup_subnets"),
+    *("adapt_learning_rate", "adapt_weight_decay", "adapt_clip", "adapt_subnets", "batch_size"),
+    *("exit_weights", "label_smoothing", "recalibration_images"),
+}
+
+
 def recipe(job: Job, file: Path, table: Path, evaluations: int) -> str:
     """A hash of all that a run depends on: a run of another benchmark, table or policy is done again.
 
     Policies are written out, so that a changed default counts.
     """
-    settings = None if job.policies is None else SearchSettings(**dict(job.policies)).model_dump_json()
+    settings = None
+    if job.policies is not None:
+        settings = SearchSettings(**dict(job.policies)).model_dump_json(exclude=_NOT_USED)
     parts = [_digest(file), _digest(table), evaluations, job.method, job.seed, repr(SETTINGS[job.setting])]
     return hashlib.sha256(repr([*parts, settings]).encode()).hexdigest()
 

@@ -160,7 +160,8 @@ class SearchSettings(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of warm-up and adaptation."""
     batch_size: Positive = 128
-    recalibration_images: Positive = 2000
+    recalibration_images: Positive = 1000
+    """Training images that an evaluation takes BN's statistics from."""
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""
     passed_exits: bool = True

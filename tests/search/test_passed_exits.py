@@ -16,6 +16,7 @@ from nat2deploy.search.passed_exits import passed_by, with_passed
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.sampling import random_architectures
+from nat2deploy.training import evaluation
 
 GATED = SearchSettings(
     **{**SETTINGS.model_dump(), "validation_images": None, "halving_images": 8, "halving_risk": 0.4}
@@ -47,11 +48,9 @@ def drawn(space, count):
     return random_architectures(IntegerEncoding(space), np.random.default_rng(1), count)
 
 
-def test_accuracies_are_those_of_each_judged_by_itself(search, early, digits, tmp_path):
-    held = search(tmp_path).weights
-    held.prepare(lambda *_: None)
-    options = evaluator_options(SETTINGS)
-    judge = in_process(digits, options)
+def judged_in_process(early, digits, held):
+    """What is found of jobs that pass others, each of which is as if it had been judged by itself."""
+    judge = in_process(digits, evaluator_options(SETTINGS))
     architectures = [early.largest(), *drawn(early, 4)]
     judged = {}
     for gates in ((), ((20, 0), (30, 0))):
@@ -61,8 +60,22 @@ def test_accuracies_are_those_of_each_judged_by_itself(search, early, digits, tm
         for job in jobs:
             alone = list(judge.judge(held, [Job(a, gates) for a in (job.architecture, *job.passed)]))
             assert [judged[job].accuracy, *judged[job].passed] == [one.accuracy for one in alone]
-    with LocalProcesses(1, digits, options, tmp_path) as processes:
+    return judged
+
+
+def test_accuracies_are_those_of_each_judged_by_itself(search, early, digits, tmp_path):
+    held = search(tmp_path).weights
+    held.prepare(lambda *_: None)
+    judged = judged_in_process(early, digits, held)
+    with LocalProcesses(1, digits, evaluator_options(SETTINGS), tmp_path) as processes:
         assert list(processes.judge(held, list(judged))) == list(judged.values())
+
+
+def test_so_they_are_where_networks_are_folded(search, early, digits, tmp_path, monkeypatch):
+    held = search(tmp_path).weights
+    held.prepare(lambda *_: None)
+    monkeypatch.setattr(evaluation, "_FOLD_FROM", 1)
+    assert judged_in_process(early, digits, held)
 
 
 def test_of_a_network_that_is_given_up_nothing_passed_counts(search, early, digits, tmp_path):
