@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ from nat2deploy.errors import KeysError, UserError
 from nat2deploy.nearest import error_hint
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_Place = tuple[int | str, ...]
 
 TEMPORARY = ".tmp"
 """How the names of hidden files end that nobody needs once the process has ended that wrote them."""
@@ -158,19 +160,34 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{what} {path} is not TOML ({error}); mend that line") from error
 
 
+def parse_toml(model: type[Model], path: Path, what: str) -> Model:
+    """Read the TOML file ``path`` as a pydantic ``model``; no value is taken for one of another type.
+
+    Raises:
+        UserError: as of ``read_toml`` and ``parse``.
+    """
+    return parse(model, read_toml(path, what), f"{what} {path}", exact=True)
+
+
 def parse(
-    model: type[Model], value: Any, what: str, options: Mapping[str, str] = MappingProxyType({})
+    model: type[Model],
+    value: Any,
+    what: str,
+    options: Mapping[str, str] = MappingProxyType({}),
+    *,
+    exact: bool = False,
 ) -> Model:
     """Validate ``value`` against a pydantic ``model``; ``what`` says where the value came from.
 
     ``options`` are those of a command line by key, such as ``--batch-size``: an error then names them.
+    ``exact``: of what people write, where ``"3"`` and ``true`` are no numbers, and ``1`` is not true.
 
     Raises:
         UserError: the first thing that does not fit, with its place; of an unknown key or word the nearest
             that there is.
     """
     try:
-        return model.model_validate(value)
+        found = model.model_validate(value)
     except ValidationError as error:
         errors = error.errors()
         # An unknown key first: where it stands for one that is missing, it says more.
@@ -188,11 +205,40 @@ def parse(
         raise UserError(f"{where}{text}{f'; {hint}' if hint else ''}{more}") from error
     except UnicodeEncodeError as error:  # a lone surrogate: JSON can name it, and a file's name hold it
         raise UserError(f"{what}: a text in it is no valid Unicode; write it anew") from error
+    if exact and (wrong := next(_taken_for_another(value, found), None)) is not None:
+        place, kind = wrong
+        raise UserError(f"{_at(place, what, options)}Input should be a valid {kind}")
+    return found
+
+
+def _taken_for_another(written: Any, found: Any, place: _Place = ()) -> Iterator[tuple[_Place, str]]:
+    """Where pydantic made a number or a truth of what was written as something else, and of which kind.
+
+    Its strict mode would not take a list for a tuple either.
+    """
+    if isinstance(found, BaseModel) and isinstance(written, dict):
+        found = {key: getattr(found, key, None) for key in written}
+    if isinstance(written, dict) and isinstance(found, dict):
+        for key, value in written.items():
+            yield from _taken_for_another(value, found.get(key), (*place, key))
+    elif isinstance(written, list) and isinstance(found, list | tuple) and len(written) == len(found):
+        for index, pair in enumerate(zip(written, found, strict=True)):
+            yield from _taken_for_another(*pair, (*place, index))
+    elif isinstance(found, bool):
+        if not isinstance(written, bool):
+            yield place, "boolean"
+    elif isinstance(found, int | float) and (
+        isinstance(written, bool) or not isinstance(written, int | float)
+    ):
+        yield place, "integer" if isinstance(found, int) else "number"
 
 
 def _place(error: ErrorDetails, what: str, options: Mapping[str, str]) -> str:
     """What stands before the words of an error: the option, or the file and the key."""
-    place = error["loc"]
+    return _at(error["loc"], what, options)
+
+
+def _at(place: _Place, what: str, options: Mapping[str, str]) -> str:
     if place and place[0] in options:
         return f"{options[str(place[0])]}: "
     key = ".".join(str(part) for part in place)

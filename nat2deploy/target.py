@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nat2deploy.clock_state import ClockState
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, read_toml
+from nat2deploy.files import parse, parse_toml
 from nat2deploy.gpu import check_visible, gpu_facts, gpu_libraries
 from nat2deploy.machine import lasting_facts, machine_facts
 from nat2deploy.plugins import known, load_plugin, plugin_names
@@ -135,14 +135,24 @@ class Target(BaseModel):
         return f"{self.device} {self.backend} {self.precision}, {threads}, batch {self.batch}"
 
 
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("write one line, without control characters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_line)]
+"""Words that a terminal shows as they are."""
+
+
 class Profile(BaseModel):
     """A file of ``profiles/``: a target with how to measure on it and a word for people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str
-    description: str = ""
-    power_mode: str = ""
+    name: Line
+    description: Line = ""
+    power_mode: Line = ""
     warmup_ms: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     """How long everything measured is warmed up at least, in ms, also where its latency has settled sooner; a
     fifth of the time limit in all at most."""
@@ -255,7 +265,7 @@ def load_profile(path: Path) -> Profile:
     path = find_file(path, "profiles")
     if path.name == str(path) and not path.suffix and not exists(path):
         raise UserError(f"no profile '{path}'; `nat2deploy profiles` lists those that come with the package")
-    return parse(Profile, read_toml(path, "profile"), f"profile {path}")
+    return parse_toml(Profile, path, "profile")
 
 
 def make_target(

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import json
 import stat
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from nat2deploy.errors import UserError
 from nat2deploy.files import (
     cannot_write,
     parse,
+    parse_toml,
     read_json,
     read_text,
     read_toml,
@@ -164,6 +166,16 @@ def test_the_first_thing_that_does_not_fit_is_told_with_its_place(value, message
         parse(Outer, value, "table t")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", ["3", True, 3.5])
+def test_what_people_write_is_not_taken_for_another_type(tmp_path, count):
+    path = tmp_path / "own.toml"
+    path.write_text(f"inner = [{{count = {json.dumps(count)}}}]\n")
+    with pytest.raises(UserError, match=r"^table .*own.toml: inner.0.count: Input should be a valid int"):
+        parse_toml(Outer, path, "table")
+    path.write_text("inner = [{count = 3}]\n")
+    assert parse_toml(Outer, path, "table") == Outer(inner=[Inner(count=3)])
 
 
 def test_what_fits_is_returned():

@@ -68,6 +68,9 @@ def test_a_profile_fills_in_what_it_leaves_out(tmp_path):
         ("threads = 2", 'precision = "int3"', "target.precision: "),
         ("threads = 2", 'backend = "torch"\nprecision = "int8"', "backend torch runs fp32, not int8"),
         ("warmup_ms = 5.0", "warmup_ms = -1", "warmup_ms: "),
+        ("warmup_ms = 5.0", "warmup_ms = true", "warmup_ms: Input should be a valid number"),
+        ("threads = 2", 'threads = "2"', "target.threads: Input should be a valid integer"),
+        ('name = "mine"', 'name = "mi\\u001b[31mne"', "name: write one line, without control characters"),
         ('name = "mine"', "", "name: Field required"),
         (
             "[target]",

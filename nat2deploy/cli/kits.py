@@ -18,9 +18,9 @@ from nat2deploy.cli.options import (
     Space,
     Threads,
     TimeLimit,
-    resolutions,
 )
 from nat2deploy.cli.profile_option import ProfileFile, chosen_profile, remark_on
+from nat2deploy.cli.profiling import profile_config, profiled_space
 from nat2deploy.cli.progress import progress
 from nat2deploy.cli.tables import table_app
 
@@ -52,7 +52,6 @@ def kit(
     Example: nat2deploy table kit --space nano --threads 4 --out kit.zip
     """
     from nat2deploy.remote.packing import check_target
-    from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.kit import make_kit
     from nat2deploy.target import make_target
 
@@ -64,17 +63,17 @@ def kit(
         remark_on(chosen)
     else:
         target = make_target("cpu", "onnxruntime", precision, threads, batch, elsewhere=True)
-    config = ProfileConfig(
-        precision=interval,
-        time_limit_s=time_limit,
-        calibration_networks=calibration,
-        held_out_networks=held_out,
+    config = profile_config(
+        interval=interval,
+        time_limit=time_limit,
+        calibration=calibration,
+        held_out=held_out,
         every_size=every_size,
-        warmup_ms=0.0 if chosen is None else chosen.warmup_ms,
+        warmup_ms=None if chosen is None else chosen.warmup_ms,
     )
     with progress() as report:
         make_kit(
-            SpaceConfig(name=space, resolutions=resolutions(resolution_list)),
+            profiled_space(space, resolution_list),
             target,
             config,
             out,

@@ -23,11 +23,11 @@ from nat2deploy.cli.options import (
     Tables,
     Threads,
     TimeLimit,
-    resolutions,
     ssh_settings,
     tables,
 )
 from nat2deploy.cli.profile_option import ProfileFile, chosen_profile, remark_on
+from nat2deploy.cli.profiling import profile_config, profiled_space
 from nat2deploy.cli.progress import progress
 from nat2deploy.errors import UserError
 
@@ -86,12 +86,11 @@ def profile(
     """
     from nat2deploy.cli.render import print_backends
     from nat2deploy.cli.render_table import print_table
-    from nat2deploy.run.config import ProfileConfig, SpaceConfig
     from nat2deploy.run.profile import fastest_backend
     from nat2deploy.run.profile import profile as run_profile
     from nat2deploy.target import make_target, make_targets
 
-    space_config = SpaceConfig(name=space, resolutions=resolutions(resolution_list))
+    space_config = profiled_space(space, resolution_list)
     ssh = ssh_settings(device, python, ssh_option)
     chosen = None
     if profile_file is not None:
@@ -99,13 +98,13 @@ def profile(
         chosen = chosen_profile(context, profile_file, *decided, *(("device",) if ssh is None else ()))
     if ssh is not None:
         device = "cpu"
-    config = ProfileConfig(
-        precision=interval,
-        time_limit_s=time_limit,
-        calibration_networks=calibration,
-        held_out_networks=held_out,
+    config = profile_config(
+        interval=interval,
+        time_limit=time_limit,
+        calibration=calibration,
+        held_out=held_out,
         every_size=every_size,
-        warmup_ms=0.0 if chosen is None else chosen.warmup_ms,
+        warmup_ms=None if chosen is None else chosen.warmup_ms,
     )
     if chosen is None and backend == "auto":
         if ssh is not None:

@@ -29,8 +29,8 @@ Interval = Annotated[
 ]
 TimeLimit = Annotated[float, typer.Option(min=5, help="Seconds of measuring, six tenths of them for blocks.")]
 Threads = Annotated[int, typer.Option(min=1, help="Processor threads that networks run in.")]
-Calibration = Annotated[int, typer.Option(min=8, help="Whole networks to calibrate on.")]
-HeldOut = Annotated[int, typer.Option(min=8, help="Whole networks for the certificate.")]
+Calibration = Annotated[int, typer.Option(min=4, max=10_000, help="Whole networks to calibrate on.")]
+HeldOut = Annotated[int, typer.Option(min=4, max=10_000, help="Whole networks for the certificate.")]
 EverySize = Annotated[
     int, typer.Option(min=1, help="Measure blocks at every N-th input size only, and interpolate the others.")
 ]
@@ -145,6 +145,10 @@ def option_names(keys: Iterable[str], **others: str) -> dict[str, str]:
         others: by key, options of another name.
     """
     return {key: f"--{key.replace('_', '-')}" for key in keys} | others
+
+
+SPACE_OPTIONS = option_names(("resolutions",), name="--space")
+"""Of the settings that a space is given by."""
 
 
 def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:

@@ -111,6 +111,10 @@ def print_validation(validation: Validation, path: Path, *, as_json: bool) -> No
             f"the {fresh} fresh networks do not contradict {path}, which keeps its certificate of {held}; "
             f"--networks {held} would replace it"
         )
+    elif validation.before is None:
+        console.print(
+            f"{path} stays without a certificate: one is of its own space, on networks of all of it"
+        )
     else:
         console.print(f"{path} keeps the certificate of its own space")
 

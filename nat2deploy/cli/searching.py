@@ -10,6 +10,7 @@ import typer
 from nat2deploy.cli.commands import Commands
 from nat2deploy.cli.options import (
     DATA,
+    SPACE_OPTIONS,
     Data,
     Json,
     Resolutions,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _SUPERNET = "A super-network's file, or a shipped one's name: nano-ee-d-fashion-mnist."
 
-_SPACE_OPTIONS = option_names(("resolutions",), name="--space")
 
 supernet_app = Commands(no_args_is_help=True, help="Look at super-networks, or import one.")
 
@@ -134,7 +134,7 @@ def train(
                 f"--schedule eps-paper has its own epochs and rates; leave out {' and '.join(own)}"
             )
         place = {"name": space, "resolutions": resolutions(resolution_list)}
-        where = parse(SpaceConfig, place, "space", _SPACE_OPTIONS)
+        where = parse(SpaceConfig, place, "space", SPACE_OPTIONS)
         config = parse(TrainConfig, given, "training", option_names(given))
     else:
         raise typer.BadParameter("give --data, or a --config that names it")
@@ -174,9 +174,12 @@ def supernet_evaluate(
 ) -> None:
     """Judge the smallest, the largest and random sub-networks with inherited weights."""
     from nat2deploy.cli.render import print_evaluated
+    from nat2deploy.files import check_writable
     from nat2deploy.run.evaluate import evaluate
     from nat2deploy.run.model_card import write_model_card
 
+    if card is not None:
+        check_writable(card)  # now, not after all are judged
     with progress() as report:
         found = evaluate(supernet, data, networks=networks, split=split, seed=seed, report=report)
     if card is not None:
@@ -275,7 +278,7 @@ def search(
     if config_file is not None:
         only_with(context, "--config", "out", "workers")
         fields = {**read_toml(config_file, "config"), "workers": workers or "auto"}
-        _search(parse(SearchConfig, fields, f"config {config_file}"), out, as_json=as_json)
+        _search(parse(SearchConfig, fields, f"config {config_file}", exact=True), out, as_json=as_json)
         return
     if data is None:
         raise typer.BadParameter("give --data, or --config with an earlier search's config.toml")
@@ -301,7 +304,7 @@ def search(
             SearchedSpace,
             {"name": space, "resolutions": resolutions(resolution_list)},
             "space",
-            _SPACE_OPTIONS,
+            SPACE_OPTIONS,
         ),
         "supernet": supernet[0] if len(supernet) == 1 else tuple(supernet),
         "start": None if start is None else str(start),
@@ -311,7 +314,7 @@ def search(
         "budgets": tuple(budget or ()),
         "allow_uncertified": allow_uncertified,
         "measure": measure,
-        "settings": parse(SearchSettings, chosen, "search settings", option_names(given)),
+        "settings": parse(SearchSettings, chosen, "search settings", option_names(given), exact=True),
         "workers": workers or "auto",
     }
     names = option_names(fields, start="--from", tables="--table", budgets="--budget")

@@ -18,8 +18,18 @@ from nat2deploy.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-_VALIDATION = ("val", "valid", "validation")
-_TEST = ("test",)
+# What folders of splits are called, in letters of either case.
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+# Kinds of images that are not read: left out silently, they would be missed in training.
+_OTHER_IMAGES = {
+    *(".gif", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".svg", ".tga", ".psd"),
+    *(".cr2", ".nef", ".arw", ".dng"),
+}
+_KINDS = "PNG, JPEG, WebP, TIFF, BMP, PPM and PGM"
 
 
 def read_image_folder(
@@ -27,38 +37,55 @@ def read_image_folder(
 ) -> tuple[tuple[str, ...], Split, Split | None, Split | None]:
     """Read ``path`` and return (labels, train, validation or None, test or None).
 
-    Either ``path/train`` with ``val`` (``valid``, ``validation``) and ``test`` beside it, or class folders
-    at once. Images become RGB, shorter side ``base_resolution`` pixels (bilinear, antialiased),
-    centre-cropped: uint8 [N, 3, base_resolution, base_resolution] in memory. Grey of 16 bits becomes 8 as in
-    a bundle's runner. Files and folders whose names begin with a dot do not count.
+    Either ``path/train`` (``training``) with ``val`` (``valid``, ``validation``, ``dev``) and ``test``
+    (``testing``) beside it, in letters of either case, or class folders at once. Images become RGB, shorter
+    side ``base_resolution`` pixels (bilinear, antialiased), centre-cropped: uint8 [N, 3, base_resolution,
+    base_resolution] in memory. Grey of 16 bits becomes 8 as in a bundle's runner. Files and folders whose
+    names begin with a dot do not count.
 
     Raises:
-        UserError: no folder, no images, a broken image, a class name that cannot be printed, or classes that
-            differ between splits.
+        UserError: no folder, no images, a broken image or one of a kind that is not read, a class name that
+            cannot be printed, two folders of one split, or classes that differ between splits.
     """
     if not is_folder(path):
         raise UserError(f"no image folder at {path}; check the path")
-    if not is_folder(path / "train"):
-        for name in (*_VALIDATION, *_TEST):
+    places = _split_folders(path)
+    if "train" not in places:
+        for place in places.values():
             # Else the splits would be taken for the classes.
-            if is_folder(path / name):
-                raise UserError(
-                    f"{path} has a folder {name} but no folder train; add it, or give {path / name}"
-                )
+            raise UserError(f"{path} has a folder {place.name} but no folder train; add it, or give {place}")
         labels, whole = _read(path, base_resolution)
         return labels, whole, None, None
-    labels, train = _read(path / "train", base_resolution)
+    labels, train = _read(places["train"], base_resolution)
     others: list[Split | None] = []
-    for names in (_VALIDATION, _TEST):
-        place = next((path / name for name in names if is_folder(path / name)), None)
-        if place is None:
+    for split in ("validation", "test"):
+        if split not in places:
             others.append(None)
             continue
-        found, split = _read(place, base_resolution)
+        found, images = _read(places[split], base_resolution)
         if found != labels:
-            raise UserError(f"{place} has other class folders than {path / 'train'}; make them agree")
-        others.append(split)
+            raise UserError(
+                f"{places[split]} has other class folders than {places['train']}; make them agree"
+            )
+        others.append(images)
     return labels, train, others[0], others[1]
+
+
+def _split_folders(path: Path) -> dict[str, Path]:
+    """The folders of splits in ``path``, by split, training first."""
+    try:
+        folders = sorted(place for place in path.iterdir() if is_folder(place))
+    except OSError as error:
+        raise UserError(f"cannot read folder {path}: {error.strerror or error}") from error
+    found: dict[str, Path] = {}
+    for split, names in _SPLITS.items():
+        for place in (one for one in folders if one.name.casefold() in names):
+            if split in found:
+                raise UserError(
+                    f"{path} has folders {found[split].name} and {place.name}, both for {split}; keep one"
+                )
+            found[split] = place
+    return found
 
 
 def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
@@ -86,9 +113,14 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
                 raise FileNotFoundError
             return classes, {name: index for index, name in enumerate(classes)}
 
+    unread: list[str] = []
+
     def is_visible(name: str) -> bool:
-        parts = Path(name).relative_to(path).parts
-        return is_image_file(name) and not any(part.startswith(".") for part in parts)
+        if any(part.startswith(".") for part in Path(name).relative_to(path).parts):
+            return False
+        if Path(name).suffix.lower() in _OTHER_IMAGES:
+            unread.append(name)
+        return bool(is_image_file(name))
 
     try:
         listing = Visible(
@@ -98,6 +130,9 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         raise UserError(
             f"{path} holds no class folders with images; put them in {path}/CLASS/*.png"
         ) from error
+    if unread:
+        more = f" (and {len(unread) - 1} more of such kinds)" if len(unread) > 1 else ""
+        raise UserError(f"image {unread[0]}{more}: {_KINDS} are read; convert or remove it")
     for label in listing.classes:
         _check_label(label, path)
     _check_links(sorted({str(Path(name).parent) for name, _ in listing.samples}))

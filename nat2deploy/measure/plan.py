@@ -17,7 +17,9 @@ from nat2deploy.cost.network_choice import Network, choose_networks
 from nat2deploy.errors import UserError
 from nat2deploy.measure.groups import Block, Candidate, Group, Overhead, WholeNetwork
 from nat2deploy.measure.time_needed import blocks_remark
+from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import every_signature
+from nat2deploy.space.sampling import random_architectures
 from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint, Target
@@ -149,7 +151,7 @@ class ProfilePlan:
         Raises:
             UserError: the space has too few.
         """
-        count = self.calibration_networks + self.held_out_networks
+        count = self._networks
         networks = choose_networks(
             self.space,
             latency_ms,
@@ -158,11 +160,26 @@ class ProfilePlan:
             most_classes=CLASS_LADDER[-1],
         )
         if len(networks) < count:
+            least = 2 * FEWEST_NETWORKS
             raise UserError(
-                f"space '{self.space.name}' has only {len(networks)} networks to measure, not "
-                f"{count}; ask for fewer"
+                f"space '{self.space.name}' has only {len(networks)} networks to measure, not {count}; "
+                + ("ask for fewer" if len(networks) >= least else f"a table needs {least}: give more choices")
             )
         return networks
+
+    def check_networks(self) -> None:
+        """Check that there are enough networks, before the blocks are measured that they are chosen by.
+
+        Raises:
+            UserError: the space has too few.
+        """
+        rng = np.random.default_rng(self.seed)
+        if len(random_architectures(IntegerEncoding(self.space), rng, self._networks)) < self._networks:
+            self.choose_networks(lambda network: sum(signature.macs for signature in network))
+
+    @property
+    def _networks(self) -> int:
+        return self.calibration_networks + self.held_out_networks
 
     def network_groups(
         self, profile: str, networks: Sequence[Network], memory_bytes: int | None, spent_s: float

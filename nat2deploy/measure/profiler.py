@@ -78,6 +78,7 @@ def profile_space(
     """
     tell = progress or _silent
     say = remark or _ignore
+    plan.check_networks()
     here = device.fingerprint()
     done, word = open_partial(partial, plan.settings(here))
     for line in (device.warning(), word, plan.blocks_remark() if device.measures_now else ""):

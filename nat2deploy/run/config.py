@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from nat2deploy.data.places import at_home
 from nat2deploy.errors import KeysError, UserError
-from nat2deploy.files import parse, read_toml
+from nat2deploy.files import parse_toml
 from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.search.budget import is_target_name, parse_budgets
@@ -19,6 +19,7 @@ from nat2deploy.target import Target
 
 Rate = Annotated[float, Field(gt=0, le=10)]
 Seconds = Annotated[float, Field(gt=0)]
+Networks = Annotated[int, Field(ge=1, le=10_000)]
 
 Place = Annotated[str, AfterValidator(at_home)]
 """A path, or the name of something that comes with the package; ``~`` is resolved, so runs hold it whole."""
@@ -113,8 +114,8 @@ class ProfileConfig(_Config):
     precision: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     """Wanted relative half width of each entry's confidence interval."""
     time_limit_s: Seconds = 300.0
-    calibration_networks: Positive = 24
-    held_out_networks: Positive = 50
+    calibration_networks: Networks = 24
+    held_out_networks: Networks = 50
     every_size: Positive = 1
     """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
     warmup_ms: Annotated[float, Field(ge=0)] = 0.0
@@ -147,7 +148,7 @@ class TrainConfig(_Config):
     epochs: Annotated[float, Field(gt=0)] = 12.0
     """In all phases together."""
     learning_rate: Rate = 0.1
-    batch_size: Positive = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     width: Width | Annotated[tuple[Width, ...], Field(min_length=1)] | None = None
     """Width multiplier; the space's first when not given. A pipeline trains a super-network for each of
     several, and searches them side by side."""
@@ -352,4 +353,4 @@ def load_pipeline(path: Path) -> PipelineConfig:
     Raises:
         UserError: missing, not TOML, or a key that does not fit.
     """
-    return parse(PipelineConfig, read_toml(path, "config"), f"config {path}")
+    return parse_toml(PipelineConfig, path, "config")

@@ -90,7 +90,7 @@ class FinetuneConfig(BaseModel):
     """Where the cosine ends."""
     optimiser: Literal["sgd", "adamw", "by-exits"] = "sgd"
     """``by-exits``: AdamW for a super-network with early exits, else SGD (NAT2)."""
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     warmup_epochs: Annotated[float, Field(ge=0)] | None = None
     """One, or a tenth of the epochs where that is less, when not given."""

@@ -135,13 +135,18 @@ def _width(config: TrainConfig, space: SearchSpace) -> float:
 
 
 def _recipe(config: TrainConfig, space: SearchSpace, width: float, more: str, out: Path) -> str:
-    """What is stored of the settings; the file's at ``out`` where only its width is spelled otherwise."""
+    """What is stored of the settings; the file's at ``out`` where only its width is spelled otherwise.
+
+    Where it is trained makes no difference by intent, but to mixed precision; files of before name it.
+    """
     spellings: list[float | tuple[float, ...] | None] = [width, (width,)]
     unlike = {"supernet", "start", "curve"}
     if width == space.widths[0]:
         spellings.insert(0, None)
     recipes = [
-        config.model_copy(update={"width": one}).model_dump_json(exclude=unlike) + more for one in spellings
+        config.model_copy(update={"width": one}).model_dump_json(exclude=unlike | places) + more
+        for places in ([set()] if config.mixed_precision else [{"device"}, set()])
+        for one in spellings
     ]
     held = supernet_info(out).recipe if out.is_file() else ""
     return held if held in recipes else recipes[0]

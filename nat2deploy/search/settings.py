@@ -159,7 +159,7 @@ class SearchSettings(BaseModel):
     """Which of several exits count most in losses and the teacher's ensemble: the late or the early ones."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of warm-up and adaptation."""
-    batch_size: Positive = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     recalibration_images: Positive = 1000
     """Training images that an evaluation takes BN's statistics from."""
     validation_images: Positive | None = None

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, read_toml
+from nat2deploy.files import parse_toml
 from nat2deploy.space.architecture import MAIN, POINTWISE, TRANSFORM, Architecture, Layer
 
 PRESETS = ("nano", "ofa-mbv3", "ofav2-mbv3")
@@ -256,4 +256,4 @@ def load_space(name_or_path: str) -> SearchSpace:
 
 
 def _read(path: Path) -> SearchSpace:
-    return parse(SearchSpace, read_toml(path, "search space"), f"search space {path}")
+    return parse_toml(SearchSpace, path, "search space")

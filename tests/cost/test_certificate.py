@@ -42,10 +42,18 @@ def test_too_few_networks():
         certify([1, 2, 3], [1, 2, 3], noise=0.0)
 
 
-@pytest.mark.parametrize("predicted", [[1.0] * 4, [1, 2, 3, 4, 0], [1, 2, 3, 4, np.nan], [[1, 2, 3, 4, 5]]])
-def test_what_is_no_latency(predicted):
-    with pytest.raises(ValueError, match=r"one length|positive"):
+@pytest.mark.parametrize("predicted", [[1.0] * 4, [[1, 2, 3, 4, 5]]])
+def test_lists_that_are_not_of_the_same_networks(predicted):
+    with pytest.raises(ValueError, match="one length"):
         certify(predicted, MEASURED, noise=0.0)
+
+
+@pytest.mark.parametrize("odd", [0, -1, np.nan, np.inf])
+def test_what_is_no_latency(odd):
+    with pytest.raises(ValueError, match="positive"):
+        certify([1, 2, 3, 4, 5], [1, 2, 3, 4, odd], noise=0.0)
+    with pytest.raises(UserError, match="no certificate: networks are predicted to take no time"):
+        certify([1, 2, 3, 4, odd], [1, 2, 3, 4, 5], noise=0.0)
 
 
 latencies = st.lists(st.floats(1e-3, 1e3), min_size=4, max_size=20)

@@ -26,11 +26,20 @@ def test_class_folders_at_once(tmp_path: Path) -> None:
     assert validation is None and test is None
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_splits_of_their_own(tmp_path: Path, name: str) -> None:
-    write_classes(tmp_path / "train", {"a": 3, "b": 2})
-    write_classes(tmp_path / name, {"a": 1, "b": 1}, first=20)
-    write_classes(tmp_path / "test", {"a": 1, "b": 2}, first=40)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("train", "valid", "test"),
+        ("Train", "Validation", "Test"),
+        ("TRAINING", "dev", "testing"),
+    ],
+    ids=lambda names: names[1],
+)
+def test_splits_of_their_own(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    write_classes(tmp_path / names[0], {"a": 3, "b": 2})
+    write_classes(tmp_path / names[1], {"a": 1, "b": 1}, first=20)
+    write_classes(tmp_path / names[2], {"a": 1, "b": 2}, first=40)
     _, train, validation, test = read_image_folder(tmp_path, 8)
     assert validation is not None and test is not None
     assert (reds(train), reds(validation), reds(test)) == ([0, 1, 2, 3, 4], [20, 21], [40, 41, 42])
@@ -97,11 +106,31 @@ def test_one_class(tmp_path: Path) -> None:
         read_image_folder(tmp_path, 8)
 
 
-@pytest.mark.parametrize("name", ["val", "validation", "test"])
+@pytest.mark.parametrize("name", ["val", "validation", "Test"])
 def test_splits_without_train_are_not_taken_for_classes(tmp_path: Path, name: str) -> None:
     write_classes(tmp_path / name, {"a": 1, "b": 1})
-    write_classes(tmp_path / "training" / "a", {"x": 1})
+    write_classes(tmp_path / "exercise" / "a", {"x": 1})
     with pytest.raises(UserError, match=f"has a folder {name} but no folder train"):
+        read_image_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("names", [("train", "training"), ("val", "dev"), ("Test", "test")])
+def test_two_folders_of_one_split(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in ("train", *names):
+        write_classes(tmp_path / name, {"a": 1, "b": 1})
+    with pytest.raises(UserError, match=r"has folders (\w+) and (\w+), both for \w+; keep one"):
+        read_image_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("name", ["1.gif", "1.HEIC", "1.jfif"])
+def test_images_of_kinds_that_are_not_read_are_not_passed_over(tmp_path: Path, name: str) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    for place in (tmp_path / "a" / "notes.txt", tmp_path / "a" / f".{name}"):
+        place.write_bytes(b"x")
+    assert len(read_image_folder(tmp_path, 8)[1]) == 2
+    for label in "ab":
+        (tmp_path / label / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"image .*/a/{name} \(and 1 more of such kinds\): PNG, .* are read"):
         read_image_folder(tmp_path, 8)
 
 

@@ -196,8 +196,14 @@ def test_too_few_networks_asked_for(machine, counts):
 
 def test_a_space_with_too_few_networks(machine):
     space = tiny_space().model_copy(update={"kernels": (3,), "expansions": (2.0,), "depths": (1,)})
-    with pytest.raises(UserError, match="'tiny' has only 1 networks"):
+    with pytest.raises(
+        UserError, match="'tiny' has only 1 networks to measure, not 74; a table needs 8: give"
+    ):
         profile_space(ProfilePlan(space, Target(), time_limit_s=30.0), machine)
+    space = tiny_space().model_copy(update={"depths": (1,)})
+    with pytest.raises(UserError, match="'tiny' has only 16 networks to measure, not 74; ask for fewer"):
+        profile_space(ProfilePlan(space, Target(), time_limit_s=30.0), machine)
+    assert machine.sessions == []  # blocks are not measured in vain
 
 
 def test_the_table_keeps_the_networks_that_it_was_fitted_to_and_tried_on(machine):

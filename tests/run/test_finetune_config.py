@@ -5,8 +5,9 @@ from pydantic import ValidationError
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
-from nat2deploy.run.config import PipelineConfig
+from nat2deploy.run.config import PipelineConfig, TrainConfig
 from nat2deploy.run.finetune_config import FinetuneConfig
+from nat2deploy.search.settings import SearchSettings
 
 
 def test_the_preset_has_the_numbers_of_the_paper():
@@ -95,3 +96,10 @@ def test_of_what_is_stored_only_what_did_nothing_is_left_out():
     assert FinetuneConfig.stored({**held, "phases": 2, "patience": 3})["patience"] == 3
     for damaged in ({**held, "epochs": "many"}, "text"):
         assert FinetuneConfig.stored(damaged) == damaged
+
+
+@pytest.mark.parametrize("settings", [FinetuneConfig, SearchSettings, TrainConfig])
+def test_batches_of_one_image_have_no_statistics(settings):
+    assert settings(batch_size=2).batch_size == 2
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):
+        settings(batch_size=1)

@@ -66,6 +66,16 @@ def test_nor_does_it_matter_how_the_default_width_is_spelled(started, tmp_path):
     assert train(space, "digits", config, tmp_path / "w.safetensors", seed=1) == spelled
 
 
+def test_nor_where_it_is_trained(started, tmp_path):
+    space, config, out = started
+    supernet, info = load_supernet(out)
+    assert "device" not in info.recipe
+    recipe = info.recipe.replace('"mixed_precision"', '"device":"cpu","mixed_precision"')
+    info = info.model_copy(update={"recipe": recipe})
+    save_supernet(tmp_path / "w.safetensors", supernet, info)  # as earlier versions kept it
+    assert train(space, "digits", config, tmp_path / "w.safetensors", seed=1) == info
+
+
 def test_another_start_is_another_training(outcome, started, tmp_path):
     space, config, out = started
     other = config.model_copy(update={"start": str(out)})

@@ -100,6 +100,16 @@ def test_json_round_trip_keeps_a_space(tiny_space):
         ("resolutions = [16, 24]", "resolutions = [24, 16]", "resolutions must be ascending"),
         ("widths = [0.5, 1.0]", "widths = [1.0, 0.5]", "widths must be ascending"),
         ("se = true", 'se = "perhaps"', "stages.0.se: "),
+        ("se = true", 'se = "yes"', "stages.0.se: Input should be a valid boolean"),
+        ("se = true", "se = 1", "stages.0.se: Input should be a valid boolean"),
+        ("kernels = [3, 5, 7]", "kernels = [true, 5]", "kernels.0: Input should be a valid integer"),
+        (
+            "resolutions = [16, 24]",
+            'resolutions = ["16", "24"]',
+            "resolutions.0: Input should be a valid int",
+        ),
+        ("widths = [0.5, 1.0]", "widths = [true]", "widths.0: Input should be a valid number"),
+        ("widths = [0.5, 1.0]", "widths = [0.5, 1979-05-27]", "widths.1: Input should be a valid number"),
         ('activation = "relu"', 'activation = "gelu"', "activation: "),
     ],
 )
