@@ -32,7 +32,7 @@ from nat2deploy.search.passed_exits import with_passed
 from nat2deploy.search.proposal import Batch, fit, propose
 from nat2deploy.search.rounds import Rounds
 from nat2deploy.search.settings import SearchSettings
-from nat2deploy.search.update import best, feasible_front, objective_matrix
+from nat2deploy.search.update import best, feasible_front, from_its_ends, objective_matrix
 from nat2deploy.search.warm_start import Known, WarmStart
 from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
@@ -169,9 +169,9 @@ class Nat2Search:
             self._evaluate(drawn, version, "archive" if factor == 1 else "drawn")
         elif settings.judges_again:
             merged = self.rounds.merged(version - 1)
-            # The last front first: it is the best of what a search that is stopped here can give, and with
-            # new weights, too, it is likely to dominate many of the others.
-            front = [e.architecture for e in feasible_front(merged, self.objectives)]
+            # The last front first: it is the best of what a search that is stopped here can give, at all
+            # costs alike, and with new weights, too, it is likely to dominate many of the others.
+            front = from_its_ends([e.architecture for e in feasible_front(merged, self.objectives)])
             others = [e.architecture for e in merged if e.architecture not in front]
             everyone = [*front, *others]
             if self.halving is None:

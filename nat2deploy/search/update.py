@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +13,8 @@ from nat2deploy.plugins import Registry
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.survival import Floats, non_dominated, survivors
+
+T = TypeVar("T")
 
 
 class ArchiveUpdate(ABC):
@@ -105,6 +110,19 @@ def feasible_front(evaluations: list[Evaluation], objectives: Objectives) -> lis
     inside = [e for e, violation in zip(evaluations, over, strict=True) if violation <= 0.0]
     kept = [inside[i] for i in non_dominated(objective_matrix(inside, objectives))]
     return sorted(kept, key=lambda e: e.values[objectives.axes[0]])
+
+
+def from_its_ends(ordered: Sequence[T]) -> list[T]:
+    """The two ends, what is halfway between them, and so on: any first part of it spans the whole."""
+    order = list(dict.fromkeys([0, len(ordered) - 1])) if ordered else []
+    gaps = deque([(0, len(ordered) - 1)])
+    while gaps:
+        low, high = gaps.popleft()
+        middle = (low + high) // 2
+        if low < middle < high:
+            order.append(middle)
+            gaps += [(low, middle), (middle, high)]
+    return [ordered[index] for index in order]
 
 
 UPDATES: Registry[type[ArchiveUpdate]] = Registry(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
-from nat2deploy.search.update import UPDATES, best, objective_matrix, violation_vector
+from nat2deploy.search.update import UPDATES, best, from_its_ends, objective_matrix, violation_vector
 from nat2deploy.space.encoding import IntegerEncoding
 
 
@@ -70,3 +72,16 @@ def test_objectives_and_violations_of_evaluations(judge, objectives):
 
 def test_an_empty_archive_stays_empty(objectives):
     assert best([], objectives, 4, seed=0, directions=None) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9, 60])
+def test_from_its_ends_any_part_spans_the_whole(count):
+    order = from_its_ends(range(count))
+    assert sorted(order) == [*range(count)]
+    for part in range(2, count + 1):
+        gaps = [after - before for before, after in itertools.pairwise(sorted(order[:part]))]
+        assert {0, count - 1} <= set(order[:part]) and max(gaps) <= 4 * (count - 1) / (part - 1)
+
+
+def test_from_its_ends_as_it_is():
+    assert from_its_ends("abcde") == [*"aecbd"]
