@@ -154,7 +154,7 @@ SPACE_OPTIONS = option_names(("resolutions",), name="--space")
 def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:
     """Return which of a command's parameters are on the command line, as options such as ``--batch``."""
     return [
-        f"--{name.replace('_', '-')}"
+        f"--{'no-' if context.params.get(name) is False else ''}{name.replace('_', '-')}"
         for name in names
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     ]

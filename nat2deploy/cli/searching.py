@@ -276,8 +276,10 @@ def search(
     from nat2deploy.search.settings import SearchSettings
 
     if config_file is not None:
-        only_with(context, "--config", "out", "workers")
+        only_with(context, "--config", "out", "workers", "measure")
         fields = {**read_toml(config_file, "config"), "workers": workers or "auto"}
+        if given_options(context, ("measure",)):  # of this call alone: no run stores it
+            fields["measure"] = measure
         _search(parse(SearchConfig, fields, f"config {config_file}", exact=True), out, as_json=as_json)
         return
     if data is None:
@@ -298,6 +300,7 @@ def search(
     }
     given = {key: value for key, value in given.items() if value is not None}
     chosen.update(given)
+    what = "search settings" if settings is None else f"search settings {settings}"
     unnamed, named = tables(table)
     fields = {
         "space": parse(
@@ -314,7 +317,7 @@ def search(
         "budgets": tuple(budget or ()),
         "allow_uncertified": allow_uncertified,
         "measure": measure,
-        "settings": parse(SearchSettings, chosen, "search settings", option_names(given), exact=True),
+        "settings": parse(SearchSettings, chosen, what, option_names(given), exact=True),
         "workers": workers or "auto",
     }
     names = option_names(fields, start="--from", tables="--table", budgets="--budget")

@@ -99,6 +99,8 @@ class RunDirectory:
         """
         if not self.config_path.exists():
             raise UserError(f"no run at {self.path}; make one with `nat2deploy search`")
+        if "search" not in model.model_fields and (self.path / "search" / "config.toml").exists():
+            raise UserError(f"{self.path} is a pipeline's folder; its search is {self.path / 'search'}")
         return parse(model, read_toml(self.config_path, "run config"), f"run config {self.config_path}")
 
     @contextmanager

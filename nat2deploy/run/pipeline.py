@@ -110,7 +110,8 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
     Raises:
         UserError: an input that cannot be used, or no network keeps the budgets.
     """
-    _check(config, out)
+    with told_as_keys("profile"):
+        _check(config, out)
     run = RunDirectory(out)
     run.begin(config, _CHANGEABLE)
     with run.locked():
@@ -122,7 +123,8 @@ def run_pipeline(config: PipelineConfig, out: Path, report: Report = silent) -> 
             targets = [check_target(config.export, table.target) for table in tables]
             here = any(not elsewhere(table, target) for table, target in zip(tables, targets, strict=True))
             check_int8_options(config.export, {target.precision for target in targets}, here=here)
-        _check_exits(config, table_path)
+        with told_as_keys("profile"):
+            _check_exits(config, table_path)
         with _stage(out, "train"):
             supernet = config.train.supernet or _train(config, out, report)
         with _stage(out, "search"):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import PipelineConfig
 
+_NAMED = re.compile(r"--table ([\w-]+)=(\S+)")
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 # Options that a file calls otherwise.
 _KEYS = {
@@ -36,6 +37,7 @@ def as_keys(text: str, section: str) -> str:
             return f"[{section if section in owners else owners[0]}] {name}"
         return _KEYS.get(found[1], name if name in PipelineConfig.model_fields else found[0])
 
+    text = _NAMED.sub(r'[profile.tables] \1 = "\2"', text)
     parts = text.split("`")
     return "`".join(_OPTION.sub(key, part) if number % 2 == 0 else part for number, part in enumerate(parts))
 

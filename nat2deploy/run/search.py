@@ -15,7 +15,7 @@ from nat2deploy.run.measure_front import Found, is_finished, measure_front, meas
 from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.balance import candidates_of
-from nat2deploy.search.budget import feasible, format_cost
+from nat2deploy.search.budget import feasible, format_beside, format_cost
 from nat2deploy.search.judges.base import evaluator_options
 from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.search.nat2 import Nat2Search, Status
@@ -206,7 +206,5 @@ def _nearest(loop: Nat2Search) -> str:
     judged = loop.rounds.seen(loop.weights.version)
     nearest = min(judged, key=lambda e: sum(max(0.0, b.violation(e.values[b.metric])) for b in budgets))
     broken = [b for b in budgets if not b.kept_by(nearest.values[b.metric])]
-    words = ", ".join(
-        f"'{b.text}' (it has {format_cost(b.metric, nearest.values[b.metric])})" for b in broken
-    )
+    words = ", ".join(f"'{b.text}' (it has {format_beside(b, nearest.values[b.metric])})" for b in broken)
     return f"no network keeps all budgets; the nearest one, {nearest.architecture.id}, breaks {words}"

@@ -161,17 +161,25 @@ def feasible(budgets: tuple[Budget, ...], values: Mapping[str, float]) -> bool:
     return all(budget.kept_by(values[budget.metric]) for budget in budgets)
 
 
-def format_cost(metric: str, value: float) -> str:
-    """A cost with its unit, as people write it."""
+def format_cost(metric: str, value: float, more: int = 0) -> str:
+    """A cost with its unit, as people write it, with so many ``more`` digits than usual."""
     if metric.startswith("latency"):
-        return f"{value:.3f} ms"
+        return f"{value:.{3 + more}f} ms"
     if metric.startswith("energy"):
-        return f"{value:.3f} mJ"
+        return f"{value:.{3 + more}f} mJ"
     if metric.startswith(("size", "memory")):
-        return f"{value:.2f} MB" if value >= 0.1 else f"{1e3 * value:.1f} kB"
+        return f"{value:.{2 + more}f} MB" if value >= 0.1 else f"{1e3 * value:.{1 + more}f} kB"
     if metric == "top1":
-        return f"{100 * value:.2f} %"
+        return f"{100 * value:.{2 + more}f} %"
     for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= worth:
-            return f"{value / worth:.2f}{unit}"
+            return f"{value / worth:.{2 + more}f}{unit}"
     return f"{value:g}"
+
+
+def format_beside(budget: Budget, value: float) -> str:
+    """A cost that a budget is not kept by, with as many digits as tell it from the limit."""
+    said = (format_cost(budget.metric, value, more) for more in range(9))
+    limits = (format_cost(budget.metric, budget.limit, more) for more in range(9))
+    pairs = list(zip(said, limits, strict=True))
+    return next((text for text, limit in pairs if text != limit), pairs[-1][0])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nat2deploy.cost.metric_names import metric_on
 from nat2deploy.cost.precisions import CostSource
 from nat2deploy.errors import UserError
-from nat2deploy.search.budget import Budget, budgets_on, format_cost
+from nat2deploy.search.budget import Budget, budgets_on, format_beside
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 
@@ -41,7 +41,7 @@ class Objectives:
         self.budgets = budgets_on(budgets, model.targets)
         self.cost_budgets = tuple(budget for budget in self.budgets if budget.metric != "top1")
         self.top1_budgets = tuple(budget for budget in self.budgets if budget.metric == "top1")
-        metrics = tuple(metric_on(metric, model.targets) for metric in metrics)
+        metrics = tuple(dict.fromkeys(metric_on(metric, model.targets) for metric in metrics))
         named = tuple(budget.metric for budget in self.cost_budgets)
         latencies = tuple(metric for metric in model.metrics if metric.partition("@")[0] == "latency_ms")
         default = latencies or ("macs",)
@@ -95,7 +95,7 @@ class Objectives:
             if not budget.kept_by(cost):
                 raise UserError(
                     f"budget '{budget.text}' cannot be kept: the cheapest architecture of space "
-                    f"'{self.encoding.space.name}' costs {format_cost(budget.metric, cost)} "
+                    f"'{self.encoding.space.name}' costs {format_beside(budget, cost)} "
                     f"({architecture}); raise the budget or use another space"
                 )
 

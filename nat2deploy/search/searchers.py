@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -34,7 +36,7 @@ def _by_objectives(directions: Floats, **common: Any) -> Any:
     """NAT2's choice: NSGA-II for two objectives, NSGA-III on Riesz directions for more."""
     if directions.shape[1] == 2:
         return NSGA2(**common)
-    return NSGA3(ref_dirs=directions, **common)
+    return _nsga3(directions, **common)
 
 
 def _nsga2(directions: Floats, **common: Any) -> Any:
@@ -42,7 +44,8 @@ def _nsga2(directions: Floats, **common: Any) -> Any:
 
 
 def _nsga3(directions: Floats, **common: Any) -> Any:
-    return NSGA3(ref_dirs=directions, **common)
+    with redirect_stdout(io.StringIO()):  # it warns of populations smaller than the directions, beside JSON
+        return NSGA3(ref_dirs=directions, **common)
 
 
 def _age_moea_2(directions: Floats, **common: Any) -> Any:

@@ -55,6 +55,8 @@ def survivors(
     total = len(objectives)
     if count >= total:
         return np.arange(total)
+    if count <= 0:  # what is always kept takes all places
+        return np.empty(0, dtype=np.int64)
     feasible = np.flatnonzero(violations <= 0.0)
     if len(feasible) <= count:
         rest = np.setdiff1d(np.arange(total), feasible)

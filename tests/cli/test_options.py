@@ -1,9 +1,12 @@
 """Options that several commands share."""
 
+from types import SimpleNamespace
+
 import pytest
 import typer
 
-from nat2deploy.cli.options import percentage, ssh_settings, tables, whole_numbers
+from nat2deploy.cli import searching as command_of_search
+from nat2deploy.cli.options import given_options, percentage, ssh_settings, tables, whole_numbers
 from nat2deploy.errors import UserError
 from nat2deploy.files import parse
 from nat2deploy.run import search as searching
@@ -157,4 +160,27 @@ def test_a_settings_file_beside_options_is_told_by_its_keys(command, tmp_path):
     (tmp_path / "s.toml").write_text("rounds = 0")
     words = ("search", "--supernet", "w", "--data", "digits", "--out", tmp_path / "run")
     code, _, error = command(*words, "--settings", tmp_path / "s.toml")
-    assert code == 2 and "search settings: rounds: Input should be greater" in " ".join(error.split())
+    told = " ".join(error.split())
+    assert code == 2 and f"search settings {tmp_path}/s.toml: rounds: Input should be greater" in told
+    (tmp_path / "s.toml").write_text("rounds = true")
+    code, _, error = command(*words, "--settings", tmp_path / "s.toml")
+    assert code == 2 and "s.toml: rounds: Input should be a valid integer" in " ".join(error.split())
+
+
+def test_a_stored_search_need_not_be_measured_again(command, tmp_path, monkeypatch):
+    (tmp_path / "c.toml").write_text('data = "digits"\nsupernet = "w"\nmeasure = false\n')
+    searched = []
+    monkeypatch.setattr(
+        command_of_search, "_search", lambda config, *_, **__: searched.append(config.measure)
+    )
+    for more in ((), ("--no-measure",), ("--measure",)):
+        assert command("search", "--config", tmp_path / "c.toml", "--out", tmp_path / "r", *more)[0] == 0
+    assert searched == [False, False, True]
+
+
+def test_a_flag_that_is_off_is_told_as_it_was_typed():
+    context = SimpleNamespace(
+        params={"measure": False, "seed": 3},
+        get_parameter_source=lambda name: SimpleNamespace(name="COMMANDLINE"),
+    )
+    assert given_options(context, ["measure", "seed"]) == ["--no-measure", "--seed"]

@@ -72,6 +72,16 @@ def test_a_pipelines_folder_is_no_searchs(tmp_path):
         run.begin(SearchConfig(supernet="w", data="digits"))
 
 
+def test_a_pipelines_folder_read_for_its_search_says_where_that_is(tmp_path):
+    RunDirectory(tmp_path).begin(PipelineConfig(data="digits"))
+    search = RunDirectory(tmp_path / "search")
+    search.begin(SearchConfig(supernet="w", data="digits"))
+    with pytest.raises(UserError, match=rf"is a pipeline's folder; its search is {search.path}$"):
+        RunDirectory(tmp_path).read_config(SearchConfig)
+    assert RunDirectory(tmp_path).read_config(PipelineConfig).data == "digits"
+    assert search.read_config(SearchConfig).supernet == "w"
+
+
 def test_a_kill_while_the_settings_are_written_does_not_stop_the_next_beginning(tmp_path):
     (tmp_path / ".config.toml.ab12.tmp").write_text("half")
     (tmp_path / ".lock").touch()

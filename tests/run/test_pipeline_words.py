@@ -16,6 +16,8 @@ from nat2deploy.run.pipeline_words import as_keys, told_as_keys
         ("profile", "use --backend onnxruntime", "use [target] backend onnxruntime"),
         ("profile", "--python 'x y' is no Python", "[profile] python 'x y' is no Python"),
         ("profile", "--ssh-option 'x': write KEY=VALUE", "[profile] ssh_options 'x': write KEY=VALUE"),
+        ("profile", "give --table NAME=FILE", 'give [profile.tables] NAME = "FILE"'),
+        ("profile", "give --table", "give [profile] table"),
         ("search", "or say --allow-uncertified", "or say allow_uncertified"),
         ("train", "choose another --out", "choose another --out"),
         (

@@ -140,6 +140,11 @@ def test_the_number_of_objectives_chooses_the_algorithm(searcher, objectives, ki
     assert type(made).__name__ == kind
 
 
+def test_fewer_individuals_than_directions_print_nothing(capsys):
+    make_searcher("nsga3", reference_directions(3, 12), pop_size=8)
+    assert capsys.readouterr().out == ""
+
+
 def test_accuracy_alone_finds_the_most_accurate_within_the_budget(run, gene_error, wide_encoding):
     draws = uniform_depth_genes(wide_encoding, np.random.default_rng(2), 2000)
     free, _ = run(generations=1)

@@ -9,7 +9,7 @@ import pytest
 
 from nat2deploy.cost.model import CostModel
 from nat2deploy.errors import UserError
-from nat2deploy.search.budget import format_cost, parse_budgets
+from nat2deploy.search.budget import format_beside, format_cost, parse_budgets
 from nat2deploy.search.costs import Objectives
 from nat2deploy.space.lowering import lower, total_macs, total_params
 from nat2deploy.space.sampling import uniform_depth_genes
@@ -47,6 +47,7 @@ def test_what_is_minimised(make):
     assert make("params<=3M", timed=True).metrics == ("params",)
     assert make("params<=3M", metrics=("macs", "size_mb")).metrics == ("macs", "size_mb")
     assert make("top1>=50%").metrics == ("macs",)
+    assert make(metrics=("latency_ms", "macs", "latency_ms"), timed=True).metrics == ("latency_ms", "macs")
     assert len(make("params<=3M", "macs<=1G")) == 3
 
 
@@ -132,7 +133,7 @@ def test_a_budget_below_the_cheapest_is_refused_with_what_the_cheapest_costs(mak
     with pytest.raises(UserError) as caught:
         make(f"macs<={cheapest - 1}").check_reachable()
     message = str(caught.value)
-    assert f"'macs<={cheapest - 1}'" in message and format_cost("macs", cheapest) in message
+    assert f"'macs<={cheapest - 1}'" in message and f"costs {cheapest / 1e3:.3f}k (" in message
     assert str(space.smallest()) in message and "space 'tiny'" in message
     assert len(message.splitlines()) == 1
 
@@ -163,3 +164,18 @@ def test_every_budget_is_checked_but_accuracy_is_not_known_beforehand(make):
 )
 def test_costs_are_written_with_their_unit(metric, value, text):
     assert format_cost(metric, value) == text
+
+
+@pytest.mark.parametrize(
+    ("budget", "value", "text"),
+    [
+        ("params<=15.35k", 15_354.0, "15.354k"),
+        ("params<=10k", 15_354.0, "15.35k"),
+        ("size<=61.4kB", 0.061416, "61.42 kB"),
+        ("latency<=0.035ms", 0.03521, "0.0352 ms"),
+        ("top1>=90%", 0.8999951, "89.9995 %"),
+        ("params<=12", 13.0, "13"),
+    ],
+)
+def test_a_cost_beside_a_budget_is_told_from_it(budget, value, text):
+    assert format_beside(*parse_budgets([budget]), value) == text

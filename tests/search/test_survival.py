@@ -26,6 +26,13 @@ def test_non_dominated_is_what_no_other_row_dominates(rows):
     assert non_dominated(rows).tolist() == expected
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, -2])
+def test_where_no_place_is_left_none_survive(width, count):
+    objectives, violations = sample(6, width, 1, infeasible=2)
+    assert survivors(objectives, violations, count, 0).tolist() == []
+
+
 def sample(rows: int, width: int, seed: int, infeasible: int = 0):
     """Random objectives, the last ``infeasible`` of them in violation (and better than all others)."""
     rng = np.random.default_rng(seed)
