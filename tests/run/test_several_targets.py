@@ -153,7 +153,7 @@ def test_layers_that_are_faster_in_8_bits_need_a_table_of_8_bits(config_path, ta
     whole = load_pipeline(config_path).model_dump(exclude_none=True)
     whole["profile"]["tables"] = {"board": tables["board"]}
     whole["export"]["int8_layers"] = "faster"
-    with pytest.raises(UserError, match="the bundle is in fp32; add --precision int8"):
+    with pytest.raises(UserError, match=r"the bundle is in fp32; add \[export\] precision int8"):
         run_pipeline(parse(PipelineConfig, whole, "config"), tmp_path / "run")
     assert not (tmp_path / "run" / "supernet.safetensors").exists()
 
