@@ -160,7 +160,7 @@ def test_an_image_that_the_decoder_refuses_for_its_size(
         read_image_folder(tmp_path, 8)
 
 
-@pytest.mark.parametrize("suffix", ["png", "pgm"])
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tif"])
 def test_grey_of_16_bits_is_what_a_bundles_runner_sees(tmp_path: Path, suffix: str) -> None:
     write_classes(tmp_path, {"a": 1, "b": 1})
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
@@ -171,6 +171,16 @@ def test_grey_of_16_bits_is_what_a_bundles_runner_sees(tmp_path: Path, suffix: s
     seen = train.images[0].permute(1, 2, 0).numpy()
     assert np.array_equal(seen, decode(file.read_bytes()))
     assert len(np.unique(seen)) > 200
+
+
+def test_so_it_is_where_the_high_byte_comes_first(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 1, "b": 1})
+    ramp = np.linspace(0, 65535, 256).astype(">u2").reshape(16, 16)
+    (tmp_path / "a" / "000.png").unlink()
+    Image.frombytes("I;16B", (16, 16), ramp.tobytes()).save(tmp_path / "a" / "000.tif")
+    seen = read_image_folder(tmp_path, 16)[1].images[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(seen[..., 0], ramp >> 8)
+    assert np.array_equal(seen, decode((tmp_path / "a" / "000.tif").read_bytes()))
 
 
 def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:

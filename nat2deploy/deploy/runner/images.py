@@ -65,6 +65,9 @@ def decode(data: bytes, most: int = MAX_PIXELS) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as image:
             check_size(*image.size, most)
+            if image.mode.startswith("I;16"):  # a TIFF's grey, which Pillow would clip
+                grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise a dozen classes
         known = isinstance(error, BadInput)
