@@ -84,9 +84,9 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     promise = None
     if promised:
         judge = evaluator_of(search, data, architecture)
-        top1 = judge.judge(chosen.network, architecture, judge.validation).top1
+        simulated = judge.first_classes(chosen.network, architecture, judge.validation).cpu().numpy()
         shown = Labelled(shown_name(search.data), judge.validation.images, judge.validation.targets)
-        promise = Promise(top1, shown)
+        promise = Promise(simulated, shown)
     stages = None
     if config.stages:
         stages = stages_plan(config, chosen, network, model)

@@ -79,11 +79,27 @@ def test_first_classes_are_those_of_the_inputs_in_order() -> None:
     assert first_classes(Says(), PREPROCESSING, images).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-@pytest.mark.parametrize(("wrong", "kept"), [(0, True), (16, True), (17, False)])
-def test_a_promise_of_8_bits_may_be_missed_by_half_a_point_and_chance(wrong: int, kept: bool) -> None:
-    promise = Promise(1.0, SPLIT)  # of 2,000 images: 10, and twice the root of 10
+@pytest.mark.parametrize(
+    ("lost", "gained", "kept"),
+    [
+        (0, 0, True),
+        (18, 0, True),  # of 2,000 images: 10, and twice the root of those that one of the two gets right
+        (19, 0, False),
+        (200, 200, True),
+        (141, 100, True),
+        (142, 100, False),
+        (0, 500, True),
+    ],
+)
+def test_a_promise_of_8_bits_may_be_missed_by_half_a_point_and_chance(
+    lost: int, gained: int, kept: bool
+) -> None:
+    classes = SPLIT.targets.numpy().copy()
+    classes[COUNT - gained :] += 1
+    promise = Promise(classes, SPLIT)
     if kept:
-        return check_promise(Says(wrong), PREPROCESSING, promise)
-    with pytest.raises(UserError, match=r"top-1 of 99.15% on 2000 validation images, where 8 bits as"):
-        check_promise(Says(wrong), PREPROCESSING, promise)
+        return check_promise(Says(lost), PREPROCESSING, promise)
+    told = f"top-1 of {1 - lost / COUNT:.2%} on 2000 validation images, where 8 bits as the search simulates "
+    with pytest.raises(UserError, match=f"{told}them have {1 - gained / COUNT:.2%}"):
+        check_promise(Says(lost), PREPROCESSING, promise)
     return None

@@ -18,7 +18,7 @@ from nat2deploy.run.finetune import finetune
 from nat2deploy.run.front import load_front
 from nat2deploy.run.pipeline import run_pipeline
 from nat2deploy.run.search import search
-from nat2deploy.training.evaluation import Accuracy, SubNetworkEvaluator
+from nat2deploy.training.evaluation import SubNetworkEvaluator
 
 PRECISIONS = {"fp32", "int8"}
 
@@ -143,7 +143,7 @@ def test_a_bundle_holds_the_precision_that_was_found(run, tmp_path, precision):
 
 def test_an_engine_that_is_worse_than_what_was_searched_is_not_exported(run, tmp_path, monkeypatch):
     chosen = of_precision(run, "int8")
-    monkeypatch.setattr(SubNetworkEvaluator, "judge", lambda *_: Accuracy(1.0, 0.0, 100))
+    monkeypatch.setattr(SubNetworkEvaluator, "first_classes", lambda *given: given[-1].targets)
     with pytest.raises(
         UserError, match=r"as the search simulates them have 100\.00%; give --max-accuracy-drop"
     ):

@@ -162,6 +162,8 @@ def test_of_several_forms_the_least_accurate_on_all_images_so_far_counts(digits,
     assert [(one.top1, one.images) for one in found] == [(0.4, 5), (0.6, 10)]
     assert len(built) == 1  # forms are simulated once, however many looks there are
     assert evaluator.judge(nn.Identity(), space.largest(), split).top1 == 0.6
+    classes = evaluator.first_classes(nn.Identity(), space.largest(), split)
+    assert classes.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def with_last_weights(supernet, change):
@@ -186,6 +188,9 @@ def test_a_network_too_large_for_a_precision_is_wrong_where_it_gives_no_answer(s
     assert math.isfinite(whole.loss) and math.isfinite(half.loss) and half.top1 <= whole.top1
     parts = [digits.validation.take(torch.arange(i, i + 40)) for i in (0, 40)]
     assert all(math.isfinite(found.loss) for found in evaluator.looks(network, architecture, parts))
+    classes = evaluator.first_classes(network, architecture, digits.validation)
+    assert (classes == -1).any()
+    assert float((classes == digits.validation.targets).double().mean()) == half.top1
 
 
 def test_a_network_that_is_broken_itself_has_no_finite_loss_in_any_precision(supernet, digits, space):
