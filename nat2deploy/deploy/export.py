@@ -37,7 +37,7 @@ from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.deploy.writing import check_replaceable, write_bundle
 from nat2deploy.engines.onnx_export import INPUT, OUTPUT, to_onnx
 from nat2deploy.engines.quantise import is_symmetric, target_onnx
-from nat2deploy.engines.registry import compile_model
+from nat2deploy.engines.registry import check_here, compile_model
 from nat2deploy.errors import UserError
 from nat2deploy.target import Target
 from nat2deploy.version import __version__
@@ -266,7 +266,7 @@ def check_options(target: Target, options: EngineOptions) -> Batches:
     """Check that an engine for ``target`` can be made as asked; returns its smallest, best and largest batch.
 
     Raises:
-        UserError: the target's backend cannot be bundled, or an option is for another one.
+        UserError: the target's backend cannot be bundled, or not here, or an option is for another one.
     """
     sm, save_optimised = options.sm, options.save_optimised
     batches = options.batches or (target.batch, target.batch, target.batch)
@@ -284,6 +284,13 @@ def check_options(target: Target, options: EngineOptions) -> Batches:
         raise UserError(f"--batch: a range is for TensorRT's engines; give one number for {target.backend}")
     if not 0 < batches[0] <= batches[1] <= batches[2] or batches[1] != target.batch:
         raise UserError(f"--batch: {':'.join(map(str, batches))} does not rise; write 8, 1:8 or 1:4:8")
+    try:
+        check_here(target, sm)
+    except UserError as error:
+        if not sm:
+            raise
+        told = str(error).removeprefix("sm: ")
+        raise UserError(f"--sm: {told}; without it the bundle's engine is built where its GPU is") from error
     return batches
 
 

@@ -121,6 +121,16 @@ def has_bf16() -> bool:
     return "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
+def check_precision(precision: Precision) -> None:
+    """Check that this CPU computes in a precision.
+
+    Raises:
+        UserError: bf16 where it does not.
+    """
+    if precision == "bf16" and not has_bf16():
+        raise UserError("this CPU does not compute in bf16; choose fp32 or int8")
+
+
 def _read(model: bytes, weights: bytes | None, source: str) -> Any:
     try:
         return _core().read_model(model) if weights is None else _core().read_model(model, weights)
@@ -148,8 +158,7 @@ def _core() -> Any:
 
 
 def _compile(network: Any, target: Target, source: str) -> Any:
-    if target.precision == "bf16" and not has_bf16():
-        raise UserError("this CPU does not compute in bf16; choose fp32 or int8")
+    check_precision(target.precision)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

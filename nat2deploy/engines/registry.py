@@ -110,6 +110,27 @@ def engine_of_onnx(model: bytes, target: Target) -> Engine:
     return _onnx_engine(target)(model, target, source="the exported network")
 
 
+def check_here(target: Target, sm: Sequence[int] = ()) -> None:
+    """Check that this machine compiles for a target, as far as that is known without a model.
+
+    Args:
+        target: of a CPU, or of a GPU, which need not be here.
+        sm: as of ``compile_ahead``; without, a GPU's engine is made where the GPU is.
+
+    Raises:
+        UserError: a package is not here, a CPU without the precision, or GPUs that the package does not know.
+    """
+    if target.backend == "openvino":
+        _onnx_engine(target)
+        from nat2deploy.engines.openvino import check_precision
+
+        check_precision(target.precision)
+    if sm:
+        from nat2deploy.engines.tensorrt_plan import check_gpus
+
+        check_gpus(target, sm)
+
+
 def has_gpu(index: int = 0) -> bool:
     """Whether this process sees the GPU ``cuda:index``."""
     try:

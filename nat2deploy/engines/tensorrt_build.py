@@ -146,7 +146,12 @@ def known_capabilities(trt: Any) -> dict[int, Any]:
     return {int(name[2:]): value for name, value in members.items() if name.startswith("SM")}
 
 
-def _build_for(trt: Any, config: Any, sm: Sequence[int]) -> None:
+def values_of(trt: Any, sm: Sequence[int]) -> list[Any]:
+    """Return the package's values for compute capabilities, each once.
+
+    Raises:
+        UnknownGpuError: it does not compile for others' GPUs, or does not know one.
+    """
     known = known_capabilities(trt)
     if not known:
         raise UnknownGpuError(
@@ -158,9 +163,14 @@ def _build_for(trt: Any, config: Any, sm: Sequence[int]) -> None:
         raise UnknownGpuError(
             f"sm: TensorRT for RTX {trt.__version__} has no {unknown[0]}; choose from {every}"
         )
-    config.num_compute_capabilities = len(sm)
-    for index, number in enumerate(sm):
-        config.set_compute_capability(known[number], index)
+    return [known[number] for number in dict.fromkeys(sm)]
+
+
+def _build_for(trt: Any, config: Any, sm: Sequence[int]) -> None:
+    values = values_of(trt, sm)
+    config.num_compute_capabilities = len(values)
+    for index, value in enumerate(values):
+        config.set_compute_capability(value, index)
 
 
 def cache_folder() -> Path:

@@ -10,7 +10,14 @@ from typing import Any
 
 import platformdirs
 
-from nat2deploy.engines.tensorrt_build import Batches, BuildError, UnknownGpuError, build, make_log
+from nat2deploy.engines.tensorrt_build import (
+    Batches,
+    BuildError,
+    UnknownGpuError,
+    build,
+    make_log,
+    values_of,
+)
 from nat2deploy.errors import UserError
 from nat2deploy.files import write_atomic
 from nat2deploy.target import Backend, Target
@@ -45,6 +52,18 @@ def open_package(backend: Backend) -> tuple[Any, Any]:
         line = str(error).splitlines()[0]
         raise UserError(f"backend {backend} cannot be imported: {line}; run `{INSTALL[backend]}`") from error
     return trt, make_log(trt)
+
+
+def check_gpus(target: Target, sm: Sequence[int]) -> None:
+    """Check that a target's package, which is here, compiles for GPUs of these compute capabilities.
+
+    Raises:
+        UserError: it does not, or is not installed.
+    """
+    try:
+        values_of(open_package(target.backend)[0], sm)
+    except UnknownGpuError as error:
+        raise UserError(str(error)) from error
 
 
 def build_plan(

@@ -246,7 +246,7 @@ class ExportConfig(_Config):
     """Which of the run's targets it is for, where there are several."""
     batch: Annotated[str, Field(pattern=r"^\d{1,4}(:\d{1,4}){0,2}$")] | None = None
     """``8``, or for TensorRT a range: ``1:8``, or ``1:4:8`` with the one to be fastest at."""
-    sm: tuple[Positive, ...] = ()
+    sm: Annotated[tuple[Positive, ...], AfterValidator(lambda sm: tuple(dict.fromkeys(sm)))] = ()
     """Compute capabilities, such as 86 for 8.6, that TensorRT for RTX compiles ahead for."""
     save_optimised: bool = False
     """Add ONNX Runtime's graph as it is optimised for this machine, which starts faster."""
@@ -335,6 +335,10 @@ class PipelineConfig(_Config):
             raise ValueError("profile: give table, or tables of several targets by name, not both")
         if tables and self.export.target not in tables and (len(tables) > 1 or self.export.target):
             raise ValueError(f"export: choose the bundle's target from {', '.join(tables)}")
+        if self.export.target is not None and not tables:
+            raise ValueError(
+                "export: target is one of [profile.tables], of which there are none; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

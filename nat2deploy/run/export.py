@@ -65,6 +65,12 @@ def export(run_path: Path, config: ExportConfig, out: Path, report: Report = sil
     here = not not_measured
     by_search = architecture.precision is not None and config.precision is None
     check_int8_options(config, {target.precision, "int8"} if by_search else {target.precision}, here=here)
+    idle = _idle_options(config, {target.precision})
+    if idle:
+        remarks(report)(
+            f"the search chose {target.precision} for network {chosen.front.id}, where {' and '.join(idle)} "
+            f"do{'' if len(idle) > 1 else 'es'} nothing; export it with --precision int8 for that"
+        )
     check_options(target, _engine_options(config))  # now, not after tuning
     report("export", 1, 2, "compile, compare and measure")
     preprocessing = Preprocessing(resolution=architecture.resolution, mean=data.mean, std=data.std)
@@ -174,6 +180,24 @@ def _budgets(search: SearchConfig, name: str) -> list[Budget]:
     return found
 
 
+_FOR_INT8 = (
+    "int8_layers",
+    "qat_epochs",
+    "qat_learning_rate",
+    "calibration_method",
+    "calibration_images",
+    "seed",
+)
+
+
+def _idle_options(config: ExportConfig, precisions: Collection[str]) -> list[str]:
+    """Which options that are given are for 8 bits, where a bundle in these precisions has none."""
+    names = () if "int8" in precisions else _FOR_INT8
+    if set(precisions) <= {"fp32"}:
+        names = (*names, "max_accuracy_drop")
+    return [name for name in names if getattr(config, name) != type(config).model_fields[name].default]
+
+
 def check_int8_options(config: ExportConfig, precisions: Collection[str], *, here: bool) -> None:
     """Check that what is asked for in 8 bits is not asked for in vain.
 
@@ -186,26 +210,13 @@ def check_int8_options(config: ExportConfig, precisions: Collection[str], *, her
         UserError: an option for 8 bits where nothing gets any, or only faster layers shall get them and none
             can be measured.
     """
-    names = [
-        "int8_layers",
-        "qat_epochs",
-        "qat_learning_rate",
-        "calibration_method",
-        "calibration_images",
-        "seed",
-    ]
-    if set(precisions) <= {"fp32"}:
-        names.append("max_accuracy_drop")
-    for name in names:
-        if "int8" not in precisions and getattr(config, name) != type(config).model_fields[name].default:
-            raise UserError(
-                f"--{name.replace('_', '-')}: the bundle is in {' or '.join(sorted(precisions))}; "
-                "add --precision int8"
-            )
-    if (
-        config.qat_epochs == 0
-        and config.qat_learning_rate != type(config).model_fields["qat_learning_rate"].default
-    ):
+    idle = _idle_options(config, precisions)
+    if idle:
+        raise UserError(
+            f"--{idle[0].replace('_', '-')}: the bundle is in {' or '.join(sorted(precisions))}; "
+            "add --precision int8"
+        )
+    if config.qat_epochs == 0 and "qat_learning_rate" in _idle_options(config, ()):
         raise UserError("--qat-learning-rate: nothing is tuned for 8 bits; add --qat-epochs")
     if config.int8_layers == "faster" and not here:
         raise UserError(

@@ -42,6 +42,7 @@ from nat2deploy.run.pipeline_words import told_as_keys
 from nat2deploy.run.profile import profile_once
 from nat2deploy.run.search import search
 from nat2deploy.run.search_inputs import searched_space
+from nat2deploy.run.stages import check_stages
 from nat2deploy.run.train import train
 from nat2deploy.run.within_budget import TooSlow
 from nat2deploy.search.budget import budgets_on, parse_budgets
@@ -150,7 +151,9 @@ def _check(config: PipelineConfig, out: Path) -> None:
             _check_network(section, name, out)
     if config.train.supernet is None:
         check_devices((config.train.device,))
-    _space(config)
+    space = _space(config)
+    with told_as_keys("export"):
+        check_stages(config.export, config.finetune, space)
     if config.train.start is not None:
         supernet_info(find_supernet(config.train.start))
     if config.profile.table or config.profile.tables or (out / "table.json").exists():

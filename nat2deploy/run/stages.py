@@ -9,9 +9,36 @@ from nat2deploy.cost.model import CostModel
 from nat2deploy.deploy.stages_plan import StagesPlan
 from nat2deploy.errors import UserError
 from nat2deploy.run.config import ExportConfig
+from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.networks import RunNetwork
+from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.supernet.exit_stages import exit_stages
 from nat2deploy.training.exits import with_exits
+
+
+def check_stages(config: ExportConfig, tuning: FinetuneConfig, space: SearchSpace) -> None:
+    """Check, before there are networks, that what a pipeline makes of them can be exported as stages.
+
+    Args:
+        config: of the export; one without stages asks for nothing.
+        tuning: of the fine-tuning before it.
+        space: that is searched.
+
+    Raises:
+        UserError: no network will have several exits, or no images are left to fit thresholds on.
+    """
+    if not config.stages:
+        return
+    if tuning.phases == 2:
+        raise UserError(
+            "--stages: thresholds are fitted on validation images, which --phases 2 trains on, too; write "
+            "--phases 1, or leave --stages out"
+        )
+    if space.exits != "several" and (tuning.method != "aep" or len(space.stages) < 2):
+        raise UserError(
+            f"--stages: networks of {space.name} have one exit; give them more with --method aep, search a "
+            "space of several, such as nano-me-d, or leave --stages out"
+        )
 
 
 def stages_plan(

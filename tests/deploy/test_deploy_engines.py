@@ -186,7 +186,9 @@ def test_without_tensorrt_the_bundle_still_holds_the_model_and_the_recipe(
 ) -> None:
     monkeypatch.setitem(MODULES, "tensorrt-rtx", "no_such_package")
     open_package.cache_clear()
-    manifest = export(target=RTX, options=EngineOptions(sm=(86,)))
+    with pytest.raises(UserError, match=r"^--sm: backend tensorrt-rtx is not installed; .*; without it the"):
+        export(target=RTX, options=EngineOptions(sm=(86,)))
+    manifest = export(target=RTX)
     open_package.cache_clear()
     assert manifest.engine is not None and manifest.engine.plans == () and manifest.engine.version == ""
     assert {"model.onnx", "build.py"} <= set(manifest.files)

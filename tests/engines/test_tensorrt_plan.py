@@ -15,8 +15,8 @@ from nat2deploy.engines import tensorrt_build, tensorrt_plan
 from nat2deploy.engines.base import Borders
 from nat2deploy.engines.onnx_export import to_onnx
 from nat2deploy.engines.quantise import random_calibration, target_onnx
-from nat2deploy.engines.registry import compile_ahead, load_engine
-from nat2deploy.engines.tensorrt_build import BuildError, build
+from nat2deploy.engines.registry import check_here, compile_ahead, load_engine
+from nat2deploy.engines.tensorrt_build import BuildError, build, values_of
 from nat2deploy.engines.tensorrt_plan import build_plan, is_plan, open_package, open_runtime
 from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import every_signature, plan_network
@@ -96,6 +96,15 @@ def test_a_free_batch_becomes_the_targets():
 def test_gpus_that_the_package_does_not_know_are_named(sm, words):
     with pytest.raises(UserError, match=words):
         compile_ahead(nn.Identity(), rtx(), SHAPE, sm=sm)
+
+
+@needs_rtx
+def test_gpus_are_checked_without_a_model():
+    check_here(rtx(), (86, 120, 86))
+    with pytest.raises(UserError, match="has no 90; choose from"):
+        check_here(rtx(), (86, 90))
+    values = values_of(open_package("tensorrt-rtx")[0], (89, 86, 89))
+    assert [value.name for value in values] == ["SM89", "SM86"]
 
 
 @needs_rtx

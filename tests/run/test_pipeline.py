@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 import tomllib
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +15,9 @@ from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.data.load import load_data
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.verify import Check
+from nat2deploy.engines.tensorrt_plan import MODULES, open_package
 from nat2deploy.errors import UserError
+from nat2deploy.files import parse
 from nat2deploy.report.reading import read_run
 from nat2deploy.run import deploy_front as deploying
 from nat2deploy.run import pipeline
@@ -206,6 +209,14 @@ def test_how_to_reach_a_device_is_for_devices_elsewhere(config_path, tmp_path, o
             {"export": {"qat_epochs": 1.0}},
             r"^\[export\] qat_epochs: the bundle is in fp32; add \[export\] precision int8",
         ),
+        (
+            {"export": {"stages": True}},
+            r"^\[export\] stages: networks of .* have one exit; give them more with",
+        ),
+        (
+            {"export": {"stages": True}, "finetune": {"method": "aep", "phases": 2}},
+            r"^\[export\] stages: thresholds .* which \[finetune\] phases 2 trains on, too",
+        ),
         ({"export": {"network": "nope"}}, r"^\[export\] network: 'nope' is no network's id; write best, or"),
         ({"finetune": {"network": "ab12,nope"}}, r"^\[finetune\] network: 'nope' .* write best, all, or"),
         ({"finetune": {"devices": ["cuda:99"]}}, "device cuda:99 is not here"),
@@ -218,6 +229,30 @@ def test_what_is_wrong_is_said_before_anything_is_measured_or_written(config_pat
     with pytest.raises(UserError, match=words):
         run_pipeline(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_that_cannot_be_made_here_is_said_at_the_beginning(config_path, tmp_path, monkeypatch):
+    def refused(words, **export):
+        whole = load_pipeline(config_path).model_dump() | {"export": export}
+        with pytest.raises(UserError, match=words):
+            run_pipeline(PipelineConfig.model_validate(whole), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    monkeypatch.setitem(sys.modules, "openvino", None)  # what an import finds when it is not installed
+    monkeypatch.delitem(sys.modules, "nat2deploy.engines.openvino", raising=False)
+    refused("backend openvino cannot be used", engine="openvino")
+    monkeypatch.setitem(MODULES, "tensorrt-rtx", "no_such_package")
+    open_package.cache_clear()
+    refused(r"^\[export\] sm: backend tensorrt-rtx is not installed", engine="tensorrt-rtx", sm=[86])
+    open_package.cache_clear()
+
+
+def test_a_target_by_name_is_one_of_the_tables(config_path):
+    whole = load_pipeline(config_path).model_dump() | {"export": {"target": "pi5"}}
+    with pytest.raises(
+        UserError, match=r"export: target is one of \[profile.tables\], of which there are none"
+    ):
+        parse(PipelineConfig, whole, "config")
 
 
 def exit_pruning(config_path, folder, exits="one", **finetune):

@@ -153,6 +153,18 @@ def test_an_engine_that_is_worse_than_what_was_searched_is_not_exported(run, tmp
     assert export(run, config, tmp_path / "bundle").target.precision == "int8"
 
 
+def test_options_for_8_bits_that_do_nothing_are_told(run, tmp_path):
+    chosen, said = of_precision(run, "fp32"), []
+    config = ExportConfig(network=chosen.id, qat_epochs=1.0, max_accuracy_drop=0.1)
+    made = export(run, config, tmp_path / "bundle", lambda *told: said.append(told[-1]))
+    assert made.target.precision == "fp32"
+    (remark,) = [text for text in said if "chose fp32" in str(text)]
+    assert remark == (
+        f"the search chose fp32 for network {chosen.id}, where qat_epochs and max_accuracy_drop do nothing; "
+        "export it with --precision int8 for that"
+    )
+
+
 def test_fine_tuning_is_judged_in_the_precision(run, tmp_path):
     chosen = of_precision(run, "int8")
     (report,) = finetune(run, FinetuneConfig(network=chosen.id, epochs=0.5, batch_size=64))
