@@ -1,4 +1,4 @@
-"""The runner's command line. Exit codes: 0 well, 1 a failed check, 2 bad input, in one line."""
+"""The runner's command line. Exit codes: 0 well, 1 a failed check, 2 bad input, in one line, 130 stopped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,9 @@ from .server import Address, serve
 from .session import PROVIDERS
 from .sources import RawFormat, newest, open_source
 from .stream import run_stream
+
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C has stopped."""
 
 
 def main(folder: Path, arguments: list[str] | None = None) -> int:
@@ -90,45 +94,57 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _classify(network: Network, asked: argparse.Namespace) -> int:
-    """Classify the images named, check and bench as asked for, and print it."""
-    code, found = 0, dict[str, Any]()
+    """Classify the images named, check and bench as asked for, and print it; stopped, what was found."""
+    found = dict[str, Any]()
+    try:
+        code = _find(network, asked, found)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        print("run.py: interrupted; this was found before", file=sys.stderr)
+        code = INTERRUPTED
+    report(found, asked.json)
+    return code
+
+
+def _find(network: Network, asked: argparse.Namespace, found: dict[str, Any]) -> int:
+    """Put the findings into ``found`` as they are made; returns the exit code."""
+    code = 0
     images = list(find_images(asked.images))
     if asked.input_for is not None:
         if len(images) != 1:
             raise BadInput(f"--input-for: {len(images)} images; name one")
         asked.input_for.write_bytes(preprocess(read_image(images[0]), network.spec).tobytes())
-    if images:
-        answered, code = _answered(network, images, asked.top or 5)
-        if answered:
-            found["images"] = answered
+    for answers, bad in _answered(network, images, asked.top or 5):
+        if answers:
+            found.setdefault("images", []).extend(answers)
+        code = 2 if bad else code
     if asked.check:
         found["check"] = check(network)
         code = code or int(not found["check"]["ok"])
     if asked.bench:
         found["bench"] = bench(network)
-    report(found, asked.json)
     return code
 
 
-def _answered(network: Network, paths: list[Path], top: int) -> tuple[list[dict[str, Any]], int]:
-    """Classify files, as many at a time as the network takes; what each is, and the exit code.
+def _answered(network: Network, paths: list[Path], top: int) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+    """Classify files, as many at a time as the network takes; yields what each is, and whether one was bad.
 
     A file that cannot be read is told in one line, and the others are still classified.
     """
-    found: list[dict[str, Any]] = []
     waiting: list[tuple[str, Any]] = []
-    code = 0
+    bad = False
     for number, path in enumerate(paths, start=1):
         try:
             waiting.append((str(path), preprocess(read_image(path), network.spec)))
         except BadInput as error:
             print(f"run.py: {error}", file=sys.stderr)
-            code = 2
+            bad = True
         if waiting and (len(waiting) == network.shape[0] or number == len(paths)):
             answers = network.answers(np.stack([inputs for _, inputs in waiting]), top)
-            found += [{"image": name, **answer} for (name, _), answer in zip(waiting, answers)]
+            yield [{"image": name, **answer} for (name, _), answer in zip(waiting, answers)], bad
             waiting = []
-    return found, code
+    yield [], bad
 
 
 def count(text: str) -> int:

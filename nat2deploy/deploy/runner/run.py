@@ -16,6 +16,21 @@ def fail(line):
     sys.exit(2)
 
 
+def damaged(folder):
+    """Return a file of the program that is not the manifest's; empty where there is none."""
+    import hashlib
+    import json
+
+    try:
+        files = json.loads((folder / "manifest.json").read_bytes().decode("utf-8"))["files"]
+        for name in sorted(one for one in files if one.startswith("runner/")):
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != files[name]:
+                return name
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        pass  # what is wrong with the manifest is said elsewhere
+    return ""
+
+
 def load():
     """Import the program from the folder beside this file, and return its command line."""
     from importlib.machinery import SourceFileLoader
@@ -45,10 +60,15 @@ def load():
     sys.meta_path.insert(0, Finder())
     try:
         from bundle_runner.program import main
-    except ImportError as error:
-        fail("%s; run `pip install numpy onnxruntime`, or for another engine what README.txt says" % error)
     except OSError as error:
         fail("%s: %s; export the bundle again" % (error.filename, error.strerror))
+    except Exception as error:
+        name = damaged(place.parent)
+        if name:
+            fail("%s: changed (hash differs); export the bundle again" % (place.parent / name))
+        if not isinstance(error, ImportError):
+            raise
+        fail("%s; run `pip install numpy onnxruntime`, or for another engine what README.txt says" % error)
     return main
 
 
@@ -58,7 +78,11 @@ def start(arguments=None):
         fail("Python %d.%d is too old, 3.9 or newer is needed" % sys.version_info[:2])
     from pathlib import Path
 
-    return load()(Path(__file__).resolve().parent, arguments)
+    try:
+        return load()(Path(__file__).resolve().parent, arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("run.py: interrupted\n")
+        return 130
 
 
 if __name__ == "__main__":

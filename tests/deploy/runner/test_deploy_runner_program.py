@@ -239,6 +239,55 @@ def test_files_go_through_the_network_a_batch_at_a_time(
         )
 
 
+def test_stopped_it_prints_what_it_has_found(
+    exported: Path, image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = program.read_image, []
+
+    def stopped_at_the_third(path: Path) -> Any:
+        asked.append(path)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return read(path)
+
+    def stopped(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "read_image", stopped_at_the_third)
+    assert run_here(exported, image, image, image, "--json", "--bench") == 130
+    captured = capsys.readouterr()
+    assert [one["image"] for one in json.loads(captured.out)["images"]] == [str(image)] * 2
+    assert captured.err == "run.py: interrupted; this was found before\n"
+    monkeypatch.setattr(program, "bench", stopped)
+    assert run_here(exported, image, "--json", "--bench") == 130
+    assert json.loads(capsys.readouterr().out).keys() == {"images"}
+
+
+def test_stopped_before_it_has_found_anything_it_says_so_in_a_line(bundle: Path) -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--bench']; sys.path.insert(0, '.')\n"
+        "import run; main = run.load()\n"
+        "def stopped(*_): raise KeyboardInterrupt\n"
+        "sys.modules['bundle_runner.program'].bench = stopped\n"
+        "run.load = lambda: main\n"
+        "sys.exit(run.start())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=bundle, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "run.py: interrupted\n")
+
+
+@pytest.mark.parametrize("content", [b"x = (", b"\x00", b"raise ValueError\n", b"", b"\xff = 1\n"])
+@pytest.mark.parametrize("name", ["program.py", "refusal.py"])
+def test_a_damaged_program_is_named(bundle: Path, image: Path, name: str, content: bytes) -> None:
+    (bundle / "runner" / name).write_bytes(content)
+    done = run_alone(bundle, image)
+    path = bundle / "runner" / name
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"run.py: {path}: changed (hash differs); export the bundle again\n"
+
+
 def test_an_images_input_can_be_had_for_other_languages(
     exported: Path, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
