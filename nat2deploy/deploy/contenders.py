@@ -18,6 +18,7 @@ from nat2deploy.deploy.reference import REFERENCE_NAME, load_reference
 from nat2deploy.engines.base import Engine
 from nat2deploy.engines.registry import compile_model, load_engine
 from nat2deploy.errors import UserError
+from nat2deploy.measure.pinning import check_threads
 from nat2deploy.target import Target, make_target
 
 _TORCHVISION = re.compile(r"torchvision:(?P<name>[A-Za-z0-9_]+)(?:@(?P<resolution>.*))?")
@@ -58,7 +59,8 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
 
     Raises:
         UserError: nothing named, a file that cannot be loaded or was changed, a name that torchvision has
-            not, no resolution behind it, or bundles for different numbers of threads.
+            not, no resolution behind it, bundles for different numbers of threads, or more
+            threads than cores.
     """
     if not words:
         raise UserError("nothing to measure; name bundles, .onnx files or torchvision:NAME@PIXELS")
@@ -73,6 +75,7 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
             said = ", ".join(map(str, sorted(counts)))
             raise UserError(f"the bundles are for {said} threads; give --threads to measure them together")
         common = threads or (counts.pop() if counts else 1)
+        check_threads(common)
         found = []
         for word in words:
             if word in bundles:

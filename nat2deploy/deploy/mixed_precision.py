@@ -45,7 +45,7 @@ def quantise_within(
     All layers in 8 bits are tried first, but for those of ``in_float``. When that is not enough, layers are
     ranked by how far logits move when that layer alone is in 8 bits; the shortest beginning of the ranking
     that reaches ``lowest_top1`` in float is found by bisection, and then each of its layers goes back to 8
-    bits, the least sensitive first, where accuracy stands it.
+    bits, the least sensitive first, where accuracy stands it. Where all in float do not reach it, all are.
 
     Args:
         quantiser: of the model.
@@ -73,7 +73,9 @@ def quantise_within(
     ranking = _ranked(quantiser, model, calibration[:_RANKING_IMAGES], run, in_float, progress)
     low, high = 0, len(ranking)
     best = judged(ranking)
-    while high - low > 1:  # low is not enough, high is, or is all there are
+    if best.top1 < lowest_top1:
+        return best
+    while high - low > 1:  # low is not enough, high is
         middle = (low + high) // 2
         found = judged(ranking[:middle])
         if found.top1 >= lowest_top1:

@@ -12,6 +12,7 @@ from nat2deploy.deploy.parity import run_all
 from nat2deploy.deploy.quantisable import Model, Quantisable
 from nat2deploy.deploy.slower_layers import Measure, slower_in_8_bits
 from nat2deploy.engines.base import Engine
+from nat2deploy.errors import UnfitNetworkError
 from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.statistics import Summary
 
@@ -38,6 +39,7 @@ def quantise_network(
 
     Raises:
         UserError: the model cannot be quantised.
+        UnfitNetworkError: tuned for 8 bits, it loses too much with all layers in float.
     """
     assert given.calibration_images is not None
     by_latency = given.options.int8_layers == "faster"
@@ -63,6 +65,7 @@ def quantise_network(
         return float((first_classes(engine, preprocessing, images) == targets).mean())
 
     float_top1 = top1(given.untuned)
+    lowest_top1 = float_top1 - given.options.max_accuracy_drop - 1e-9
     calibration = inputs_of(preprocessing, given.calibration_images)
 
     def within(in_float: Sequence[str]) -> MixedPrecision[Model]:
@@ -70,7 +73,7 @@ def quantise_network(
             quantiser,
             model,
             calibration,
-            lowest_top1=float_top1 - given.options.max_accuracy_drop - 1e-9,
+            lowest_top1=lowest_top1,
             top1=lambda some: top1(compile_here(some)),
             run=lambda some, shown: run_all(compile_here(some), shown),
             in_float=in_float,
@@ -83,6 +86,12 @@ def quantise_network(
         slower = slower_in_8_bits(quantiser, measure, in_float=sensitive, progress=given.progress)
         found = within((*sensitive, *slower))
         sensitive = (*sensitive, *found.float_layers)
+    if given.options.qat_epochs > 0 and found.top1 < lowest_top1:
+        raise UnfitNetworkError(
+            f"tuned for 8 bits, the network has a top-1 of {found.top1:.2%} on {len(targets)} validation "
+            f"images with all layers in float, before it {float_top1:.2%}; take another "
+            "--qat-learning-rate or more --qat-epochs, or raise --max-accuracy-drop"
+        )
     accuracy = {
         "slower_layers": slower,
         "float_layers": sensitive,

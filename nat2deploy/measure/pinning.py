@@ -27,12 +27,7 @@ def pinned_cores(threads: int, *, all_cores: bool = False) -> Iterator[None]:
     Raises:
         UserError: more threads than this process may use cores.
     """
-    available = available_cores()
-    if threads > available:
-        raise UserError(
-            f"threads: the target has {threads}, this process may use {available} "
-            f"core{'s' if available > 1 else ''}; lower the target's threads"
-        )
+    check_threads(threads)
     cores = cores_for(threads)
     if not cores:
         yield
@@ -48,6 +43,20 @@ def pinned_cores(threads: int, *, all_cores: bool = False) -> Iterator[None]:
         _pin(0, former)
         for thread in (_threads() if all_cores else set()) - there:
             _unpin(thread, set(cores), former)
+
+
+def check_threads(threads: int) -> None:
+    """Check that there is a core for each thread.
+
+    Raises:
+        UserError: more threads than this process may use cores.
+    """
+    available = available_cores()
+    if threads > available:
+        raise UserError(
+            f"threads: the target has {threads}, this process may use {available} "
+            f"core{'s' if available > 1 else ''}; lower the target's threads"
+        )
 
 
 def _pin(thread: int, cores: Collection[int]) -> bool:

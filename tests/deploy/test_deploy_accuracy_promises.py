@@ -27,8 +27,11 @@ def test_what_tuning_for_8_bits_lost_counts_against_the_network_before_it(export
         "test": make_test(1.0),
         "options": EngineOptions(qat_epochs=1.0),
     }
-    with pytest.raises(UserError, match=r"loses .* points of accuracy .*--qat-learning-rate"):
+    with pytest.raises(UserError, match=r"all layers in float, before it 100.00%; .* --qat-learning-rate"):
         export(untuned=make_net(), **given)
+    only_test = {**given, "validation": None}
+    with pytest.raises(UserError, match=r"loses .* points of accuracy .*--qat-learning-rate"):
+        export(untuned=make_net(), **only_test)
     assert not (tmp_path / "out").exists()
     made = export(untuned=make_net(), **{**given, "module": make_net()}).quantisation
     assert made.float_top1 == 1.0 and made.qat_epochs == 1.0

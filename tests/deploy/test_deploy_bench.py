@@ -91,6 +91,10 @@ def test_bad_input_is_one_line(bundle: Path, plain: Path, tmp_path: Path) -> Non
         bench([tmp_path / "nowhere.onnx"], seed=0)
     with pytest.raises(UserError, match="threads"):
         bench([plain], seed=0, threads=5000)
+    told: list[str] = []
+    with pytest.raises(UserError, match="this process may use"):
+        bench([plain], seed=0, threads=1000, progress=lambda share, text: told.append(text))
+    assert told == []  # before anything is measured
     plain.write_bytes(b"junk")
     with pytest.raises(UserError, match="does not load"):
         bench([plain], seed=0)
