@@ -189,10 +189,10 @@ def parse(
     try:
         found = model.model_validate(value)
     except ValidationError as error:
-        errors = error.errors()
+        errors = _causes(error.errors())
         # An unknown key first: where it stands for one that is missing, it says more.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             text = "unknown key"
@@ -209,6 +209,12 @@ def parse(
         place, kind = wrong
         raise UserError(f"{_at(place, what, options)}Input should be a valid {kind}")
     return found
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the lists that are too short only because what is wrong in them was left out."""
+    inside = {one["loc"][:-1] for one in errors}
+    return [one for one in errors if one["type"] != "too_short" or one["loc"] not in inside]
 
 
 def _taken_for_another(written: Any, found: Any, place: _Place = ()) -> Iterator[tuple[_Place, str]]:

@@ -275,8 +275,15 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
     times_of = (Column(title, no_wrap=True) for title in ("p50 ms", "p95 ms", "p99 ms", "images/s"))
     times = Table(name, *times_of, box=None, header_style="bold", title="latency, with 95 % intervals below")
     times.title_justify = "left"
-    rest_columns = ("peak MB", "of 3", "top-1", "95 % interval", "on", "MACs", "params")
-    rest = Table(name.copy(), *rest_columns, box=None, header_style="bold")
+    rest_columns = (Column(title, no_wrap=True) for title in ("peak MB", "top-1", "on", "MACs", "params"))
+    rest = Table(
+        name.copy(),
+        *rest_columns,
+        box=None,
+        header_style="bold",
+        title="memory, of 3 measurements; top-1, with its 95 % interval",
+        title_justify="left",
+    )
     for row in rows:
         if row.early_exits is not None:
             times.add_row(*expected_row(row))
@@ -292,10 +299,12 @@ def print_bench(rows: Sequence[BenchRow], *, as_json: bool) -> None:
         memory, accuracy = row.peak_memory_mb, row.accuracy
         rest.add_row(
             row.name,
-            "-" if memory is None else f"{memory:.1f}",
-            "-" if memory is None else f"{row.peak_memory_low_mb:.1f}-{row.peak_memory_high_mb:.1f}",
-            "-" if accuracy is None else percent(accuracy.top1),
-            "-" if accuracy is None else f"{100 * accuracy.low:.2f}-{100 * accuracy.high:.2f}",
+            "-"
+            if memory is None
+            else f"{memory:.1f}\n{row.peak_memory_low_mb:.1f}-{row.peak_memory_high_mb:.1f}",
+            "-"
+            if accuracy is None
+            else f"{percent(accuracy.top1)}\n{100 * accuracy.low:.2f}-{100 * accuracy.high:.2f}",
             "-" if accuracy is None else accuracy.dataset,
             "-" if row.macs is None else format_cost("macs", row.macs),
             "-" if row.params is None else format_cost("params", row.params),

@@ -53,10 +53,18 @@ def readme(manifest: Manifest) -> str:
     return "\n".join(lines) + "\n"
 
 
+_CONFIDENCES = {
+    "max-softmax": "largest probability (max-softmax)",
+    "margin": "margin between the two largest probabilities",
+    "entropy": "1 - normalised entropy",
+}
+
+
 def _stage_lines(stages: StagesSpec) -> list[str]:
     """When an image leaves, and how many do."""
     return [
-        f"stages    an image leaves at the first exit whose {stages.confidence} reaches the threshold:",
+        f"stages    an image leaves at the first exit whose {_CONFIDENCES[stages.confidence]}",
+        "          reaches the threshold:",
         *(
             f"          {stage.file}  "
             + ("the rest" if stage is stages.exits[-1] else "nobody" if stage.threshold is None else "")

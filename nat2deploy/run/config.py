@@ -13,6 +13,7 @@ from nat2deploy.errors import KeysError, UserError
 from nat2deploy.files import parse_toml
 from nat2deploy.precision import Precision
 from nat2deploy.run.finetune_config import FinetuneConfig
+from nat2deploy.run.forms import BatchSizes, ComputeDevice, ProfiledDevice
 from nat2deploy.search.budget import is_target_name, parse_budgets
 from nat2deploy.search.settings import Positive, SearchSettings, Seed
 from nat2deploy.target import Target
@@ -120,7 +121,7 @@ class ProfileConfig(_Config):
     """Measure each block at every so-manieth of its input sizes only; the others are interpolated."""
     warmup_ms: Annotated[float, Field(ge=0)] = 0.0
     """How long each block and network is warmed up at least; a fifth of the time limit in all at most."""
-    device: Annotated[str, Field(pattern=r"^(cpu$|ssh://)")] = "cpu"
+    device: ProfiledDevice = "cpu"
     """What is measured on: ``cpu``, this machine, or ``ssh://user@host``."""
     python: str = "python3"
     """Python on an ssh device."""
@@ -161,7 +162,7 @@ class TrainConfig(_Config):
     """Decay of an average of the weights that each phase ends with."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient."""
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    device: ComputeDevice = "cpu"
     mixed_precision: bool = False
     """bfloat16 on a GPU."""
     curve: Place | None = None
@@ -238,13 +239,13 @@ class ExportConfig(_Config):
 
     network: str = "best"
     engine: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime"
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] | None = None
+    device: ComputeDevice | None = None
     """``cuda`` for ONNX Runtime on a GPU; the engine's own when not given."""
     precision: Precision | None = None
     """That of the run's latency table when not given."""
     target: str | None = None
     """Which of the run's targets it is for, where there are several."""
-    batch: Annotated[str, Field(pattern=r"^\d{1,4}(:\d{1,4}){0,2}$")] | None = None
+    batch: BatchSizes | None = None
     """``8``, or for TensorRT a range: ``1:8``, or ``1:4:8`` with the one to be fastest at."""
     sm: Annotated[tuple[Positive, ...], AfterValidator(lambda sm: tuple(dict.fromkeys(sm)))] = ()
     """Compute capabilities, such as 86 for 8.6, that TensorRT for RTX compiles ahead for."""

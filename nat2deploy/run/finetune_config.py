@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from nat2deploy.errors import KeysError, UserError
+from nat2deploy.run.forms import ComputeDevice
 from nat2deploy.search.budget import cost_metric
 from nat2deploy.search.presets import under_given
 from nat2deploy.search.settings import Seed
@@ -63,7 +64,6 @@ def _prune_by(text: str) -> str:
 
 
 PruneBy = Annotated[str, AfterValidator(_prune_by)]
-Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 
 
 class FinetuneConfig(BaseModel):
@@ -112,7 +112,7 @@ class FinetuneConfig(BaseModel):
     """Which of the front: ids with commas between, ``best``, or ``all``."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Networks tuned at the same time, each in a process of its own."""
-    devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
+    devices: Annotated[tuple[ComputeDevice, ...], Field(min_length=1)] = ("cpu",)
     """Each network goes to the next free one."""
     seed: Seed = 0
 

@@ -118,7 +118,7 @@ def test_how_to_reach_a_device_is_refused_for_this_machine(python, options, said
         ("finetune r --method aep --prune speed", "--prune: no cost 'speed'"),
         ("finetune r --method aep --prune none --prune latency", "--prune: none and accuracy stand alone"),
         ("finetune r --prune latency", "--prune is for --method aep alone"),
-        ("finetune r --device tpu", "--device: String should match"),
+        ("finetune r --device tpu", "--device: 'tpu': write cpu, cuda, or"),
         ("train --data digits --out w --width -1", "--width: Input should be greater than 0"),
         ("train --data digits --out w --resolutions 0", "--resolutions: Input should be greater"),
         (

@@ -97,7 +97,9 @@ class Application:
             return 400, {"error": "top and Content-Length are whole numbers"}
         if length > MAX_BODY_BYTES:
             return 413, {"error": _TOO_LARGE}
-        if length < 1 or top < 1:
+        if top < 1:
+            return 400, {"error": f"top is {top}; ask for one class at least"}
+        if length < 1:
             return 400, {"error": "send an image's bytes: curl --data-binary @image.png .../classify?top=5"}
         image = decode(environ["wsgi.input"].read(length), MAX_SERVED_PIXELS)
         with self._turn:

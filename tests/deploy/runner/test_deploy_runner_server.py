@@ -80,7 +80,7 @@ def test_many_at_once_get_the_same_answer(port: int) -> None:
         ("POST", "/classify", b"no image", 400, "not an image"),
         ("POST", "/classify", b"", 400, "curl --data-binary"),
         ("POST", "/classify?top=many", b"x", 400, "whole numbers"),
-        ("POST", "/classify?top=0", b"x", 400, "curl --data-binary"),
+        ("POST", "/classify?top=0", b"x", 400, "top is 0; ask for one class at least"),
         ("GET", "/classify", None, 405, "use POST"),
         ("POST", "/health", b"x", 405, "use GET"),
         ("GET", "/../manifest.json", None, 404, "no such page"),
