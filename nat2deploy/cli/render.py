@@ -108,12 +108,19 @@ def print_evaluated(found: Sequence[EvaluatedNetwork], *, as_json: bool) -> None
     )
 
 
+_WIDEST = 1000
+
+
 def print_front(front: Front, out: Path, *, as_json: bool) -> None:
     """The front, with predicted and measured latency."""
     if as_json:
         print_json(front.model_dump(mode="json"))
         return
-    console.print(_front_table(front))
+    table = _front_table(front)
+    # Wider than a terminal, lines go on below: columns that are cut off would be lost.
+    wanted = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
+    table.width = wanted if wanted > console.width else None
+    console.print(table, crop=False)
     for line in _front_words(front):
         console.print(line)
     console.print(f"run {out}: front.json, archive.jsonl ({front.evaluations} evaluations)")
@@ -127,7 +134,7 @@ def _front_table(front: Front) -> Table:
     chosen = any(network.precision for network in front.networks)
     columns = ["network", *(["precision"] if chosen else []), "top-1"]
     for name in targets:
-        columns += [f"{name} predicted".strip(), *(["measured"] if name in measured or not name else [])]
+        columns += [f"{name}\npredicted".strip(), *(["measured"] if name in measured or not name else [])]
     columns += [*map(budget_word, others), "MACs", "params"]
     several_widths = len({network.architecture.get("w") for network in front.networks}) > 1
     budgets = ", ".join(front.budgets) or "none"
