@@ -189,7 +189,7 @@ def parse(
     try:
         found = model.model_validate(value)
     except ValidationError as error:
-        errors = _causes(error.errors())
+        errors = _causes(error.errors(), value)
         # An unknown key first: where it stands for one that is missing, it says more.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -211,10 +211,43 @@ def parse(
     return found
 
 
-def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without the lists that are too short only because what is wrong in them was left out."""
+def _causes(errors: list[ErrorDetails], written: Any) -> list[ErrorDetails]:
+    """One error a fault, each at a place that is in what was written.
+
+    Of a value that is of none of several types pydantic tells what each would want, at a place that names the
+    type: the one that fits best stays. A list is too short, too, where what is wrong in it was left out.
+    """
     inside = {one["loc"][:-1] for one in errors}
-    return [one for one in errors if one["type"] != "too_short" or one["loc"] not in inside]
+    found: dict[_Place, ErrorDetails] = {}
+    for one in errors:
+        if one["type"] == "too_short" and one["loc"] in inside:
+            continue
+        place, of_types = _written_place(one["loc"], written)
+        other = found.get(of_types)
+        if other is None or _fit(one, place) > _fit(other, other["loc"]):
+            found[of_types] = {**one, "loc": place}
+    return list(found.values())
+
+
+def _fit(error: ErrorDetails, place: _Place) -> tuple[int, bool]:
+    """How near what was written is to the type whose error this is."""
+    return len(place), not error["type"].endswith("_type")
+
+
+def _written_place(place: _Place, written: Any) -> tuple[_Place, _Place]:
+    """A place without names of types, and the place of the value that they are of; else the place again."""
+    found: list[str | int] = []
+    of_types: _Place | None = None
+    for part in place:
+        if isinstance(written, dict):
+            found.append(part)
+            written = written.get(part)
+        elif isinstance(written, list | tuple) and isinstance(part, int):
+            found.append(part)
+            written = written[part] if part < len(written) else None
+        elif of_types is None:
+            of_types = tuple(found)
+    return tuple(found), tuple(found) if of_types is None else of_types
 
 
 def _taken_for_another(written: Any, found: Any, place: _Place = ()) -> Iterator[tuple[_Place, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from nat2deploy.errors import UserError
 from nat2deploy.files import (
@@ -166,6 +166,33 @@ def test_the_first_thing_that_does_not_fit_is_told_with_its_place(value, message
         parse(Outer, value, "table t")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+class OneOrMany(BaseModel):
+    names: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
+    tables: dict[str, float | tuple[float, ...]] = {}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"names": 3}, "in x: names: Input should be a valid string"),
+        ({"names": []}, "in x: names: Tuple should have at least 1 item after validation, not 0"),
+        ({"names": ["a", 3]}, "in x: names.1: Input should be a valid string"),
+        (
+            {"names": "a", "tables": {"b": [1, "c"]}},
+            "in x: tables.b.1: Input should be a valid number, unable",
+        ),
+        ({"names": 3, "tables": {"b": None}}, "in x: names: Input should be a valid string (and 1 more)"),
+        ({"names": 3, "tables": 4}, "in x: names: Input should be a valid string (and 1 more)"),
+        ({}, "in x: names: Field required"),
+    ],
+)
+def test_of_a_value_that_may_be_of_several_types_one_fault_is_told_at_its_place(value, message):
+    with pytest.raises(UserError) as caught:
+        parse(OneOrMany, value, "in x")
+    assert str(caught.value).startswith(message)
+    assert ("more" in str(caught.value)) == ("more" in message)
 
 
 @pytest.mark.parametrize("count", ["3", True, 3.5])
