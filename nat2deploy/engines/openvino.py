@@ -26,7 +26,14 @@ _DEVICE = "CPU"
 # Without a hint, float operators run in bfloat16 wherever the CPU can, those in int8 networks too.
 _FLOAT: dict[Precision, ov.Type] = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
 
-_HEADINGS = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
+_HEADINGS = (
+    "Exception from",
+    "Check '",
+    "FrontEnd API failed",
+    "Model wasn't fully converted",
+    "While validating",
+    "Summary:",
+)
 
 
 class OpenVinoEngine(OnnxEngine):
@@ -191,5 +198,6 @@ def _reason(error: Exception) -> str:
     """The line that says something, behind places in the source code and headings."""
     lines = [line.strip("- ") for line in str(error).splitlines() if line.strip("- ")]
     return next(
-        (line for line in lines if not line.startswith(_HEADINGS)), lines[-1] if lines else "no reason"
+        (line for line in lines if not line.startswith(_HEADINGS) and not line.endswith("with a message:")),
+        lines[-1] if lines else "no reason",
     )

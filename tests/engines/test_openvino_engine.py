@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from test_onnxruntime_engine import conv, identity, images
 from torch import nn
 
@@ -193,9 +193,22 @@ def test_more_threads_than_openvino_gives_are_refused():
         compile_model(conv(), target, SHAPE)
 
 
+def large_pool():
+    """A model that OpenVINO refuses: its pool is larger than what it pools."""
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, 4, 4]), ("y", [1, 3, "h", "w"]))
+    ]
+    pool = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[7, 7])
+    graph = helper.make_graph([pool], "pool", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("model", "word"),
     [
+        (large_pool(), r"OpenVINO \S+: Kernel .* larger than the data shape"),
         (b"this is no model", "does not load in OpenVINO"),
         (b"", "does not load in OpenVINO"),
         (to_onnx(conv(), SHAPE)[:200], "does not load in OpenVINO"),
