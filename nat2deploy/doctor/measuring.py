@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-from nat2deploy.clock_state import ClockState, clock_changes
+from nat2deploy.clock_state import WorkingClock, clock_changes
 from nat2deploy.cost.certificate import MAX_NOISE
 from nat2deploy.doctor.finding import Finding
 from nat2deploy.measure.device import Device
@@ -82,7 +82,7 @@ def _measurement(
         yield Finding("noise", "ok", f"{noise}; below {_QUIET:.0%} tables are at their best")
     else:
         yield Finding("noise", "ok", noise)
-    changes = clock_changes([ClockState.model_validate(clock) for clock in found.clocks])
+    changes = clock_changes([WorkingClock.model_validate(clock) for clock in found.clocks])
     if changes:
         yield Finding("clock while measuring", "warning", "; ".join(changes), "fix its frequency, or cool it")
     interrupted = f"{found.interrupted_share:.1%} of the calls lost the processor to others"

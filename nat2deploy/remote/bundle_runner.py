@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tarfile
 import tempfile
 from pathlib import Path
@@ -53,19 +54,22 @@ def run_bundle(settings: SshSettings, folder: Path, identity: str, *, bench: boo
     Args:
         settings: how to reach the device.
         folder: the bundle's files, checked.
-        identity: 16 or more hexadecimal digits that tell the bundle.
+        identity: 16 or more hexadecimal digits that tell the bundle; its folder's name there begins with it.
         bench: have the runner time it, too.
 
     Raises:
         UserError: the device cannot be reached, or the runner does not run there.
     """
-    place = f"{FOLDER}/bundles/{identity}"
+    bundles = f"{FOLDER}/bundles"
+    place = f"{bundles}/{identity}-{secrets.token_hex(4)}"  # another verification may be at work
     words = "--check --bench --json" if bench else "--check --json"
-    # The runner's exit code 1 is a check that failed: its words are the answer.
+    # Copies go however it ends; those of a device that was switched off meanwhile, a day later. The runner's
+    # exit code 1 is a check that failed: its words are the answer.
     command = (
-        f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place} && "
-        f"{{ {settings.python} {place}/run.py {words}; code=$?; rm -rf {place}; "
-        "[ $code -le 1 ] || exit $code; }"
+        f"trap 'rm -rf {place}' EXIT; trap 'exit 1' HUP INT TERM; "
+        f"find {bundles} -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {{}} + 2>/dev/null; "
+        f"mkdir -p {place} && tar -xzf - -C {place} && "
+        f"{{ {settings.python} {place}/run.py {words}; code=$?; [ $code -le 1 ] || exit $code; }}"
     )
     try:
         with tempfile.TemporaryFile() as packed:

@@ -19,6 +19,8 @@ _ADDRESS = re.compile(
 )
 _PYTHON = re.compile(r"[A-Za-z0-9_~/.][A-Za-z0-9_~/.+-]{0,254}")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9]*=[^\x00-\x1f]+")
+_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15", "ServerAliveCountMax=4")
+_LAST_OF_TAR = re.compile(r"tar: .*exiting( now| with failure status).*", re.IGNORECASE)  # says nothing more
 _LONGEST_LINE = 16 << 20
 _AGENT_ERROR = "error: "
 _SILENT_END = "it ended without a word; does the device lack memory?"
@@ -97,12 +99,12 @@ class SshConnection:
         self.settings = settings
 
     def ask(self, command: str, *, send: IO[bytes] | None = None, hear: Hear | None = None) -> dict[str, Any]:
-        """Run ``command`` and return the last JSON object that it prints.
+        """Run ``command`` and return the last JSON object that it prints, but for those that tell a share.
 
         Args:
             command: for the device's shell; made of checked words.
             send: becomes its standard input; without it that stays open until the command ends.
-            hear: told each JSON object before the last one, as it comes.
+            hear: told each JSON object with a ``share`` of the work, as it comes.
 
         Raises:
             ConnectionLost: no connection, or one that ended in the middle.
@@ -115,27 +117,27 @@ class SshConnection:
                 assert process.stdout is not None
                 while line := process.stdout.readline(_LONGEST_LINE):
                     value = _json_object(line)  # a login script may print other lines
-                    if value is None:
-                        continue
-                    if last is not None and hear is not None:
-                        hear(last)
-                    last = value
+                    if value is not None and hear is not None and "share" in value:
+                        hear(value)
+                    elif value is not None:
+                        last = value
                 code = process.wait()
             finally:
                 process.kill()  # nothing happens where it has ended
                 process.communicate()
             errors.seek(0)
             said = errors.read().decode(errors="replace").splitlines()
-        self._check(code, [line.strip() for line in said if line.strip()])
+        said = [line.strip() for line in said if line.strip() and not _LAST_OF_TAR.fullmatch(line.strip())]
+        self._check(code, said)
         if last is None:
-            raise UserError(f"{self.settings.address}: the device gave no answer; look at its login scripts")
+            why = f": {printable(said[-1])}" if said else "; look at its login scripts"
+            raise UserError(f"{self.settings.address}: the device gave no answer{why}")
         return last
 
     def _start(self, command: str, send: IO[bytes] | None, errors: IO[bytes]) -> subprocess.Popen[bytes]:
         address = self.settings.address
-        words = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
-        words += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
-        for option in self.settings.options:
+        words = ["ssh", "-T"]
+        for option in (*self.settings.options, *_OPTIONS):  # of two for the same, ssh takes the first
             words += ["-o", option]
         if address.port is not None:
             words += ["-p", str(address.port)]
@@ -158,7 +160,7 @@ class SshConnection:
         last = printable(said[-1]) if said else f"exit code {code}"
         if code == _SSH_FAILED or code < 0:
             raise ConnectionLost(last.rstrip(".") if said else _SILENT_END)
-        if code in _NOT_FOUND:
+        if code in _NOT_FOUND and (not said or python.rpartition("/")[2] in last):
             raise UserError(f"{address} has no `{python}` ({last}); name its Python with --python")
         refused = [line for line in said if line.startswith(_AGENT_ERROR)]
         if code == _AGENT_REFUSED and refused:

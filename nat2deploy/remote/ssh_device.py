@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import secrets
 import tarfile
 import tempfile
 import time
@@ -79,8 +80,9 @@ class SshDevice(Device):
 
     def _probed(self) -> ProbeAnswer:
         if self._probe is None:
-            part = f"{self._program}.part"
-            command = f"mkdir -p {FOLDER} && cat > {part} && mv -f {part} {self._program} && "
+            part = f"{self._program}.{secrets.token_hex(4)}"  # another command may be bringing it, too
+            brought = f"mkdir -p {FOLDER} && cat > {part} && mv -f {part} {self._program}"
+            command = f"{brought} || {{ rm -f {part}; exit 1; }}; "
             with tempfile.TemporaryFile() as agent:
                 agent.write(self._agent)
                 agent.seek(0)

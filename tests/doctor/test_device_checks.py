@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -27,8 +28,6 @@ class Told(LocalDevice):
         return self.said[2]
 
     def measure(self, group, progress):
-        from dataclasses import replace
-
         found = super().measure(group, progress)
         return replace(found, noise_floor=self.said[0], interrupted_share=self.said[1], clocks=())
 
@@ -45,6 +44,16 @@ def test_a_quiet_device_has_nothing_to_mend():
     states = {name: f.state for name, f in found(device).items() if name != "clock"}
     assert states == dict.fromkeys(("device", "memory", "load", "noise", "interruptions"), "ok")
     assert device.finished == 1
+
+
+def test_a_gpus_clock_is_read_and_told(monkeypatch):
+    """As a GPU's measurement has it."""
+    slowed = {"governor": "performance", "gpu_mhz": 900.0, "gpu_slowed": ["its temperature"]}
+    device = Told()
+    measure = device.measure
+    device.measure = lambda *given: replace(measure(*given), clocks=({"governor": "performance"}, slowed))
+    clock = found(device)["clock while measuring"]
+    assert clock.state == "warning" and "temperature" in clock.words
 
 
 def test_noise_above_the_certificates_limit_is_a_warning():

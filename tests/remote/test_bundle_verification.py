@@ -1,9 +1,12 @@
 """A bundle on a device: a real sshd on loopback, and behind it a Python that has numpy and one engine only."""
 
 import json
+import os
 import re
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.reference import load_reference, save_reference
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
+from nat2deploy.remote import bundle_runner
+from nat2deploy.remote.bundle_runner import run_bundle
 from nat2deploy.remote.bundle_verification import verify_on_device
 from nat2deploy.remote.ssh import SshAddress, SshSettings
 from nat2deploy.remote.ssh_device import SshDevice
@@ -103,6 +108,44 @@ def test_what_an_earlier_verification_left_there_is_not_taken(settings, bundle, 
         assert any("round" in text for text in words)
     for one in left_on_device(sshd):
         finish(SshDevice(settings, Target(), say=pytest.fail), one.name)
+
+
+def test_a_copy_that_does_not_arrive_whole_leaves_nothing_there(settings, bundle, sshd, monkeypatch):
+    plain = bundle_runner.tarfile.open
+
+    def cut(*arguments, **options):
+        archive = plain(*arguments, **options)
+        close = archive.close
+
+        def close_and_cut():
+            close()
+            options["fileobj"].truncate(options["fileobj"].tell() // 2)
+
+        archive.close = close_and_cut
+        return archive
+
+    monkeypatch.setattr(bundle_runner.tarfile, "open", cut)
+    with pytest.raises(UserError, match="measuring failed there: "):
+        run_bundle(settings, bundle, "0" * 16, bench=False)
+    assert left_on_device(sshd) == []
+
+
+def test_two_verifications_of_a_bundle_at_once_do_not_meet(settings, bundle, sshd):
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(run_bundle, settings, bundle, "0" * 16, bench=False) for _ in range(2)]
+        assert all(one.result().check.ok for one in found)
+    assert left_on_device(sshd) == []
+
+
+def test_what_a_device_kept_when_it_was_switched_off_goes_after_a_day(settings, bundle, sshd):
+    bundles = sshd.home / ".cache/nat2deploy/bundles"
+    for name, days in (("old", 3), ("new", 0)):
+        (bundles / name).mkdir(parents=True)
+        then = time.time() - days * 86400
+        os.utime(bundles / name, (then, then))
+    assert run_bundle(settings, bundle, "0" * 16, bench=False).check.ok
+    assert [one.name for one in left_on_device(sshd)] == ["new"]
+    (bundles / "new").rmdir()
 
 
 def test_a_measurement_that_fails_leaves_nothing_there(verify, bundle, sshd, monkeypatch):

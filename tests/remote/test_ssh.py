@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import os
+import time
 
 import pytest
 
@@ -84,6 +86,19 @@ class Ended:
 
 
 @pytest.fixture
+def ssh_script(monkeypatch, tmp_path):
+    """Puts a shell script in ssh's place."""
+
+    def make(text):
+        path = tmp_path / "ssh"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return make
+
+
+@pytest.fixture
 def ended(monkeypatch):
     """Lets ssh end with a code and words; returns the connection and its command lines."""
     lines = []
@@ -110,6 +125,26 @@ def test_the_command_line_cannot_ask_questions_and_ends_options(ended):
     assert ("-l", "pi") in pairs and ("-p", "22") in pairs
 
 
+def test_what_is_asked_of_ssh_goes_before_what_is_asked_without(ended):
+    ended(0, b"{}\n", options=("ConnectTimeout=60", "ServerAliveInterval=5")).ask("true")
+    (words,) = ended.lines
+    for option in ("ConnectTimeout", "ServerAliveInterval"):
+        first, second = [word for word in words if word.startswith(option)]
+        assert first in ("ConnectTimeout=60", "ServerAliveInterval=5") and second != first
+
+
+def test_progress_is_told_when_it_comes(ssh_script):
+    """Not when the next line comes: the other command may measure for minutes."""
+    ssh_script('echo \'{"share": 0.0, "text": "waiting"}\'; sleep 1.5; echo \'{"result": 1}\'')
+    began, heard = time.monotonic(), []
+    answer = SshConnection(SshSettings(SshAddress("a"))).ask(
+        "true", hear=lambda value: heard.append((value["text"], time.monotonic() - began))
+    )
+    assert answer == {"result": 1} and time.monotonic() - began >= 1.5
+    ((text, after_s),) = heard
+    assert text == "waiting" and after_s < 1.4
+
+
 def test_progress_is_heard_and_the_last_object_is_the_answer(ended):
     out = b'Welcome!\n{"share": 0}\n[1]\n{"share": 1}\n{"result": 2}\nbye\n'
     heard = []
@@ -128,7 +163,15 @@ def test_progress_is_heard_and_the_last_object_is_the_answer(ended):
         (2, b"warning\nerror: no space left\n", UserError, "ssh://pi@board:22: no space left"),
         (2, b"sh: syntax\n", UserError, "measuring failed there: sh: syntax"),
         (1, b"Traceback\nValueError: \x1b[31mred\n", UserError, "failed there: ValueError:  [31mred"),
-        (0, b"", UserError, "gave no answer"),
+        (0, b"", UserError, "gave no answer; look at its login scripts"),
+        (0, b"Traceback\nMemoryError\n", UserError, "the device gave no answer: MemoryError"),
+        (
+            2,
+            b"tar: x: Cannot write: No space left on device\ntar: Exiting with failure status due to previous errors\n",
+            UserError,
+            "measuring failed there: tar: x: Cannot write: No space left on device",
+        ),
+        (127, b"sh: 1: tar: not found\n", UserError, "measuring failed there: sh: 1: tar: not found"),
     ],
 )  # fmt: skip
 def test_endings(ended, code, err, kind, words):
