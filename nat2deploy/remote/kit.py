@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nat2deploy.agent.job import JOB_FILE, RESULT_FILE
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
-from nat2deploy.files import parse, read_json, write_atomic, write_text
+from nat2deploy.files import check_writable, parse, read_json, write_atomic, write_text
 from nat2deploy.measure.device import Device
 from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
@@ -104,6 +104,7 @@ def write_kit(plan: ProfilePlan, out: Path, progress: Progress, *, power_mode: s
             be written to.
     """
     check_target(plan.target)
+    check_writable(out)  # now, not after every block is exported
     networks = plan.choose_networks(macs)
     groups = _block_groups(plan)
     blocks_s = math.fsum(group.time_limit_s for group in groups)

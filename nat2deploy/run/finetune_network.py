@@ -154,7 +154,11 @@ class NetworkTuning:
         space = self.space if result.kept else self.info.space
         architecture = with_exits(self.architecture, exits) if result.kept else self.given
         result.network.cpu()
-        save_network(self.folder / "network.safetensors", result.network, describe(space, architecture, data))
+        tuned = self.folder / "tuned.safetensors"
+        save_network(tuned, result.network, describe(space, architecture, data))
+        # Whatever happens in between, no weights lie beside the report of others.
+        (self.folder / "finetune.json").unlink(missing_ok=True)
+        tuned.replace(self.folder / "network.safetensors")
         costs = pruning.costs.values(exits)
         report = FinetuneReport(
             id=self.given.id,

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_network import NetworkTuning
 from nat2deploy.run.front import current_front
 from nat2deploy.run.read_search import read_search
+
+_LAST_WORDS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
                 try:
                     kind, value, detail = one.connection.recv()
                 except EOFError:
-                    kind, value, detail = "failed", 0.0, "its process was killed; run this again to go on"
+                    kind, value, detail = "failed", 0.0, _end(one.process)
                 if kind == "failed":
                     raise UserError(f"network {one.job.network}: {detail}")
                 if kind == "done":
@@ -89,6 +92,17 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
         for one in running.values():
             one.process.kill()
             one.process.join()
+
+
+def _end(process: SpawnProcess) -> str:
+    """Say how a process ended that told nothing."""
+    process.join(_LAST_WORDS_S)
+    if process.exitcode == -signal.SIGKILL:
+        return (
+            "its process was killed, as systems do where memory runs out; use fewer workers then, and run "
+            "this again to go on"
+        )
+    return f"its process ended with exit code {process.exitcode}; run this again to go on"
 
 
 @contextmanager
@@ -136,9 +150,13 @@ def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
         connection.send(("done", 1.0, f"{100 * report.test.top1:.2f} % on test"))
     except UserError as error:
         connection.send(("failed", 0.0, str(error)))
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        connection.send(("failed", 0.0, "memory ran out; use fewer workers or smaller batches"))
     except (BrokenPipeError, KeyboardInterrupt):  # the parent is gone, or ends this process
         return
+    except Exception as error:
+        if out_of_memory(error):
+            words = "memory ran out; use fewer workers or smaller batches"
+        else:
+            if not isinstance(error, OSError):  # of the system, which says what is wrong
+                traceback.print_exc()
+            words = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        connection.send(("failed", 0.0, words))

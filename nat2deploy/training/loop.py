@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nat2deploy.data.batches import batch_count, batches
 from nat2deploy.data.sets import ImageData, Split
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, out_of_memory
 from nat2deploy.files import write_bytes
 from nat2deploy.training.distributed import ALONE, World
 from nat2deploy.training.memory import keep_freed_memory
@@ -324,6 +324,8 @@ def _restore(
         # Older versions wrote no losses; what a watch is told of that epoch then lacks its first steps.
         return int(state["done"]), float(state.get("lost", 0.0))
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise UserError(
             f"checkpoint {path} cannot be read ({error}); delete it to start this phase anew"
         ) from error

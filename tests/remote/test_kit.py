@@ -253,6 +253,13 @@ def test_a_kit_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path, wo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_exported(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr("nat2deploy.remote.kit.write_job", lambda *_, **__: pytest.fail("exported"))
+    code, printed = command(monkeypatch, capsys, "table", "kit", "--out", tmp_path / "file" / "kit.zip")
+    assert code == 2 and "cannot write" in printed.err and len(printed.err.splitlines()) == 1
+
+
 def test_the_ending_of_a_kit_may_be_in_capitals(monkeypatch, capsys, tmp_path):
     (tmp_path / "KIT.ZIP").mkdir()
     code, printed = command(monkeypatch, capsys, "table", "kit", "--out", tmp_path / "KIT.ZIP")

@@ -39,6 +39,22 @@ def test_a_kill_before_the_result_is_stored_costs_no_training(tmp_path, monkeypa
     assert not list(run.rglob(".phase*"))
 
 
+def test_weights_never_lie_beside_the_report_of_others(tmp_path, monkeypatch):
+    first, second = FinetuneConfig(**QUICK), FinetuneConfig(**QUICK | {"learning_rate": 0.1})
+    run = make_run(tmp_path)
+    expected = finetune(run, first)
+    folder = run / "networks" / expected[0].id
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune_network, "write_json", kill)  # after the weights, before the report
+        finetune(run, second)
+    assert (folder / "network.safetensors").exists() and not (folder / "finetune.json").exists()
+    assert finetune(run, first) == expected
+
+
 def test_what_a_kill_left_of_a_tuning_that_is_done_is_removed(tmp_path):
     run = make_run(tmp_path)
     (report,) = finetune(run, FinetuneConfig(**QUICK))

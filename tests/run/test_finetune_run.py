@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -251,6 +252,42 @@ def test_a_worker_ends_with_its_parent_and_memory_that_runs_out_is_one_line(ende
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.005)
     assert ended_by.codes == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "traced"),
+    [
+        (
+            RuntimeError("CUDA error: no kernel image\nmore"),
+            "RuntimeError: CUDA error: no kernel image",
+            True,
+        ),
+        (PermissionError(13, "Permission denied", "x"), "PermissionError: [Errno 13] Permission", False),
+    ],
+)
+def test_what_a_worker_cannot_do_is_told_as_it_is(
+    ended_by, monkeypatch, tmp_path, capfd, error, told, traced
+):
+    def read(_):
+        raise error
+
+    monkeypatch.setattr(finetune_workers, "current_front", read)
+    ours, theirs = multiprocessing.Pipe()
+    finetune_workers._work(finetune_workers.Job(tmp_path, "a", FinetuneConfig()), "cpu", 1, theirs)
+    kind, _, words = ours.recv()
+    assert kind == "failed" and words.startswith(told) and "more" not in words
+    assert ("Traceback" in capfd.readouterr().err) == traced
+    ended_by.parent.set()
+
+
+def test_how_a_worker_ended_that_told_nothing():
+    context = multiprocessing.get_context("spawn")
+    killed, left = context.Process(target=time.sleep, args=(60,)), context.Process(target=sys.exit, args=(3,))
+    killed.start()
+    left.start()
+    killed.kill()
+    assert "killed, as systems do where memory runs out; use fewer workers" in finetune_workers._end(killed)
+    assert finetune_workers._end(left) == "its process ended with exit code 3; run this again to go on"
 
 
 def test_ctrl_c_is_for_the_parent_alone():

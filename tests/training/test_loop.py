@@ -201,6 +201,18 @@ def test_a_broken_checkpoint_is_named(digits, tmp_path, content):
         train(network(), digits, checkpoint=tmp_path / "c")
 
 
+def test_memory_that_runs_out_is_no_broken_checkpoint(digits, tmp_path, monkeypatch):
+    kill_after(digits, tmp_path / "c")
+
+    def full(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(torch, "load", full)
+        train(network(), digits, checkpoint=tmp_path / "c")
+    assert (tmp_path / "c").exists()
+
+
 def test_a_checkpoint_cut_short_or_of_another_network_is_named(digits, tmp_path):
     kill_after(digits, tmp_path / "c")
     whole = (tmp_path / "c").read_bytes()

@@ -33,19 +33,27 @@ def check(network: Network) -> dict[str, Any]:
         BadInput: a file that is missing or changed.
     """
     check_files(network.folder, network.manifest["files"])
+    damaged = f"{network.folder / 'reference.npz'}: missing or damaged; export it again"
     try:
         most, least = PARITY[network.precision]
         with np.load(network.folder / "reference.npz", allow_pickle=False) as stored:
             images = stored["images"]
             expected = stored["logits"][None] if network.stages is None else stored["exits"]
         rgb = np.broadcast_to(images.transpose(0, 2, 3, 1), (len(images), *images.shape[2:], 3))
-        found = network.exit_logits(np.stack([preprocess(image, network.spec) for image in rgb]))
-        if found.shape != expected.shape:
-            raise ValueError(expected.shape)
-        axes = (1, 2)
-        difference = float((np.abs(found - expected).max(axes) / np.abs(expected).max(axes)).max())
+        inputs = np.stack([preprocess(image, network.spec) for image in rgb])
     except Exception:  # numpy, zipfile and zlib raise a dozen classes
-        raise BadInput(f"{network.folder / 'reference.npz'}: missing or damaged; export it again") from None
+        raise BadInput(damaged) from None
+    try:
+        found = network.exit_logits(inputs)
+    except BadInput:
+        raise
+    except Exception as error:  # an engine's own classes: no memory, no kernel for this device
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise BadInput(f"the network does not run here: {line}") from None
+    if found.shape != expected.shape:
+        raise BadInput(damaged)
+    axes = (1, 2)
+    difference = float((np.abs(found - expected).max(axes) / np.abs(expected).max(axes)).max())
     agreement = float((found.argmax(2) == expected.argmax(2)).mean(1).min())
     ok = difference <= most and agreement >= least
     return {"images": len(images), "max_difference": difference, "top1_agreement": agreement, "ok": ok}

@@ -359,6 +359,17 @@ def test_a_failed_check_is_exit_code_one(bundle: Path, capsys: pytest.CaptureFix
     assert "reference.npz" in refused(bundle, capsys, "--check")
 
 
+def test_an_engine_that_fails_is_not_a_damaged_file(
+    exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Any:
+        raise RuntimeError("no kernel for this device\nand more")
+
+    monkeypatch.setattr(Network, "exit_logits", fails)
+    line = refused(exported, capsys, "--check")
+    assert line == "run.py: the network does not run here: no kernel for this device"
+
+
 def test_the_bundled_runner_is_the_packaged_one(exported: Path) -> None:
     files = runner_files()
     assert {"run.py", "runner/__init__.py", "runner/program.py"} <= set(files)
