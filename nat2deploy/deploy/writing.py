@@ -16,7 +16,7 @@ from nat2deploy.deploy.bundle import (
     list_files,
     open_bundle,
 )
-from nat2deploy.deploy.evidence import DeviceEvidence, write_evidence
+from nat2deploy.deploy.evidence import DeviceEvidence, with_newer, write_evidence
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
@@ -59,15 +59,20 @@ def write_bundle(
     return written[0]
 
 
-def update_evidence(bundle: Bundle, measured: Sequence[DeviceEvidence]) -> None:
-    """Replace the evidence of an open bundle, in the folder or in the zip, in one step.
+def add_evidence(measured: Bundle, fresh: DeviceEvidence) -> None:
+    """Add what a device showed of an open bundle to its evidence, in the folder or in the zip, in one step.
+
+    The bundle is read anew: measuring took a while, in which others may have added theirs.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the place cannot be written to, or holds another bundle now.
     """
-    write_evidence(bundle.folder, measured)
-    if bundle.path.is_file():
-        write_atomic(bundle.path, lambda temporary: pack(bundle.folder, temporary))
+    with open_bundle(measured.path) as bundle:
+        if bundle.manifest != measured.manifest:
+            raise UserError(f"bundle {measured.path} was exported anew meanwhile; verify that one, too")
+        write_evidence(bundle.folder, with_newer(bundle.evidence(), fresh))
+        if bundle.path.is_file():
+            write_atomic(bundle.path, lambda temporary: pack(bundle.folder, temporary))
 
 
 def check_replaceable(out: Path) -> None:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nat2deploy.deploy.bundle import Bundle, open_bundle
-from nat2deploy.deploy.evidence import DeviceEvidence, LatencyEvidence, with_newer
+from nat2deploy.deploy.evidence import DeviceEvidence, LatencyEvidence
 from nat2deploy.deploy.manifest import MANIFEST_NAME, Manifest, Parity
 from nat2deploy.deploy.stages import stages_evidence
 from nat2deploy.deploy.verify import LATENCIES, Measured, Verification, exit_name, judge
-from nat2deploy.deploy.writing import update_evidence
+from nat2deploy.deploy.writing import add_evidence
+from nat2deploy.errors import UserError
 from nat2deploy.files import sha256
 from nat2deploy.measure.interleave import Progress
 from nat2deploy.remote.bundle_runner import BenchAnswer, CheckAnswer, run_bundle
@@ -43,7 +44,7 @@ def verify_on_device(
         seed: of the measurement.
         time_limit_s: for the measurement.
         progress: told the share done and a line of text.
-        say: told in one line when a connection was lost.
+        say: told in one line when a connection was lost, or what was found cannot be kept.
 
     Raises:
         UserError: no bundle or a changed one, or a device that cannot be reached, lacks something or has too
@@ -89,7 +90,10 @@ def verify_on_device(
             if manifest.stages is None
             else stages_evidence(manifest.stages, latencies, manifest.target.batch),
         )
-        update_evidence(bundle, with_newer(evidence, fresh))
+        try:
+            add_evidence(bundle, fresh)
+        except UserError as error:  # what was measured is told all the same
+            say(f"the evidence was not kept: {error}")
     return judge(manifest, evidence, machine, parity, measured, where)
 
 

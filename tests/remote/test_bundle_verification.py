@@ -19,6 +19,7 @@ from deploy_helpers import Budget, again, export_net
 
 from nat2deploy.deploy.bundle import open_bundle
 from nat2deploy.deploy.reference import load_reference, save_reference
+from nat2deploy.deploy.writing import add_evidence
 from nat2deploy.deploy.zipped import pack
 from nat2deploy.errors import UserError
 from nat2deploy.remote import bundle_runner
@@ -88,6 +89,75 @@ def test_what_the_device_shows_is_kept_in_the_bundle(verify, bundle, sshd, tmp_p
     verify(path)
     with open_bundle(path) as opened:
         assert [one.device for one in opened.evidence()] == ["here", "127.0.0.1"]
+
+
+@pytest.fixture
+def meanwhile(settings, monkeypatch):
+    """Verifies a bundle to which something happens while it is measured; gives what was found and told."""
+
+    def meanwhile(path, happens):
+        measure, said = SshDevice.measure_model, []
+
+        def measured(*given, **options):
+            found = measure(*given, **options)
+            happens()
+            return found
+
+        monkeypatch.setattr(SshDevice, "measure_model", measured)
+        found = verify_on_device(
+            path, settings, seed=0, time_limit_s=0.5, progress=lambda share, text: None, say=said.append
+        )
+        return found, said
+
+    return meanwhile
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_another_device_showed_meanwhile_is_kept_too(meanwhile, bundle, tmp_path, zipped):
+    path = bundle
+    if zipped:
+        path = tmp_path / "tiny.zip"
+        pack(bundle, path)
+
+    def another():
+        with open_bundle(path) as opened:
+            (here,) = opened.evidence()
+            add_evidence(opened, here.model_copy(update={"device": "board"}))
+
+    found, said = meanwhile(path, another)
+    assert found.ok and said == []
+    with open_bundle(path) as opened:
+        assert [one.device for one in opened.evidence()] == ["here", "board", "127.0.0.1"]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_bundle_that_was_exported_anew_meanwhile_stays_as_it_is(meanwhile, tmp_path, zipped):
+    path = tmp_path / ("tiny.zip" if zipped else "tiny")
+    export_net(path)
+
+    def anew():
+        export_net(path, network_id="def456")
+
+    found, said = meanwhile(path, anew)
+    assert found.ok
+    assert said == [
+        f"the evidence was not kept: bundle {path} was exported anew meanwhile; verify that one, too"
+    ]
+    with open_bundle(path) as opened:
+        opened.check()
+        assert opened.manifest.network == "def456"
+        assert [one.device for one in opened.evidence()] == ["here"]
+
+
+def test_what_was_found_of_a_bundle_that_cannot_be_written_to_is_told(meanwhile, bundle, monkeypatch):
+    def denied(*_):
+        raise UserError("cannot write evidence.json: Read-only file system; choose another place")
+
+    monkeypatch.setattr("nat2deploy.deploy.writing.write_evidence", denied)
+    found, said = meanwhile(bundle, lambda: None)
+    assert found.ok and found.latency is not None
+    (line,) = said
+    assert line.startswith("the evidence was not kept: cannot write")
 
 
 def test_what_an_earlier_verification_left_there_is_not_taken(settings, bundle, sshd, monkeypatch):
