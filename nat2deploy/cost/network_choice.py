@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from nat2deploy.errors import UserError
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.encoding import Genes, IntegerEncoding
 from nat2deploy.space.lowering import NetworkPlan, plan_network
@@ -67,6 +68,11 @@ def choose_networks(
     if not networks:
         return []
     predicted = np.array([latency_ms(network.signatures) for network in networks])
+    if predicted.min() <= 0:
+        raise UserError(
+            "networks are predicted to take no time at all, so what was measured of blocks is of no use; "
+            "profile again on a quiet machine"
+        )
     edges = np.geomspace(predicted.min(), predicted.max(), count + 1)
     chosen: list[int] = []
     for middle in np.sqrt(edges[:-1] * edges[1:]):

@@ -153,4 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0" if unchanged else str(len(content)))
         self.end_headers()
         if not unchanged:
-            self.wfile.write(content)
+            try:
+                self.wfile.write(content)
+            except ConnectionError:  # the browser has left
+                self.close_connection = True

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nat2deploy.cost.fitting import predict_networks
+from nat2deploy.cost.metric_names import metric_on
 from nat2deploy.errors import UserError
 from nat2deploy.report.formats import Evaluated, Measured, Network, Tuned
 from nat2deploy.report.metrics import MEASURED, Axis, axes_of
 from nat2deploy.report.reading import RunFiles
-from nat2deploy.search.budget import Budget, budgets_on, parse_budgets
+from nat2deploy.search.budget import Budget, budgets_on, cost_metric, parse_budgets
 
 WITHIN = 0.05
 """What a prediction may be off by, relative to the measurement."""
@@ -168,12 +170,16 @@ def _budgets(files: RunFiles) -> tuple[Budget, ...]:
     texts = files.front.budgets if files.front is not None else files.search.get("budgets")
     texts = texts or files.pipeline.get("budgets") or ()
     try:
-        return budgets_on(
-            parse_budgets([str(text) for text in texts]), tuple(files.search.get("tables") or ())
-        )
+        return budgets_on(parse_budgets([str(text) for text in texts]), _targets(files))
     except UserError:
         files.problems.append("the budgets cannot be read")
         return ()
+
+
+def _targets(files: RunFiles) -> tuple[str, ...]:
+    """The names of the targets, also of a pipeline's search that is yet to come."""
+    profile = files.pipeline.get("profile") or {}
+    return tuple(files.search.get("tables") or profile.get("tables") or ())
 
 
 def _values(network: Network) -> dict[str, float]:
@@ -192,7 +198,11 @@ def _front_so_far(files: RunFiles, budgets: Sequence[Budget]) -> list[Network]:
     again = settings.get("reevaluate", True) and settings.get("adapt_epochs", 1.0) > 0
     holds = (e for e in files.archive if e.version == whole or (e.version < whole and not again))
     judged = list({e.id: e for e in holds if "top1" in e.values}.values())
-    axes = [b.metric for b in budgets if b.metric != "top1"] or ["latency_ms", "macs"]
+    try:
+        axes = _axes(settings, _targets(files), budgets, judged[0].values if judged else {})
+    except UserError:
+        files.problems.append("the objectives cannot be read")
+        return []
     inside = [
         e for e in judged if all(b.metric not in e.values or b.kept_by(e.values[b.metric]) for b in budgets)
     ]
@@ -216,6 +226,21 @@ def _front_so_far(files: RunFiles, budgets: Sequence[Budget]) -> list[Network]:
         )
         for e in kept
     ]
+
+
+def _axes(
+    settings: Mapping[str, Any],
+    targets: tuple[str, ...],
+    budgets: Sequence[Budget],
+    known: Collection[str],
+) -> list[str]:
+    """The costs that the search minimises beside the error, as ``search.costs.Objectives`` has them."""
+    if settings.get("accuracy_only"):
+        return []
+    given = [metric_on(cost_metric(str(metric)), targets) for metric in settings.get("objectives") or ()]
+    named = [b.metric for b in budgets if b.metric != "top1"]
+    latencies = [metric for metric in known if metric.partition("@")[0] == "latency_ms"]
+    return given or named or latencies or ["macs"]
 
 
 def _points(archive: Sequence[Evaluated], without: set[str]) -> list[Evaluated]:

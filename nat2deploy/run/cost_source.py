@@ -49,7 +49,7 @@ def _of_one_target(name: str, files: Files) -> list[LatencyTable]:
 
 
 def _check_pair(first: str, one: LatencyTable, second: str, other: LatencyTable) -> None:
-    same = ("device", "threads", "batch")
+    same = ("device", "backend", "threads", "batch")
     if not one.fingerprint.same_machine(other.fingerprint) or any(
         getattr(one.target, field) != getattr(other.target, field) for field in same
     ):

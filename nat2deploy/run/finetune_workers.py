@@ -7,8 +7,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -23,6 +22,7 @@ from nat2deploy.run.finetune_config import FinetuneConfig
 from nat2deploy.run.finetune_network import NetworkTuning
 from nat2deploy.run.front import current_front
 from nat2deploy.run.read_search import read_search
+from nat2deploy.search.judges.processes import without_ctrl_c
 
 _LAST_WORDS_S = 5.0
 
@@ -67,7 +67,8 @@ def tune_side_by_side(jobs: Sequence[Job], devices: Sequence[str], report: Repor
                 job, device = waiting.pop(0), free.pop(0)
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(job, device, threads, theirs), daemon=True)
-                with _without_ctrl_c():
+                resource_tracker.ensure_running()  # else the first one starts it, which lets Ctrl-C in again
+                with without_ctrl_c():
                     process.start()
                 theirs.close()
                 running[ours] = _Running(job, device, process, ours)
@@ -103,23 +104,6 @@ def _end(process: SpawnProcess) -> str:
             "this again to go on"
         )
     return f"its process ended with exit code {process.exitcode}; run this again to go on"
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """A context in which processes are started that Ctrl-C, which reaches them too, does not end.
-
-    Their parent does. What comes meanwhile is only put off for this process.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # else the first process starts it, which lets signals in again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

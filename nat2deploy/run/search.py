@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nat2deploy.data.names import shown_name
+from nat2deploy.errors import UserError
 from nat2deploy.progress import Report, silent
 from nat2deploy.run.beginning import as_begun, check_data
 from nat2deploy.run.config import SearchConfig
@@ -16,7 +20,7 @@ from nat2deploy.run.search_inputs import SearchInputs, read_inputs
 from nat2deploy.run.warm_start import check_start, open_earlier, warm_start
 from nat2deploy.search.balance import candidates_of
 from nat2deploy.search.budget import feasible, format_beside, format_cost
-from nat2deploy.search.judges.base import evaluator_options
+from nat2deploy.search.judges.base import Judge, evaluator_options
 from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.search.nat2 import Nat2Search, Status
 from nat2deploy.search.settings import SearchSettings
@@ -56,7 +60,7 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
     options = evaluator_options(config.settings, symmetric_int8(inputs.tables))
     with (
         run.locked(),
-        open_judge(config.workers, inputs.data, options, out) as judge,
+        _opened_judge(config, inputs, options, run, fresh=fresh) as judge,
         as_begun(run, inputs.data),
     ):
         weights = SearchWeights(
@@ -83,6 +87,21 @@ def search(config: SearchConfig, out: Path, report: Report = silent) -> Front:
             _save_so_far(config, inputs, loop, run)
             raise
         return _finish(config, inputs, loop, run, weights, report)
+
+
+@contextmanager
+def _opened_judge(
+    config: SearchConfig, inputs: SearchInputs, options: Mapping[str, Any], run: RunDirectory, *, fresh: bool
+) -> Iterator[Judge]:
+    """The judge; where there is none, a run that is fresh has not begun, and may begin otherwise."""
+    try:
+        judge = open_judge(config.workers, inputs.data, options, run.path)
+    except UserError:
+        if fresh:
+            run.config_path.unlink(missing_ok=True)
+        raise
+    with judge:
+        yield judge
 
 
 class _Teller:

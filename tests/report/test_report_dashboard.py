@@ -1,6 +1,7 @@
 import http.client
 import re
 import socket
+import struct
 import threading
 from contextlib import contextmanager
 
@@ -56,6 +57,19 @@ def test_a_page_that_has_not_changed_is_not_sent_again(run, made):
         write(run / "front.json", made_front(made[:3]))
         fresh, _ = get(server, **{"If-None-Match": tag})
         assert fresh.status == 200 and fresh.headers["ETag"] != tag
+
+
+def test_a_browser_that_leaves_is_not_told_of(run, capfd, monkeypatch):
+    """A page larger than what the system holds for it, of which nobody reads."""
+    monkeypatch.setattr(Dashboard, "page", lambda _: "x" * 50_000_000)
+    with serving(run) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+            connection.recv(1000)
+        assert get(server)[0].status == 200  # it goes on, with all of the page
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_of_another_name_cannot_read_it(run):

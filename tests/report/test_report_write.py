@@ -1,4 +1,5 @@
 import json
+import tomllib
 
 import pytest
 import tomli_w
@@ -18,7 +19,7 @@ from pages import Page, page_of
 from nat2deploy.errors import UserError
 from nat2deploy.files import read_json, read_toml
 from nat2deploy.report.facts import gather
-from nat2deploy.report.reading import read_run
+from nat2deploy.report.reading import RunFiles, read_run
 from nat2deploy.report.write import write_report
 
 
@@ -92,6 +93,55 @@ def test_a_search_half_way_shows_its_front_so_far(made, tmp_path):
     assert shown == [n["id"] for n in rest]
     assert page.data["front"][0]["top1"] == made[0]["top1"]  # with the newest weights
     assert "is not finished" in page.text
+
+
+FRONT = [  # id, top-1, latency on a and on b, MACs
+    ("small", 0.80, 1.0, 9.0, 5e6),
+    ("quick-on-b", 0.80, 9.0, 1.0, 6e6),
+    ("fewest-macs", 0.70, 9.0, 9.0, 1e6),
+    ("largest", 0.90, 9.0, 9.0, 9e6),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({}, {"small", "quick-on-b", "largest"}),
+        ({"objectives": ["macs"]}, {"fewest-macs", "small", "largest"}),
+        ({"objectives": ["latency@b"]}, {"quick-on-b", "largest"}),
+        ({"accuracy_only": True}, {"largest"}),
+    ],
+)
+def test_the_front_so_far_is_of_what_the_search_minimises(made, tmp_path, settings, shown):
+    run = write_search(tmp_path / "run", made)
+    (run / "front.json").unlink()
+    config = {
+        **tomllib.loads((run / "config.toml").read_text()),
+        "budgets": [],
+        "tables": {"a": "a", "b": "b"},
+    }
+    del config["table"]
+    config["settings"] |= settings
+    write(run / "config.toml", tomli_w.dumps(config))
+    networks = [
+        {
+            **made[0],
+            "id": name,
+            "top1": top1,
+            "costs": {"latency_ms@a": a, "latency_ms@b": b, "macs": macs, "params": 1e5},
+        }
+        for name, top1, a, b, macs in FRONT
+    ]
+    write_archive(run, networks)
+    assert {network["id"] for network in page_of(run).data["front"]} == shown
+
+
+def test_the_budgets_of_a_pipeline_that_has_not_searched_are_of_its_targets(tmp_path):
+    tables = {"pi5": "a.json", "here": "b.json"}
+    pipeline = {"data": "digits", "budgets": ["latency@pi5<=3ms"], "profile": {"tables": tables}}
+    files = RunFiles("run", tmp_path, pipeline=pipeline)
+    gather(files)
+    assert files.problems == []
 
 
 @pytest.mark.parametrize("since", [1, 2])

@@ -293,7 +293,7 @@ def test_how_a_worker_ended_that_told_nothing():
 def test_ctrl_c_is_for_the_parent_alone():
     """From its first moment on: a worker that is still loading would print what it was at."""
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    with finetune_workers._without_ctrl_c():
+    with finetune_workers.without_ctrl_c():
         process.start()
         status = Path(f"/proc/{process.pid}/status").read_text()
     process.kill()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -187,6 +188,24 @@ def test_workers_that_only_end_are_given_up_in_one_line(digits, weights, jobs, t
     ):
         list(judge.judge(weights, jobs))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_loads_hears_no_ctrl_c_and_takes_nothing_from_the_working_folder(
+    digits, weights, jobs, alone, tmp_path, monkeypatch
+):
+    (tmp_path / "queue.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt(judge):
+        assert wait_until(lambda: pids(judge))
+        time.sleep(0.5)
+        os.kill(pids(judge)[0], signal.SIGINT)
+
+    with LocalProcesses(1, digits, OPTIONS, tmp_path) as judge:
+        thread = threading.Thread(target=interrupt, args=(judge,))
+        thread.start()
+        assert list(judge.judge(weights, jobs[:1])) == alone[:1]
+        thread.join()
 
 
 def test_what_a_worker_cannot_do_is_said_in_one_line(pair, weights, jobs, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,12 @@ import torch
 from small_searches import SETTINGS, result
 
 from nat2deploy.errors import UserError
-from nat2deploy.search.judges import ray_cluster
+from nat2deploy.search.judges import ray_adapting, ray_cluster
 from nat2deploy.search.judges.base import evaluator_options
 from nat2deploy.search.judges.opening import open_judge
 from nat2deploy.supernet.checkpoint import load_supernet
+from nat2deploy.training.loop import LoopSettings
+from nat2deploy.training.supernet import adapt
 
 ray = pytest.importorskip("ray")
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
@@ -66,6 +70,17 @@ def test_without_ray_it_says_how_to_install_it(digits, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'nat2deploy\[ray\]'"):
         open_judge("ray", digits, evaluator_options(SETTINGS), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("connection to the head lost\nmore"), ray.exceptions.RaySystemError("no head")]
+)
+def test_a_cluster_that_is_gone_is_one_line(error):
+    with (
+        pytest.raises(UserError, match=r"^the Ray cluster is gone .*head.*; start it, then go on$"),
+        ray_cluster.cluster_there(ray),
+    ):
+        raise error
 
 
 # With a cluster joined no other can be: what follows comes last.
@@ -180,3 +195,39 @@ def test_what_a_node_cannot_do_is_said_in_one_line(judge, begin, tmp_path, monke
     search.judge = judge
     with pytest.raises(UserError, match=r"could not judge: this node has nat2deploy .*, the search 0\.0"):
         search.run()
+
+
+@pytest.fixture
+def adapted(judge, digits, source):
+    """Adapts weights with the cluster; returns those after it."""
+    supernet = load_supernet(source)[0]
+    both = [supernet.space.smallest(), supernet.space.largest()]
+    settings = LoopSettings(epochs=1.0, batch_size=20, learning_rate=0.01, seed=0)
+
+    def adapted(adapter=judge.adapter):
+        weights = copy.deepcopy(supernet)
+        adapter(weights, lambda step: both, digits, settings)
+        return weights.state_dict()
+
+    return adapted
+
+
+def test_a_node_that_cannot_adapt_is_said_in_one_line(adapted, monkeypatch):
+    monkeypatch.setattr(ray_adapting, "__version__", "0.0")
+    with pytest.raises(UserError, match=r"could not adapt: this node has nat2deploy .*, the search 0\.0"):
+        adapted()
+
+
+def test_where_nobody_comes_it_adapts_alone(adapted, cluster, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(ray_adapting, "_COME", timedelta(seconds=1))
+    busy = keep_busy(cluster.head_node, tmp_path / "done")
+    while not at_work("wait", cluster.head_node) and not at_work("keep_busy", cluster.head_node):
+        time.sleep(0.02)
+    found = adapted()
+    (tmp_path / "done").touch()
+    ray.get(busy)
+    assert [record.getMessage() for record in caplog.records] == [
+        "of the Ray cluster's workers 0 came to adapt; these do it"
+    ]
+    for name, value in adapted(adapt).items():
+        assert torch.equal(found[name], value), name

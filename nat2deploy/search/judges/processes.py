@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,22 @@ class _Batch:
             self.waiting.appendleft(number)
 
 
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """A context in which processes are started that Ctrl-C, which reaches them too, does not end.
+
+    Their parent does. What comes meanwhile is only put off for this process.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @dataclass(eq=False)
 class _Worker:
     """A process, the version of the weights that it holds, and the job that it is at."""
@@ -154,14 +172,16 @@ class _Worker:
         inherited = os.environ.get("PYTHONPATH")
         paths = package if not inherited else os.pathsep.join([package, inherited])
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "nat2deploy.search.judges.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                env={**os.environ, **_THREADS, "PYTHONPATH": paths},
-            )
+            with without_ctrl_c():
+                process = subprocess.Popen(
+                    # Not what lies in the working folder, whatever it is called.
+                    [sys.executable, "-P", "-m", "nat2deploy.search.judges.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                    env={**os.environ, **_THREADS, "PYTHONPATH": paths},
+                )
         except OSError as error:
             raise UserError(f"no worker process can be started ({error}); use fewer workers") from error
         worker = cls(process)

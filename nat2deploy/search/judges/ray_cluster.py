@@ -9,7 +9,8 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -50,27 +51,31 @@ class RayCluster(Judge):
         self._task = self.ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_judge)
         tensors, text = packed_images(data)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        self._images = self._send((arrays, text, dict(options)))
+        with cluster_there(self.ray):
+            self._images = self._send((arrays, text, dict(options)))
         self._weights: tuple[int, _Sent] | None = None
 
     def judge(self, weights: Weights, jobs: Sequence[Job]) -> Generator[Judged]:
         """Yield what is found of the jobs in their order."""
         if not jobs:
             return
-        if self._weights is None or self._weights[0] != weights.version:
-            self._weights = (weights.version, self._send(weights.path.read_bytes()))
+        with cluster_there(self.ray):
+            if self._weights is None or self._weights[0] != weights.version:
+                self._weights = (weights.version, self._send(weights.path.read_bytes()))
+            ahead = _AHEAD * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
         sent = self._weights[1]
-        ahead = _AHEAD * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
         waiting: deque[Any] = deque()
         rest = iter(jobs)
         # A batch that is left in the middle runs out by itself: cancelling its tasks can end this process.
         for job in jobs:
-            for one in itertools.islice(rest, ahead - len(waiting)):
-                reference = self._task.remote(
-                    __version__, self._images.key, self._images.reference, sent.key, sent.reference, one
-                )
-                waiting.append(reference)
-            yield self._answer(waiting.popleft(), job)
+            with cluster_there(self.ray):
+                for one in itertools.islice(rest, ahead - len(waiting)):
+                    reference = self._task.remote(
+                        __version__, self._images.key, self._images.reference, sent.key, sent.reference, one
+                    )
+                    waiting.append(reference)
+                found = self._answer(waiting.popleft(), job)
+            yield found
 
     @property
     def adapter(self) -> RayAdapter:
@@ -98,6 +103,21 @@ class RayCluster(Judge):
 
     def _send(self, value: Any) -> _Sent:
         return _Sent(f"{os.getpid()}-{next(_keys)}", self.ray.put(value))
+
+
+@contextmanager
+def cluster_there(ray: Any) -> Iterator[None]:
+    """Inside, a cluster that is gone is said in a line.
+
+    Raises:
+        UserError: the connection to it is lost, or its head gives no answer.
+    """
+    try:
+        yield
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise UserError(
+            f"the Ray cluster is gone or gives no answer ({_first_line(error)}); start it, then go on"
+        ) from error
 
 
 _runners: dict[str, JobRunner] = {}
