@@ -43,6 +43,11 @@ class UnfitNetworkError(UserError):
     """A network cannot become what is asked for; another one may."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's words, its class's name where it has none."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's, or that of PyTorch on a CPU or a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

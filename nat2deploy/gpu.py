@@ -8,7 +8,7 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, first_line
 
 _PACKAGES = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
 _TIMEOUT_S = 20
@@ -171,6 +171,5 @@ def _torch() -> Any:
     try:
         import torch
     except (ImportError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"PyTorch, which finds GPUs, cannot be imported: {reason}") from error
+        raise UserError(f"PyTorch, which finds GPUs, cannot be imported: {first_line(error)}") from error
     return torch

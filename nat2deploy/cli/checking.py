@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
 from nat2deploy.cli.options import PYTHON, Json, Python, SshOption, Threads, ssh_settings
 from nat2deploy.cli.progress import progress
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, first_line
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +43,6 @@ def doctor(
     from nat2deploy.cli.render_doctor import print_findings
     from nat2deploy.doctor.finding import Finding
     from nat2deploy.doctor.installation import check_installation
-    from nat2deploy.doctor.measuring import check_device
-    from nat2deploy.run.profile import measuring_device
     from nat2deploy.target import make_target
 
     ssh = ssh_settings(device, python, ssh_option)
@@ -54,10 +53,16 @@ def doctor(
         def measuring(share: float, text: str) -> None:
             report("measuring", share, 1.0, text)
 
-        for area, findings in (
-            ("installation", check_installation()),
-            (device, check_device(measuring_device(target, ssh, report), target, time_limit, measuring)),
-        ):
+        of_device: Iterable[Finding]
+        try:
+            from nat2deploy.doctor.measuring import check_device
+            from nat2deploy.run.profile import measuring_device
+
+            of_device = check_device(measuring_device(target, ssh, report), target, time_limit, measuring)
+        except (ImportError, OSError) as error:
+            words = f"nothing can be measured: {first_line(error)}"
+            of_device = [Finding("device", "failure", words, "mend what is above")]
+        for area, findings in (("installation", check_installation()), (device, of_device)):
             try:
                 for finding in findings:
                     report(area, len(areas[area]), len(areas[area]) + 1, finding.name)

@@ -17,14 +17,13 @@ import numpy as np
 import platformdirs
 from packaging.requirements import Requirement
 
-from nat2deploy.data.load import load_data
 from nat2deploy.doctor.finding import Finding
 from nat2deploy.engines.cores import available_cores
 from nat2deploy.engines.status import available_backends, version
-from nat2deploy.errors import UserError
-from nat2deploy.measure.groups import Reference
-from nat2deploy.measure.workloads import compile_candidate
+from nat2deploy.errors import UserError, first_line
 from nat2deploy.target import Target
+
+# What is to be checked may not be importable: it is imported inside the functions.
 
 PACKAGE = "nat2deploy"
 _EXTRA = re.compile(r"extra == ['\"]([\w-]+)['\"]")
@@ -55,7 +54,7 @@ def check_installation(requirements: list[str] | None = None) -> Iterator[Findin
     for backend in available_backends():
         words = " ".join(filter(None, (backend.version, backend.reason)))
         yield Finding(backend.name, "ok" if backend.available else "optional", words)
-    yield check_folder("working folder", Path.cwd())
+    yield check_folder("working folder", Path())
     yield check_folder("cache", Path(platformdirs.user_cache_dir(PACKAGE)))
     yield check_threads(os.environ.get("OMP_NUM_THREADS"), available_cores())
     for name in _DATA_SETS:
@@ -89,17 +88,17 @@ def check_packages(requirements: list[str]) -> Iterator[Finding]:
 
 def check_folder(name: str, folder: Path) -> Finding:
     """Find whether files can be written to a folder, or made there, and whether there is room."""
-    exists = folder
-    while not exists.exists() and exists != exists.parent:
-        exists = exists.parent
     try:
+        exists = folder.absolute()  # that fails, too, where the working folder was removed
+        while not exists.exists() and exists != exists.parent:
+            exists = exists.parent
         with tempfile.TemporaryFile(dir=exists):
             free_bytes = shutil.disk_usage(exists).free
     except OSError as error:
         return Finding(
             name, "failure", f"{folder} cannot be written ({error.strerror})", "choose another, or mend it"
         )
-    words = f"{folder}, {free_bytes / 1e9:.1f} GB free"
+    words = f"{folder.absolute()}, {free_bytes / 1e9:.1f} GB free"
     if free_bytes < _ROOMY_BYTES:
         return Finding(name, "warning", words, "runs take up to some GB; make room")
     return Finding(name, "ok", words)
@@ -140,8 +139,7 @@ def _attempt(name: str, check: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(name, "ok", check())
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        return Finding(name, "failure", lines[0], remedy)
+        return Finding(name, "failure", first_line(error), remedy)
 
 
 def _operators() -> str:
@@ -154,6 +152,9 @@ def _operators() -> str:
 
 
 def _compile() -> str:
+    from nat2deploy.measure.groups import Reference
+    from nat2deploy.measure.workloads import compile_candidate
+
     candidate = Reference()
     target = Target()
     engine = compile_candidate(candidate, target)
@@ -170,8 +171,10 @@ def _compile() -> str:
 
 def _data(name: str) -> Finding:
     try:
+        from nat2deploy.data.load import load_data
+
         data = load_data(name)
-    except UserError as error:
-        return Finding(f"data {name}", "optional", str(error))
+    except (UserError, ImportError, OSError) as error:
+        return Finding(f"data {name}", "optional", first_line(error))
     splits = (data.train, data.validation, data.test)
     return Finding(f"data {name}", "ok", " + ".join(str(len(split)) for split in splits) + " images")

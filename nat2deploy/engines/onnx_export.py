@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, first_line
 
 INPUT = "input"
 OUTPUT = "output"
@@ -79,7 +79,7 @@ def _sample(module: nn.Module, input_shape: tuple[int, ...], outputs: int) -> to
         output = module(sample)
     except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
         raise UserError(
-            f"the network does not take an input of shape {input_shape}: {_first_line(error)}; mend the shape"
+            f"the network does not take an input of shape {input_shape}: {first_line(error)}; mend the shape"
         ) from error
     given = output if isinstance(output, tuple) and outputs > 1 else (output,)
     if len(given) != outputs or not all(isinstance(one, torch.Tensor) for one in given):
@@ -114,7 +114,7 @@ def _export_torchscript(
                 dynamic_axes=axes,
             )
         except Exception as error:
-            raise UserError(f"the network cannot be exported to ONNX: {_first_line(error)}") from error
+            raise UserError(f"the network cannot be exported to ONNX: {first_line(error)}") from error
     return buffer.getvalue()
 
 
@@ -139,7 +139,7 @@ def _export_dynamo(
                 **options,
             )
         except Exception as error:
-            raise UserError(f"the network cannot be exported to ONNX: {_first_line(error)}") from error
+            raise UserError(f"the network cannot be exported to ONNX: {first_line(error)}") from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return bytes(model.SerializeToString())
@@ -187,7 +187,7 @@ def normalise(model: onnx.ModelProto) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserError(f"the ONNX graph is not valid: {_first_line(error)}") from error
+        raise UserError(f"the ONNX graph is not valid: {first_line(error)}") from error
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -203,7 +203,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

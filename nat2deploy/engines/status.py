@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from importlib import metadata
 
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, first_line
 from nat2deploy.gpu import visible_gpus
 from nat2deploy.machine import onnxruntime_version
 from nat2deploy.plugins import load_plugin, plugin_names, plugin_version
@@ -53,7 +53,7 @@ def missing(name: str, found: str, error: Exception) -> str:
     """Say why a package of version ``found`` (empty: none) cannot be imported, and how to get it."""
     if not found and name == "openvino":
         return "not installed; run `pip install 'nat2deploy[openvino]'`"
-    return f"cannot be imported: {str(error).splitlines()[0]}"
+    return f"cannot be imported: {first_line(error)}"
 
 
 def version(package: str) -> str:
@@ -70,7 +70,7 @@ def _importable(name: str, purpose: str) -> BackendStatus:
     found = version(name)
     try:
         importlib.import_module(name)
-    except (ImportError, OSError) as error:
+    except Exception as error:  # a package that does not go with another one raises what it likes
         return BackendStatus(name, False, found, missing(name, found, error))
     return BackendStatus(name, True, found, purpose)
 
@@ -95,7 +95,7 @@ def _onnxruntime_cuda(gpus: list[str], blind: str) -> BackendStatus:
         else:
             check_provider()
     except (UserError, ImportError, OSError) as error:
-        return BackendStatus(name, False, found, str(error).splitlines()[0])
+        return BackendStatus(name, False, found, first_line(error))
     reason = f"ONNX Runtime on GPUs: {_formats('onnxruntime')}"
     return BackendStatus(name, bool(gpus), found, reason if gpus else f"installed, but {blind}")
 

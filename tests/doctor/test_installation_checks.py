@@ -1,5 +1,8 @@
 """What the doctor finds of an installation."""
 
+import json
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -7,6 +10,8 @@ import pytest
 
 from nat2deploy.doctor import installation
 from nat2deploy.doctor.installation import check_folder, check_installation, check_packages, check_threads
+from nat2deploy.engines import status
+from nat2deploy.measure import workloads
 
 
 def by_name(findings):
@@ -88,8 +93,49 @@ def test_a_broken_package_is_a_failure_in_one_line(monkeypatch):
     assert found.remedy
 
 
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnxruntime"])
+def test_a_package_that_cannot_be_imported_is_a_failure_beside_the_rest(package):
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from nat2deploy.cli import main\n"
+        "sys.argv[1:] = ['doctor', '--time-limit', '0.5', '--json']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    found = json.loads(done.stdout)
+    assert found["installation"][0]["name"] == "Python"
+    failed = [one for area in found.values() for one in area if one["state"] == "failure"]
+    assert any(package in one["words"] for one in failed)
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("no core"), ImportError(), RuntimeError("of another numpy")]
+)
+def test_an_engine_that_cannot_be_imported_for_whatever_reason_is_listed(monkeypatch, error):
+    plain = status.importlib.import_module
+
+    def imported(name):
+        if name == "openvino":
+            raise error
+        return plain(name)
+
+    monkeypatch.setattr(status.importlib, "import_module", imported)
+    (found,) = [one for one in status.available_backends() if one.name == "openvino"]
+    words = str(error) or "ImportError"
+    assert not found.available and (words in found.reason or "not installed" in found.reason)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_failure(monkeypatch):
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    found = check_folder("cache", Path("/there/cache"))
+    assert found.state == "failure" and "Permission denied" in found.words
+
+
 def test_an_engine_that_computes_something_else_is_a_failure(monkeypatch):
-    compile_candidate = installation.compile_candidate
+    compile_candidate = workloads.compile_candidate
 
     class Wrong:
         def __init__(self, engine):
@@ -98,7 +144,7 @@ def test_an_engine_that_computes_something_else_is_a_failure(monkeypatch):
         def run(self, images):
             return self._run(images) + 1
 
-    monkeypatch.setattr(installation, "compile_candidate", lambda *a: Wrong(compile_candidate(*a)))
+    monkeypatch.setattr(workloads, "compile_candidate", lambda *a: Wrong(compile_candidate(*a)))
     assert "differs from PyTorch" in first_of("compile").words
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import torch
 
 from nat2deploy.data.sets import ImageData
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, first_line
 from nat2deploy.search.judges.base import RETRIES, Job, JobRunner, Judge, Judged, Weights
 from nat2deploy.search.judges.images import packed_images, unpacked_images
 from nat2deploy.search.judges.ray_adapting import RayAdapter
@@ -96,7 +96,7 @@ class RayCluster(Judge):
         except errors.RayError as error:
             name = job.architecture.id
             raise UserError(
-                f"Ray gave up judging {name} after {RETRIES} more tries ({_first_line(error)}); "
+                f"Ray gave up judging {name} after {RETRIES} more tries ({first_line(error)}); "
                 "see that the cluster's nodes stay and have memory left, then go on"
             ) from error
         return found
@@ -116,7 +116,7 @@ def cluster_there(ray: Any) -> Iterator[None]:
         yield
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"the Ray cluster is gone or gives no answer ({_first_line(error)}); start it, then go on"
+            f"the Ray cluster is gone or gives no answer ({first_line(error)}); start it, then go on"
         ) from error
 
 
@@ -164,7 +164,7 @@ def _join(ray: Any, address: str) -> bool:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False, **options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(
-            f"workers {address}: no Ray cluster can be joined ({_first_line(error)}); "
+            f"workers {address}: no Ray cluster can be joined ({first_line(error)}); "
             "check that it runs, and its address"
         ) from error
     return True
@@ -190,7 +190,3 @@ def _reach(address: str) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
