@@ -1,12 +1,14 @@
 """SIGKILL in the middle of a search: it goes on, and loses no finished evaluation."""
 
 import signal
+import sys
 import time
 
 import pytest
 import tomli_w
 from programs import Program
 
+from nat2deploy.errors import UserError
 from nat2deploy.run.config import SearchConfig
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.front import load_front
@@ -51,6 +53,21 @@ def test_killed_search_goes_on_and_ends_with_the_same_archive(outcome, command, 
     assert finished.startswith(whole)
     undisturbed = outcome.out / "search" / "archive.jsonl"  # of the same settings
     assert finished == undisturbed.read_bytes()
+
+
+def test_a_search_that_nobody_could_judge_has_not_begun(outcome, tmp_path, monkeypatch):
+    held = RunDirectory(outcome.out / "search")
+    config, out = held.read_config(SearchConfig), tmp_path / "search"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="install it with pip"):
+        patch.setitem(sys.modules, "ray", None)
+        search(config.model_copy(update={"workers": "ray"}), out)
+    assert not (out / "config.toml").exists()
+    RunDirectory(out).begin(config.model_copy(update={"budgets": ("params<=1M",)}))  # may begin otherwise
+    kept = {path.name: path.read_bytes() for path in held.path.iterdir() if path.is_file()}
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="install it with pip"):
+        patch.setitem(sys.modules, "ray", None)
+        search(config.model_copy(update={"workers": "ray"}), held.path)
+    assert {path.name: path.read_bytes() for path in held.path.iterdir() if path.is_file()} == kept
 
 
 def test_interrupted_search_leaves_a_front(outcome, tmp_path):
