@@ -42,6 +42,17 @@ def finetune(
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-8, help="The cosine's first. (0.01)")] = None,
+    final_rate: Annotated[float | None, typer.Option(min=0, help="The cosine's last. (0)")] = None,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(min=0, help="Of a rising rate. (1, or a tenth of the epochs if less)")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the optimiser. (5e-4)")] = None,
+    clip: Annotated[
+        float | None, typer.Option(min=0, help="Largest norm of a step's gradient; 0: no limit. (5)")
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share that goes to all classes alike. (0.1)")
+    ] = None,
     optimiser: Annotated[
         str | None, typer.Option(help="sgd, adamw, or by-exits: AdamW with early exits. (sgd)")
     ] = None,
@@ -89,6 +100,11 @@ def finetune(
         "patience": patience,
         "validate_each_epoch": validate_each_epoch,
         "learning_rate": learning_rate,
+        "final_rate": final_rate,
+        "warmup_epochs": warmup_epochs,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "label_smoothing": label_smoothing,
         "optimiser": optimiser,
         "batch_size": batch_size,
         "distil": distil,

@@ -15,7 +15,7 @@ from nat2deploy.report.reading import RunFiles, listed
 FINETUNE_OPTIONS = (
     *("network", "preset", "method", "phases", "epochs", "patience", "learning_rate", "optimiser"),
     *("batch_size", "distil", "exit_weights", "prune", "prune_tolerance", "measure", "workers", "seed"),
-    "validate_each_epoch",
+    *("validate_each_epoch", "final_rate", "warmup_epochs", "weight_decay", "clip", "label_smoothing"),
 )
 """Settings that ``nat2deploy finetune`` takes by the same name."""
 
