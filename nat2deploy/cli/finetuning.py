@@ -46,7 +46,7 @@ def finetune(
     warmup_epochs: Annotated[
         float | None, typer.Option(min=0, help="Of a rising rate. (1, or a tenth of the epochs if less)")
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the optimiser. (5e-4)")] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the optimiser. (0.0005)")] = None,
     clip: Annotated[
         float | None, typer.Option(min=0, help="Largest norm of a step's gradient; 0: no limit. (5)")
     ] = None,
