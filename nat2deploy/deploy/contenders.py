@@ -70,6 +70,8 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
             for word in dict.fromkeys(words)
             if not word.startswith("torchvision:") and Path(word).suffix.lower() != ".onnx"
         }
+        for bundle in bundles.values():
+            bundle.check()  # before anything that its manifest says is believed
         counts = {bundle.manifest.target.threads for bundle in bundles.values()}
         if threads is None and len(counts) > 1:
             said = ", ".join(map(str, sorted(counts)))
@@ -80,7 +82,6 @@ def open_contenders(words: Sequence[str], *, threads: int | None, seed: int) -> 
         for word in words:
             if word in bundles:
                 bundle = bundles[word]
-                bundle.check()
                 engine = _of_bundle(bundle, common)
                 found.append(_contender(bundle, engine))
             elif word.startswith("torchvision:"):
