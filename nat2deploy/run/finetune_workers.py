@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import cast
 
-from nat2deploy.errors import UserError, out_of_memory
+from nat2deploy.errors import UserError, first_line, out_of_memory
 from nat2deploy.progress import Report
 from nat2deploy.run.directory import RunDirectory
 from nat2deploy.run.finetune_config import FinetuneConfig
@@ -142,5 +142,5 @@ def _work(job: Job, device: str, threads: int, connection: Connection) -> None:
         else:
             if not isinstance(error, OSError):  # of the system, which says what is wrong
                 traceback.print_exc()
-            words = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            words = f"{type(error).__name__}: {first_line(error)}"
         connection.send(("failed", 0.0, words))

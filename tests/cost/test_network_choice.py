@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from nat2deploy.cost.network_choice import choose_networks
+from nat2deploy.errors import UserError
 from nat2deploy.space.lowering import lower, total_macs
 from nat2deploy.space.search_space import load_space
 
@@ -68,3 +69,10 @@ def test_a_space_with_fewer_networks_gives_them_all():
     )
     networks = choose_networks(space, total_macs, np.random.default_rng(0), 9, most_classes=10)
     assert sorted(network.architecture.resolution for network in networks) == [28, 32]
+
+
+@pytest.mark.parametrize("predicted_ms", [0.0, -0.5])
+def test_predictions_of_no_time_are_refused_in_words(chosen, predicted_ms):
+    space, _ = chosen
+    with pytest.raises(UserError, match="predicted to take no time at all"):
+        choose_networks(space, lambda _: predicted_ms, np.random.default_rng(0), 8, most_classes=10)

@@ -192,7 +192,11 @@ def test_what_does_not_go_together_is_refused(config, tables, tmp_path):
         update={"target": load_table(Path(eight)).target.model_copy(update={"batch": 4})}
     )
     save_table(board, tmp_path / "board.json")
+    other = load_table(Path(eight))
+    other = other.model_copy(update={"target": other.target.model_copy(update={"backend": "openvino"})})
+    save_table(other, tmp_path / "openvino.json")
     for changes, says in (
+        ({"table": (exact, str(tmp_path / "openvino.json"))}, "are of different targets; give each a name"),
         ({"table": (exact, exact)}, "is not the only one of fp32; give one table a precision"),
         ({"table": (exact, str(tmp_path / "board.json"))}, "are of different targets; give each a name"),
         ({"table": None, "tables": {"a": (exact, eight), "b": exact}}, "target b has no table of int8"),
