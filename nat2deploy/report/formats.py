@@ -79,6 +79,7 @@ class Evaluated(_File):
     values: dict[str, float]
     architecture: dict[str, Any] = {}
     passed_by: str | None = None
+    taken_over: bool = False
 
 
 class Accuracy(_File):

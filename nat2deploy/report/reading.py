@@ -107,7 +107,7 @@ def _is_older(files: RunFiles) -> bool:
     front = files.front
     if front is None or front.complete or all(one.hypervolume is None for one in files.history):
         return False
-    judged = sum(one.passed_by is None for one in files.archive)
+    judged = sum(one.passed_by is None and not one.taken_over for one in files.archive)
     return judged > front.evaluations + 1  # as of ``run.front.current_front``
 
 

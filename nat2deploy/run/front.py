@@ -128,7 +128,7 @@ def _judged(archive: Path) -> int:
         lines = archive.read_bytes().splitlines()
     except OSError:
         return 0
-    return sum(b'"passed_by":' not in line for line in lines)
+    return sum(b'"passed_by":' not in line and b'"taken_over":' not in line for line in lines)
 
 
 def save_front(front: Front, path: Path) -> None:

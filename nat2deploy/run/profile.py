@@ -35,8 +35,8 @@ def fastest_backend(
 ) -> BackendChoice:
     """Measure a few networks of a space on each target, to profile the fastest one into ``out``.
 
-    A tenth of the profile's time limit is measured for. Where a killed profile left finished blocks, the
-    choice is the one that it made.
+    A tenth of the profile's time limit is measured for. Where a killed profile of one of them left
+    finished blocks, that one goes on.
 
     Raises:
         UserError: an input that cannot be used, or no backend that runs the networks here.
@@ -45,7 +45,8 @@ def fastest_backend(
     check_table_path(out)
     before = partial_target(_partial(out), space, targets)
     if before is not None:
-        return BackendChoice((BackendLatency(before, 1.0),), "chosen before the interruption", {})
+        reason = "its interrupted profile goes on; another --out chooses anew"
+        return BackendChoice((BackendLatency(before, 1.0),), reason, {})
     return choose_backend(
         space,
         targets,

@@ -87,4 +87,10 @@ def searched_space(supernets: Sequence[str], chosen: SearchedSpace) -> SearchSpa
     whole = first.model_copy(
         update={"widths": tuple(sorted(widths)), "resolutions": tuple(sorted(resolutions))}
     )
+    if lacking := sorted(set(chosen.resolutions or ()) - resolutions):
+        have = ", ".join(map(str, whole.resolutions))
+        raise UserError(
+            f"resolution {lacking[0]} is not one that super-network {' and '.join(supernets)} was trained or "
+            f"searched at; choose from {have}, or give a super-network that was"
+        )
     return whole.restrict(resolutions=chosen.resolutions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nat2deploy.cost.certificate import Certificate
 from nat2deploy.cost.contradiction import certified_errors, contradicts, relative_errors
@@ -57,7 +58,8 @@ def validate(
     the certificate is of, and at least 50, where ``networks`` does not say how many.
 
     Raises:
-        UserError: no table, one of another machine or space, the table's own seed, or too much noise.
+        UserError: no table, one of another machine or space, the table's own seed, too much noise, or a table
+            that was made anew meanwhile.
     """
     table = load_table(path)
     if not path.exists():  # a shipped table's name
@@ -65,8 +67,7 @@ def validate(
     if seed == table.seed:
         raise UserError(f"--seed {seed} is the table's own; give another one, for networks that it never saw")
     space = _space(table, space_name, path, serves=True)
-    before = table.certificate
-    certified = 0 if before is None else before.networks
+    certified = _certified(table)
     fresh, found = validate_table(
         table,
         space,
@@ -76,6 +77,10 @@ def validate(
         device=measuring_device(table.target, ssh, report),
         progress=lambda share, text: report("validate", share, 1.0, text),
     )
+    now = load_table(path)  # another validation may have come first
+    if now.model_copy(update=_certified_by(table)) != table:
+        raise UserError(f"{path} was made anew meanwhile, and is left as it is; validate what it holds now")
+    table, before, certified = now, now.certificate, _certified(now)
     contradicted = before is not None and contradicts(
         before, certified_errors(table, _own_space(table, space)), relative_errors(table, space, found)
     )
@@ -88,6 +93,15 @@ def validate(
         news = {"certificate": fresh, "networks": (*kept, *found), "network_noise": fresh.noise}
         save_table(table.model_copy(update=news), path)
     return Validation(before, fresh, contradicted, updated, whole)
+
+
+def _certified(table: LatencyTable) -> int:
+    return 0 if table.certificate is None else table.certificate.networks
+
+
+def _certified_by(table: LatencyTable) -> dict[str, Any]:
+    """What a validation changes of a table."""
+    return {name: getattr(table, name) for name in ("certificate", "networks", "network_noise")}
 
 
 def diff(first: Path, second: Path, *, space_name: str | None = None) -> Difference:

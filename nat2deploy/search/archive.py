@@ -31,6 +31,7 @@ class Evaluation:
     ``images`` is given where it was dropped after so many validation images: surrogates may learn from such
     an accuracy, but it is not compared with others, and no archive or front holds it. ``passed_by`` is given
     where it was not judged by itself: the id of the network that passes the exit which it ends at.
+    ``taken_over`` is one whose accuracy an earlier run had found.
     """
 
     architecture: Architecture
@@ -40,6 +41,12 @@ class Evaluation:
     values: dict[str, float]
     images: int | None = None
     passed_by: str | None = None
+    taken_over: bool = False
+
+    @property
+    def is_work(self) -> bool:
+        """Whether it was judged, by itself and in this run: no other counts as an evaluation."""
+        return self.passed_by is None and not self.taken_over
 
     @property
     def error(self) -> float:
@@ -58,19 +65,21 @@ class _Line(BaseModel):
     architecture: dict[str, object]
     images: int | None = None
     passed_by: str | None = None
+    taken_over: Literal[True] | None = None
 
 
 class ArchiveFile:
     """``archive.jsonl`` of a run. A line that a killed process left unfinished is dropped on reading.
 
-    ``judged`` counts the evaluations that were work: those that others passed cost nothing more.
+    ``judged`` counts the evaluations that were work: those that others passed, or an earlier run judged, cost
+    nothing more.
     """
 
     def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
         self.space = space
         self.evaluations = self._read()
-        self.judged = sum(e.passed_by is None for e in self.evaluations)
+        self.judged = sum(e.is_work for e in self.evaluations)
         self._known = {(e.architecture, e.version): e for e in self.evaluations}
 
     def find(self, architecture: Architecture, version: int) -> Evaluation | None:
@@ -121,6 +130,7 @@ class ArchiveFile:
             architecture=dict(evaluation.architecture.to_json()),
             images=evaluation.images,
             passed_by=evaluation.passed_by,
+            taken_over=evaluation.taken_over or None,
         )
         text = line.model_dump_json(exclude_none=True)
         try:
@@ -131,7 +141,7 @@ class ArchiveFile:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self.evaluations.append(evaluation)
-        self.judged += evaluation.passed_by is None
+        self.judged += evaluation.is_work
         self._known[evaluation.architecture, evaluation.version] = evaluation
 
     def _read(self) -> list[Evaluation]:
@@ -175,6 +185,7 @@ def read_archive(path: Path, space: SearchSpace) -> list[Evaluation]:
                 line.values,
                 line.images,
                 line.passed_by,
+                line.taken_over is not None,
             )
         )
     return evaluations

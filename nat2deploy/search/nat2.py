@@ -238,7 +238,10 @@ class Nat2Search:
         values = self.objectives.values(architecture, accuracy.top1)
         images = accuracy.images if isinstance(accuracy, Accuracy) else self.images
         part = images if images < self.images else None
-        self.file.append(Evaluation(architecture, version, role, accuracy.loss, values, part, passed_by))
+        earlier = isinstance(accuracy, Known)
+        self.file.append(
+            Evaluation(architecture, version, role, accuracy.loss, values, part, passed_by, earlier)
+        )
 
     def _explore(self, archive: list[Evaluation], version: int) -> None:
         """Judge this round's candidates; the surrogate learns from each batch of them."""
@@ -301,7 +304,7 @@ class Nat2Search:
         done = (e for e in self.file.evaluations if e.version < version or e.role != "candidate")
         self._note(
             version,
-            evaluations=sum(e.passed_by is None for e in done),
+            evaluations=sum(e.is_work for e in done),
             hypervolume=meter(objective_matrix(front, self.objectives)),
             best=None if top is None else {"id": top.architecture.id, **top.values},
         )

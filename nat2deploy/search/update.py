@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from nat2deploy.errors import UserError
 from nat2deploy.plugins import Registry
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.costs import Objectives
@@ -30,9 +31,20 @@ class ArchiveUpdate(ABC):
         seed: int,
         directions: Floats | None,
     ) -> list[Evaluation]:
-        """Return the next archive: distinct architectures, oldest first."""
+        """Return the next archive: distinct architectures, oldest first.
+
+        Raises:
+            UserError: an update that leaves none, or makes evaluations up.
+        """
         merged = list({e.architecture: e for e in (*archive, *candidates)}.values())
-        return self._merge(merged, objectives, size=size, seed=seed, directions=directions)
+        kept = self._merge(merged, objectives, size=size, seed=seed, directions=directions)
+        names = {id(evaluation) for evaluation in kept or ()}
+        if not names or not names <= {id(evaluation) for evaluation in merged}:
+            raise UserError(
+                f"archive update {type(self).__name__} returned {'others than' if names else 'none of'} the "
+                f"{len(merged)} evaluations that it was given; mend it, or choose another update"
+            )
+        return [evaluation for evaluation in merged if id(evaluation) in names]
 
     @abstractmethod
     def _merge(

@@ -39,9 +39,9 @@ def test_the_choice_of_a_backend_names_every_ratio_and_reason(capsys):
 
 
 def test_a_choice_without_measurement_has_no_ratios(capsys):
-    choice = BackendChoice((BackendLatency(Target(), 1.0),), "chosen before the interruption", {})
+    choice = BackendChoice((BackendLatency(Target(), 1.0),), "the only one that runs fp32 here", {})
     render.print_backends(choice, as_json=False)
-    assert capsys.readouterr().out == "backend      onnxruntime: chosen before the interruption\n"
+    assert capsys.readouterr().out == "backend      onnxruntime: the only one that runs fp32 here\n"
 
 
 def front(objectives, costs, **measured):

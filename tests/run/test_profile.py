@@ -39,7 +39,7 @@ def test_a_killed_profile_goes_on_with_the_backend_that_it_chose(space, tmp_path
     monkeypatch.setattr(profiling, "choose_backend", None)  # nothing is to be measured
     choice = fastest_backend(space, TARGETS, CONFIG, out)
     assert choice.fastest == TARGETS[1]
-    assert choice.reason == "chosen before the interruption"
+    assert choice.reason == "its interrupted profile goes on; another --out chooses anew"
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_measured(space, tmp_path, monkeypatch):

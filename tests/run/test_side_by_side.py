@@ -19,6 +19,7 @@ from nat2deploy.run.config import (
     FinetuneConfig,
     PipelineConfig,
     SearchConfig,
+    SearchedSpace,
     SpaceConfig,
     TrainConfig,
     load_pipeline,
@@ -175,6 +176,11 @@ def test_what_cannot_be_searched_together_is_refused_before_anything_is_written(
     ):
         with pytest.raises(UserError, match=message):
             search(config.model_copy(update={"supernet": given}), tmp_path / "run")
+    wider = config.model_copy(
+        update={"supernet": elsewhere, "space": SearchedSpace(name=str(space_file), resolutions=(16, 20))}
+    )
+    with pytest.raises(UserError, match=r"resolution 20 is not one that super-network .* choose from 16,"):
+        search(wider, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -10,6 +10,7 @@ from nat2deploy.cli.render_table import print_validation
 from nat2deploy.cost.fitting import certify_networks, predict_networks
 from nat2deploy.cost.table import load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.run import tables
 from nat2deploy.run.config import load_pipeline
 from nat2deploy.run.tables import diff, merge, plot, validate
 from nat2deploy.space.encoding import IntegerEncoding
@@ -100,6 +101,30 @@ def test_fewer_fresh_networks_replace_no_certificate_but_may_contradict_it(own, 
     measured["slower"] = 1.3
     assert validate(path, space_name=space, networks=4, seed=10).contradicted
     assert path.read_bytes() == held
+
+
+def test_two_validations_at_once_keep_the_certificate_of_more_networks(own, measured, monkeypatch):
+    path, space = own
+    stand_in = tables.validate_table
+
+    def while_another_one_ends(table, *given, **options):
+        more = table.certificate.model_copy(update={"networks": 80})
+        save_table(table.model_copy(update={"certificate": more}), path)
+        return stand_in(table, *given, **options)
+
+    validate(path, space_name=space, seed=9)
+    monkeypatch.setattr(tables, "validate_table", while_another_one_ends)
+    found = validate(path, space_name=space, seed=10)
+    assert not found.updated and found.before.networks == load_table(path).certificate.networks == 80
+
+    def while_it_is_made_anew(table, *given, **options):
+        save_table(table.model_copy(update={"seed": table.seed + 7}), path)
+        return stand_in(table, *given, **options)
+
+    monkeypatch.setattr(tables, "validate_table", while_it_is_made_anew)
+    with pytest.raises(UserError, match="was made anew meanwhile, and is left as it is"):
+        validate(path, space_name=space, seed=11)
+    assert load_table(path).certificate.networks == 80
 
 
 def test_as_many_networks_as_the_certificate_is_of_are_measured(own, measured):

@@ -7,10 +7,18 @@ import itertools
 import pytest
 
 from nat2deploy.cost.model import CostModel
+from nat2deploy.errors import UserError
 from nat2deploy.search.archive import Evaluation
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
-from nat2deploy.search.update import UPDATES, best, from_its_ends, objective_matrix, violation_vector
+from nat2deploy.search.update import (
+    UPDATES,
+    ArchiveUpdate,
+    best,
+    from_its_ends,
+    objective_matrix,
+    violation_vector,
+)
 from nat2deploy.space.encoding import IntegerEncoding
 
 
@@ -47,6 +55,29 @@ def test_a_candidate_of_the_archive_is_no_second_member(judge, objectives):
     merged = merge("grow", [judge(0, 0.1, 50.0), judge(1, 0.2, 60.0)], [again], objectives, size=9)
     assert [e.architecture for e in merged] == [judge(0, 0, 0).architecture, judge(1, 0, 0).architecture]
     assert merged[0] is again
+
+
+@pytest.mark.parametrize("kept", [[], None, "made up"])
+def test_an_update_keeps_some_of_what_it_was_given(judge, objectives, kept):
+    class Broken(ArchiveUpdate):
+        def _merge(self, merged, objectives, **options):
+            return [judge(5, 1.0, 1.0)] if kept == "made up" else kept
+
+    told = "others than the 2" if kept else "none of the 2"
+    with pytest.raises(UserError, match=f"archive update Broken returned {told} evaluations"):
+        Broken().merge(
+            [judge(0, 0.1, 50.0)], [judge(1, 0.2, 60.0)], objectives, size=2, seed=0, directions=None
+        )
+
+
+def test_what_an_update_returns_is_put_in_order(judge, objectives):
+    class Backwards(ArchiveUpdate):
+        def _merge(self, merged, objectives, **options):
+            return [merged[2], merged[0], merged[0]]
+
+    archive = [judge(0, 0.1, 50.0), judge(1, 0.2, 60.0), judge(2, 0.3, 70.0)]
+    kept = Backwards().merge(archive, [], objectives, size=2, seed=0, directions=None)
+    assert kept == [archive[0], archive[2]]
 
 
 def test_constant_size_keeps_the_best_in_their_order(judge, objectives):

@@ -10,6 +10,7 @@ from small_searches import SETTINGS, lines
 from nat2deploy.cost.model import CostModel
 from nat2deploy.cost.precisions import PrecisionCosts
 from nat2deploy.errors import UserError
+from nat2deploy.run.front import _judged
 from nat2deploy.search.archive import ArchiveFile, Evaluation, read_archive
 from nat2deploy.search.costs import Objectives
 from nat2deploy.search.initialisation import always_drawn
@@ -94,6 +95,13 @@ def test_a_search_judges_only_what_is_not_known(undisturbed, earlier, begin, tmp
     assert set(search.start) - set(always_drawn(search.objectives)) <= {e.architecture for e in first}
     known = [e for e in first if search.start.get(e.architecture)]
     assert known and not {e.architecture for e in known} & set(judged)
+    assert {e.architecture for e in search.file.evaluations if e.taken_over} == {
+        e.architecture for e in known
+    }
+    assert sum(e.is_work for e in search.file.of_version(0)) == len(judged)  # no more was work of this run
+    again = ArchiveFile(search.file.path, search.encoding.space)
+    assert (again.evaluations, again.judged) == (search.file.evaluations, search.file.judged)
+    assert _judged(search.file.path) == search.file.judged == search.history[-1]["evaluations"]
     for evaluation in known:  # a kept accuracy is what judging again would give
         fresh = evaluator(load_supernet(folder / "supernet.safetensors")[0], evaluation.architecture)
         assert (fresh.top1, fresh.loss) == (evaluation.values["top1"], evaluation.loss)
