@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def _unpickled(path: Path, where: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is in the file: the errors below say it
+            _check_sums(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {where}: {error.strerror or error}") from error
@@ -153,6 +155,15 @@ def _unpickled(path: Path, where: str) -> Any:
                 "save the network's state_dict() alone"
             ) from error
         raise UserError(f"{where} is no whole PyTorch file of tensors; download or save it again") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Check the sums that PyTorch writes, and does not look at; files of its older format have none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as held:
+            # All are 0 where `torch.serialization.set_crc32_options` left them out.
+            if any(member.CRC for member in held.infolist()) and (damaged := held.testzip()) is not None:
+                raise ValueError(f"{damaged} is damaged")
 
 
 def _newest_spelling(name: str) -> str:

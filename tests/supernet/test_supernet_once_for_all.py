@@ -262,6 +262,26 @@ def test_half_a_file_and_no_file_are_refused(checkpoint):
             import_once_for_all(path, OFA)
 
 
+def test_a_flipped_byte_is_noticed(checkpoint):
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    with pytest.raises(UserError, match="no whole PyTorch file"):
+        import_once_for_all(checkpoint, OFA)
+
+
+@pytest.mark.parametrize("options", [{"_use_new_zipfile_serialization": False}, {}])
+def test_files_without_sums_are_read(networks, tmp_path, options):
+    path = tmp_path / "released.pth"
+    summed = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(networks[1.0].state_dict(), path, **options)
+    finally:
+        torch.serialization.set_crc32_options(summed)
+    assert import_once_for_all(path, OFA)[0].space.name == "ofa-mbv3"
+
+
 @pytest.mark.parametrize(
     ("space", "words"),
     [
