@@ -25,7 +25,8 @@ from nat2deploy.cost.fitting import predict_networks
 from nat2deploy.files import write_json
 from nat2deploy.measure.device import LocalDevice
 from nat2deploy.measure.plan import ProfilePlan
-from nat2deploy.measure.profiler import profile_space, validate_table
+from nat2deploy.measure.profiler import profile_space
+from nat2deploy.measure.validation import validate_table
 from nat2deploy.space.search_space import load_space
 from nat2deploy.target import make_target
 

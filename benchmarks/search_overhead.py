@@ -28,7 +28,7 @@ from nat2deploy.data.load import load_data
 from nat2deploy.search import nat2, proposal
 from nat2deploy.search.budget import parse_budgets
 from nat2deploy.search.costs import Objectives
-from nat2deploy.search.judges.base import InProcess
+from nat2deploy.search.judges.base import JobRunner
 from nat2deploy.search.presets import PRESETS
 from nat2deploy.search.settings import SearchSettings
 from nat2deploy.search.weights import SearchWeights
@@ -65,14 +65,16 @@ def main() -> None:
     parser.add_argument("--preset", default="ours", choices=list(PRESETS))
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--archive-size", type=int)
+    parser.add_argument("--candidates", type=int, help="a round; else as many as take an adaptation's time")
+    parser.add_argument("--warmup-epochs", type=float)
+    parser.add_argument("--adapt-epochs", type=float)
     parser.add_argument("--threads", type=int, default=1, help="of training and judging")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    given = {
-        k: getattr(arguments, k) for k in ("rounds", "archive_size") if getattr(arguments, k) is not None
-    }
+    names = ("rounds", "archive_size", "candidates", "warmup_epochs", "adapt_epochs")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     settings = SearchSettings(preset=arguments.preset, **given)
     source = find_supernet(arguments.supernet)
     info = supernet_info(source)
@@ -88,18 +90,17 @@ def main() -> None:
     )
     watch = Stopwatch()
     nat2.fit = watch.timed("fit surrogates", nat2.fit)
+    JobRunner.__call__ = watch.timed(WORK[0], JobRunner.__call__)  # type: ignore[method-assign]
     proposal.evolve = watch.timed("evolve on the surrogate", proposal.evolve)
     with tempfile.TemporaryDirectory() as folder:
         weights = SearchWeights(Path(folder), [source], space, data, settings)
         weights.prepare = watch.timed(WORK[1], weights.prepare)  # type: ignore[method-assign]
         weights.adapt = watch.timed(WORK[1], weights.adapt)  # type: ignore[method-assign]
         search = nat2.Nat2Search(objectives, weights, data, settings, Path(folder))
-        assert isinstance(search.judge, InProcess)
-        search.judge.evaluator = watch.timed(WORK[0], search.judge.evaluator)  # type: ignore[assignment]
         began = time.monotonic()
         search.run()
         total = time.monotonic() - began
-        judged = len(search.file.evaluations)
+        judged = search.file.judged
     parts = dict(watch.seconds)
     parts["the rest: draws, choice of candidates, archive"] = total - sum(parts.values())
     overhead = sum(seconds for part, seconds in parts.items() if part not in WORK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,7 @@ PRECISIONS: dict[DeviceKind, dict[Backend, tuple[Precision, ...]]] = {
 }
 """The number formats that each backend of nat2deploy runs networks in, by kind of device."""
 _LONGEST_FACTS = 4000
+_SAME_MEMORY = 0.02
 _OWN = tuple(dict.fromkeys(name for backends in PRECISIONS.values() for name in backends))
 
 
@@ -178,16 +180,17 @@ class Gpu(BaseModel):
 
     def same_gpu(self, other: Gpu) -> bool:
         """Whether latencies of the two can be compared: model, memory and, if known, highest clock agree."""
-        clocks = {self.max_clock_mhz, other.max_clock_mhz} - {None}
-        mine = (self.name, self.compute_capability, self.memory_bytes)
-        return mine == (other.name, other.compute_capability, other.memory_bytes) and len(clocks) <= 1
+        return self.name == other.name and not self.differing(other)
 
     def differing(self, other: Gpu) -> list[str]:
         """Say in words what of ``same_gpu``, beside the name, is not as it is of the other."""
         words = {
             f"compute capability {self.compute_capability}": other.compute_capability
             == self.compute_capability,
-            f"{self.memory_bytes} bytes of memory": other.memory_bytes == self.memory_bytes,
+            # Drivers keep a little of it for themselves, each version another little.
+            f"{self.memory_bytes} bytes of memory": math.isclose(
+                self.memory_bytes, other.memory_bytes, rel_tol=_SAME_MEMORY
+            ),
             f"at most {self.max_clock_mhz} MHz": None in (self.max_clock_mhz, other.max_clock_mhz)
             or self.max_clock_mhz == other.max_clock_mhz,
         }
@@ -242,7 +245,7 @@ class Fingerprint(ClockState):
 
     def steady(self) -> dict[str, Any]:
         """Return, as plain JSON values, what stays the same from one minute to the next."""
-        return lasting_facts(self.model_dump(mode="json", exclude={"gpu": {"clock_mhz"}}))
+        return lasting_facts(self.model_dump(mode="json", exclude={"gpu": {"clock_mhz", "clocks_locked"}}))
 
 
 def check_words(words: Iterable[str]) -> None:

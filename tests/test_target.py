@@ -223,6 +223,7 @@ GPU = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=150_000_000
         ({"name": "NVIDIA H100"}, False),
         ({"compute_capability": "8.9"}, False),
         ({"memory_bytes": 80_000_000_000}, False),
+        ({"memory_bytes": 149_500_000_000}, True),  # another driver keeps more of it
     ],
 )
 def test_latencies_compare_where_the_gpu_agrees_too(change, same):
@@ -250,7 +251,10 @@ def test_the_words_for_two_machines_say_what_is_different():
 
 def test_what_is_steady_leaves_the_current_clock_out():
     one, other = (
-        fingerprint().model_copy(update={"gpu": GPU.model_copy(update={"clock_mhz": mhz})}) for mhz in (1, 2)
+        fingerprint().model_copy(
+            update={"gpu": GPU.model_copy(update={"clock_mhz": mhz, "clocks_locked": mhz == 1})}
+        )
+        for mhz in (1, 2)
     )
     assert one.steady() == other.steady()
     assert one.steady()["gpu"]["name"] == "NVIDIA H200"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import typer
 
 from nat2deploy.cli.verbosity import Quiet, Verbose, choose_verbosity
 from nat2deploy.data.places import at_home
+from nat2deploy.errors import UserError
 
 # Of an ssh device, whose home is another.
 _ELSEWHERE = ("python", "ssh_option")
@@ -37,6 +39,9 @@ def _complete(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*words: Any, verbose: bool, quiet: bool, **options: Any) -> Any:
         choose_verbosity(verbose=verbose, quiet=quiet)
+        for name, value in options.items():
+            if isinstance(value, float) and not math.isfinite(value):  # a range lets nan through
+                raise UserError(f"--{name.replace('_', '-')}: Input should be a finite number")
         at_home = {key: each if key in _ELSEWHERE else _at_home(each) for key, each in options.items()}
         return function(*words, **at_home)
 

@@ -131,6 +131,7 @@ def profile(
             seed=seed,
             ssh=ssh,
             report=report,
+            asks_load=backend != "auto",  # the choice asked, and kept the machine busy since
         )
     print_table(table, as_json=as_json, written=out)
 

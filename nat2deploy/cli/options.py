@@ -27,6 +27,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Driv
 Interval = Annotated[
     float, typer.Option(min=0.001, max=0.5, help="Wanted relative half width of confidence intervals.")
 ]
+_TOO_LARGE = 10**9
 TimeLimit = Annotated[float, typer.Option(min=5, help="Seconds of measuring, six tenths of them for blocks.")]
 Threads = Annotated[int, typer.Option(min=1, help="Processor threads that networks run in.")]
 Calibration = Annotated[int, typer.Option(min=4, max=10_000, help="Whole networks to calibrate on.")]
@@ -178,11 +179,14 @@ def whole_numbers(option: str, text: str | None, example: str = "86,89") -> tupl
     if text is None:
         return None
     try:
-        return tuple(int(word) for word in text.split(","))
+        found = tuple(int(word) for word in text.split(","))
     except ValueError:
+        found = ()
+    if not found or max(map(abs, found)) >= _TOO_LARGE:
         raise typer.BadParameter(
-            f"{option} '{text}': write whole numbers with commas, such as {example}"
-        ) from None
+            f"{option} '{text[:80]}': write whole numbers with commas, such as {example}"
+        )
+    return found
 
 
 def percentage(option: str, text: str) -> float:

@@ -61,7 +61,7 @@ _MB_PER_FLOAT = 4 / 1e6
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(gt=0, le=1e3)]
 
 
 class Calibration(BaseModel):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nat2deploy.cost.calibration import Calibration
 from nat2deploy.cost.certificate import Certificate
@@ -54,8 +55,8 @@ class LatencyTable(BaseModel):
     schema_version: Literal[1] = 1
     space: str
     space_fingerprint: str
-    resolutions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-    widths: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=8, le=1024)], ...], Field(min_length=1)]
+    widths: Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
     target: Target
     fingerprint: Fingerprint
     nat2deploy: str
@@ -94,6 +95,13 @@ class LatencyTable(BaseModel):
             if (entry.macs, entry.params) != (signature.macs, signature.params):
                 raise ValueError(f"'{key}' has wrong counts of MACs or parameters; make the table again")
         return entries
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        slowest_ms = max((network.median_ms for network in self.networks), default=math.inf)
+        if self.calibration is not None and abs(self.calibration.intercept_ms) > slowest_ms:
+            raise ValueError("the calibration does not fit the networks that it is of; profile again")
+        return self
 
     def check_fingerprint(self, space: SearchSpace) -> None:
         """Check that this table is of ``space``, whatever its resolutions and widths.

@@ -124,7 +124,8 @@ def _session(model: bytes, target: Target, source: str) -> ort.InferenceSession:
         "cudnn_conv_algo_search": "EXHAUSTIVE",
     }
     try:
-        session = ort.InferenceSession(model, options, providers=[(PROVIDER, settings)])
+        # Its own fallback would compute on the CPU in the GPU's name, and print a page.
+        session = ort.InferenceSession(model, options, providers=[(PROVIDER, settings)], enable_fallback=0)
     except Exception as error:  # the bindings raise a dozen unrelated classes
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{source} does not load in ONNX Runtime {ort.__version__}: {line}") from error

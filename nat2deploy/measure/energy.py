@@ -9,7 +9,7 @@ import random
 import re
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -23,6 +23,7 @@ _MOST_WINDOWS = 9
 _FEWEST_CALLS = 3
 _PATIENCE = 10  # a counter that stands still for so many windows is dead
 _MJ_A_UJ = 1e-3
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 class CannotMeter(Exception):
@@ -215,6 +216,19 @@ def measure_energy(
         progress((done + 1) / rounds)
     energies = {name: statistics.median(values) for name, values in found.items()}
     return energies, f"{meter.name}, windows of {meter.window_ms:g} ms"
+
+
+def said_once(words: Sequence[str]) -> str:
+    """Join what was said of chunks; of texts that differ in numbers alone the last number's largest."""
+    forms: dict[str, str] = {}
+    for text in words:
+        form = _NUMBER.sub("", text)
+        forms[form] = max(text, forms.get(form, text), key=_last_number)
+    return " | ".join(forms.values())
+
+
+def _last_number(text: str) -> float:
+    return float(([0.0, *_NUMBER.findall(text)])[-1])
 
 
 def _windows_ms(call_ms: Mapping[str, float], meter: Meter) -> dict[str, float]:

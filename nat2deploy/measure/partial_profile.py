@@ -91,6 +91,17 @@ class PartialProfile(BaseModel):
         wanted = list(names)
         return next((chunk for chunk in self.networks if list(chunk.entries) == wanted), None)
 
+    def differing(self, settings: dict[str, Any]) -> list[str]:
+        """The names of those settings that this profile was made with other values of."""
+        return [name for name in settings if self.settings.get(name) != settings[name]]
+
+    @property
+    def goes_on(self) -> str:
+        """What going on with it saves, in words."""
+        networks = sum(len(chunk.entries) for chunk in self.networks)
+        what = f"{len(self.measured)} blocks" + (f" and {networks} networks" if networks else "")
+        return f"going on: {what} were measured before"
+
     def save(self, path: Path | None) -> None:
         """Write atomically; with None nothing is kept."""
         if path is not None:
@@ -99,11 +110,8 @@ class PartialProfile(BaseModel):
 
 def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) -> Target | None:
     """Return which of ``targets`` the partial profile at ``path`` was measuring ``space`` on here, if any."""
-    try:
-        found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
-    except UserError:
-        return None
-    if not targets:
+    found, _ = _read(path)
+    if found is None or not targets:
         return None
     machine = fingerprint(targets[0].device).steady()
     wanted = {"space": space.model_dump(mode="json"), "machine": machine}
@@ -113,18 +121,43 @@ def partial_target(path: Path, space: SearchSpace, targets: Sequence[Target]) ->
     return next((target for target in targets if target.model_dump(mode="json") == measuring), None)
 
 
+def kept_aside(path: Path) -> Path:
+    """Where a partial profile waits while one of other settings is measured in its place."""
+    return path.with_name(f"{path.name}-before")
+
+
 def open_partial(path: Path | None, settings: dict[str, Any]) -> tuple[PartialProfile, str]:
-    """Return what ``path`` holds when it is of the same settings, else an empty profile; and a word on it."""
+    """Return the partial profile of these settings, an empty one where there is none; and a word on it.
+
+    It is at ``path``, or waits beside it, where one of other settings is kept: an option that was forgotten
+    costs nothing.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
     empty = PartialProfile(settings=settings, chunks=[])
-    if path is None or not path.exists():
+    if path is None:
         return empty, ""
+    held, word = _read(path)
+    if held is not None and not (different := held.differing(settings)):
+        return held, held.goes_on
+    waiting, _ = _read(kept_aside(path))
+    if waiting is not None and waiting.differing(settings):
+        waiting = None
+    if held is not None and held.measured:
+        word = f"beginning anew: {path} is of another {different[0].replace('_', ' ')}; it waits beside it"
+        held.save(kept_aside(path))
+    elif waiting is not None:
+        waiting.save(path)
+        kept_aside(path).unlink()
+    return (empty, word) if waiting is None else (waiting, waiting.goes_on)
+
+
+def _read(path: Path) -> tuple[PartialProfile | None, str]:
+    """Read a partial profile; None, and why not, where it is not there or is damaged."""
+    if not path.exists():
+        return None, ""
     try:
-        found = parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}")
+        return parse(PartialProfile, read_json(path, "partial profile"), f"partial profile {path}"), ""
     except UserError as error:
-        return empty, f"beginning anew: {error}"
-    different = [name for name in settings if found.settings.get(name) != settings[name]]
-    if different:
-        return empty, f"beginning anew: {path} is of another {different[0].replace('_', ' ')}"
-    networks = sum(len(chunk.entries) for chunk in found.networks)
-    what = f"{len(found.measured)} blocks" + (f" and {networks} networks" if networks else "")
-    return found, f"going on: {what} were measured before"
+        return None, f"beginning anew: {error}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +12,13 @@ import numpy as np
 
 from nat2deploy.clock_state import ClockState, WorkingClock, clock_changes
 from nat2deploy.cost.activations import activation_bytes
-from nat2deploy.cost.certificate import FEWEST_NETWORKS, Certificate
-from nat2deploy.cost.coverage import check_space
-from nat2deploy.cost.fitting import certify_networks, fit_table
-from nat2deploy.cost.latency import BlockLatency, BlockMedians
-from nat2deploy.cost.network_choice import Network, choose_networks
+from nat2deploy.cost.fitting import fit_table
+from nat2deploy.cost.latency import BlockMedians
+from nat2deploy.cost.network_choice import Network
 from nat2deploy.cost.network_entry import NetworkEntry
 from nat2deploy.cost.table import Entry, LatencyTable
-from nat2deploy.errors import UserError
-from nat2deploy.measure.device import Device, LocalDevice
+from nat2deploy.measure.device import Device
+from nat2deploy.measure.energy import said_once
 from nat2deploy.measure.groups import Group
 from nat2deploy.measure.interleave import Measurement, Progress
 from nat2deploy.measure.partial_profile import (
@@ -30,13 +26,11 @@ from nat2deploy.measure.partial_profile import (
     NetworkChunk,
     NetworkLatency,
     PartialProfile,
+    kept_aside,
     open_partial,
 )
-from nat2deploy.measure.plan import CLASS_LADDER, OVERHEAD, ProfilePlan, network_groups, network_name
+from nat2deploy.measure.plan import OVERHEAD, ProfilePlan, network_name
 from nat2deploy.measure.time_needed import networks_remark
-from nat2deploy.space.architecture import Architecture
-from nat2deploy.space.parsing import parse_architecture
-from nat2deploy.space.search_space import SearchSpace
 from nat2deploy.space.signature import BlockSignature
 from nat2deploy.target import Fingerprint
 from nat2deploy.version import __version__
@@ -55,6 +49,7 @@ def profile_space(
     save: Callable[[LatencyTable], None] | None = None,
     progress: Progress | None = None,
     remark: Callable[[str], None] | None = None,
+    asks_load: bool = True,
 ) -> LatencyTable:
     """Measure every block of a plan's space on a device, calibrate on whole networks and certify on others.
 
@@ -71,6 +66,8 @@ def profile_space(
         save: given the table before anything is removed that an interrupted profile goes on from.
         progress: told the share done and a line of text.
         remark: told lines that a user should see: what the table could suffer from, or is begun anew for.
+        asks_load: whether to ask how busy the machine is, which was kept busy itself where a backend was
+            chosen just before.
 
     Raises:
         UserError: a space with too few networks, a target that the device cannot measure, or what ``save``
@@ -81,7 +78,11 @@ def profile_space(
     plan.check_networks()
     here = device.fingerprint()
     done, word = open_partial(partial, plan.settings(here))
-    for line in (device.warning(), word, plan.blocks_remark() if device.measures_now else ""):
+    for line in (
+        device.warning() if asks_load else None,
+        word,
+        plan.blocks_remark() if device.measures_now else "",
+    ):
         if line:
             say(line)
     _measure_blocks(plan, device, done, partial, _part(tell, 0.0, _BLOCK_PROGRESS))
@@ -96,7 +97,7 @@ def profile_space(
         left_s = sum(group.time_limit_s for group in groups)
         if line := networks_remark(expected_ms, plan.time_limit_s, left_s):
             say(line)
-    whole = _measure_networks(networks, groups, device, done, partial, _part(tell, _BLOCK_PROGRESS, 1.0))
+    whole = measure_networks(networks, groups, device, done, partial, _part(tell, _BLOCK_PROGRESS, 1.0))
     clocks = [*blocks.clocks, *whole.clocks]
     here = _at_work(here, clocks)
     table, why_not = _fit(plan, here, blocks, networks, whole)
@@ -105,7 +106,8 @@ def profile_space(
     if save is not None:
         save(table)
     if partial is not None:
-        partial.unlink(missing_ok=True)
+        for path in (partial, kept_aside(partial)):
+            path.unlink(missing_ok=True)
     device.finish(done.profile)
     tell(1.0, f"{len(table.entries)} blocks and {len(networks)} networks measured")
     return table
@@ -127,7 +129,7 @@ def _fit(
 ) -> tuple[LatencyTable, str]:
     """Calibrate and certify; the word says why there is no certificate where there is none."""
     measured = [
-        _network_entry(network, one, "calibration" if index < plan.calibration_networks else "held-out")
+        network_entry(network, one, "calibration" if index < plan.calibration_networks else "held-out")
         for index, (network, one) in enumerate(zip(networks, whole.measured, strict=True))
     ]
     table = LatencyTable(
@@ -151,87 +153,6 @@ def _fit(
         entries={signature.key: blocks.entries[signature.key] for signature in plan.signatures},
     )
     return fit_table(table, plan.space, call_overhead_ms=blocks.call_overhead_ms, noise=whole.noise_floor)
-
-
-def validate_table(
-    table: LatencyTable,
-    space: SearchSpace,
-    *,
-    networks: int = 50,
-    seed: int = 1,
-    precision: float = 0.005,
-    time_limit_s: float = 60.0,
-    progress: Progress | None = None,
-    device: Device | None = None,
-) -> tuple[Certificate, list[NetworkEntry]]:
-    """Certify a table anew: measure a fresh set of random networks on its machine, now.
-
-    None of them is one that the table is calibrated on. Returns the certificate and its networks.
-
-    Args:
-        table: made on the same machine.
-        space: the table's or one that it serves, with no other resolutions and widths.
-        networks: how many to measure.
-        seed: another one than the table's gives other networks.
-        precision: wanted relative half width of each network's confidence interval.
-        time_limit_s: seconds of measuring; compiling comes on top.
-        progress: told the share done and a line of text.
-        device: the table's machine; by default the one that this process runs on.
-
-    Raises:
-        UserError: a table of another machine or space, too few networks, or too much noise to certify.
-    """
-    check_space(table, space)
-    device = device or LocalDevice(table.target)
-    here = device.fingerprint()
-    if not table.fingerprint.same_machine(here):
-        there, this = table.fingerprint.told_apart(here)
-        raise UserError(
-            f"the latency table was measured on {there}; this is {this}; validate it there, or profile this "
-            "one"
-        )
-    rng = np.random.default_rng([seed, 2])
-    latency = BlockLatency(table)
-    chosen = choose_networks(
-        space,
-        latency.network_ms,
-        rng,
-        networks,
-        most_classes=CLASS_LADDER[-1],
-        exclude=_calibrated_on(table, space),
-    )
-    if len(chosen) < FEWEST_NETWORKS:
-        raise UserError(
-            f"space '{space.name}' has only {len(chosen)} networks that the table is not calibrated on; a "
-            f"certificate needs {FEWEST_NETWORKS}"
-        )
-    groups = network_groups(
-        chosen,
-        profile=secrets.token_hex(8),
-        seed=seed,
-        precision=precision,
-        time_limit_s=time_limit_s,
-        batch=table.target.batch,
-        memory_bytes=device.memory_bytes(),
-        warmup_ms=table.warmup_ms,
-    )
-    nothing_kept = PartialProfile(settings={}, chunks=[])
-    try:
-        whole = _measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
-    finally:
-        device.finish()
-    found = [_network_entry(n, m, "held-out") for n, m in zip(chosen, whole.measured, strict=True)]
-    return certify_networks(table, space, found, noise=whole.noise_floor), found
-
-
-def _calibrated_on(table: LatencyTable, space: SearchSpace) -> set[Architecture]:
-    """The table's calibration networks, as far as they are of ``space``."""
-    seen = set()
-    for network in table.networks:
-        if network.role == "calibration":
-            with suppress(UserError):  # one of the table's own, larger space
-                seen.add(parse_architecture(space, network.architecture))
-    return seen
 
 
 @dataclass(frozen=True)
@@ -318,12 +239,12 @@ def _merge(chunks: Sequence[BlockChunk]) -> _Blocks:
         noise_floor=float(np.median([chunk.noise_floor for chunk in chunks])),
         drift=max(chunk.drift for chunk in chunks),
         elapsed_s=sum(chunk.elapsed_s for chunk in chunks),
-        energy=" | ".join(dict.fromkeys(chunk.energy for chunk in chunks if chunk.energy)),
+        energy=said_once([chunk.energy for chunk in chunks if chunk.energy]),
         clocks=[clock for chunk in chunks for clock in chunk.clocks],
     )
 
 
-def _measure_networks(
+def measure_networks(
     networks: Sequence[Network],
     groups: Sequence[Group],
     device: Device,
@@ -372,9 +293,10 @@ def _network_chunk(found: Measurement) -> NetworkChunk:
     )
 
 
-def _network_entry(
+def network_entry(
     network: Network, measured: NetworkLatency, role: Literal["calibration", "held-out"]
 ) -> NetworkEntry:
+    """Return what a table holds of a measured network."""
     return NetworkEntry(
         architecture=network.architecture.to_json(),
         classes=network.classes,

@@ -9,6 +9,7 @@ from nat2deploy.cost.coverage import check_space
 from nat2deploy.cost.doubts import doubts
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.errors import UserError
+from nat2deploy.locks import holding
 from nat2deploy.measure.backends import BackendChoice, BackendLatency, choose_backend
 from nat2deploy.measure.device import Device, LocalDevice
 from nat2deploy.measure.partial_profile import partial_target
@@ -43,6 +44,8 @@ def fastest_backend(
     """
     space = _space(space_config)
     check_table_path(out)
+    if targets and (warning := LocalDevice(targets[0]).warning()):
+        remarks(report)(warning)
     before = partial_target(_partial(out), space, targets)
     if before is not None:
         reason = "its interrupted profile goes on; another --out chooses anew"
@@ -65,26 +68,32 @@ def profile(
     seed: int = 0,
     ssh: SshSettings | None = None,
     report: Report = silent,
+    asks_load: bool = True,
 ) -> LatencyTable:
     """Measure every block of a space on a machine and write a calibrated, certified table to ``out``.
 
     The machine is this one, or with ``ssh`` another. What a killed profile had finished, in groups of blocks
-    and of networks, is not measured again.
+    and of networks, is not measured again. Without ``asks_load`` it is taken to be known how busy the machine
+    is.
 
     Raises:
-        UserError: an input that cannot be used, or a machine that cannot be reached or cannot measure.
+        UserError: an input that cannot be used, a machine that cannot be reached or cannot measure, or an
+            ``out`` that another process measures for.
     """
     plan = make_plan(space_config, target, config, seed)
     check_table_path(out)
     device = measuring_device(target, ssh, report)
-    return profile_space(
-        plan,
-        device,
-        partial=_partial(out),
-        save=lambda table: save_table(table, out),
-        progress=lambda share, text: report("profile", share, 1.0, text),
-        remark=remarks(report),
-    )
+    busy = f"{out} is being measured by another process; wait for it, or choose another --out"
+    with holding(out.with_name(f".{out.name}.lock"), busy):
+        return profile_space(
+            plan,
+            device,
+            partial=_partial(out),
+            save=lambda table: save_table(table, out),
+            progress=lambda share, text: report("profile", share, 1.0, text),
+            remark=remarks(report),
+            asks_load=asks_load,
+        )
 
 
 def measuring_device(target: Target, ssh: SshSettings | None, report: Report) -> Device:

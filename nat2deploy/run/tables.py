@@ -15,7 +15,7 @@ from nat2deploy.cost.merging import merge_tables
 from nat2deploy.cost.table import LatencyTable, load_table, save_table
 from nat2deploy.cost.table_picture import draw_table
 from nat2deploy.errors import UserError
-from nat2deploy.measure.profiler import validate_table
+from nat2deploy.measure.validation import validate_table
 from nat2deploy.progress import Report, remarks, silent
 from nat2deploy.remote.ssh import SshSettings
 from nat2deploy.run.profile import measuring_device
@@ -76,6 +76,7 @@ def validate(
         time_limit_s=time_limit_s,
         device=measuring_device(table.target, ssh, report),
         progress=lambda share, text: report("validate", share, 1.0, text),
+        remark=remarks(report),
     )
     now = load_table(path)  # another validation may have come first
     if now.model_copy(update=_certified_by(table)) != table:

@@ -83,3 +83,22 @@ def test_what_is_no_json_object(saved, text):
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="no latency table at"):
         load_table(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"calibration": {"intercept_ms": -1e5}}, "does not fit the networks"),
+        ({"calibration": {"scale": 1e308}}, "scale"),
+        ({"widths": [float("inf")]}, "widths"),
+        ({"resolutions": [10**400]}, "resolutions"),
+    ],
+)
+def test_a_table_that_cannot_be_right_is_refused(repository, tmp_path, change, words):
+    held = json.loads((repository / "latency_tables" / "nano-ee-d-28-32px-x86-1-thread.json").read_text())
+    for name, value in change.items():
+        held[name] = held[name] | value if isinstance(value, dict) else value
+    (tmp_path / "t.json").write_text(json.dumps(held))
+    with pytest.raises(UserError, match=words) as error:
+        load_table(tmp_path / "t.json")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400

@@ -111,6 +111,24 @@ def test_what_a_session_does_not_run_is_one_line(monkeypatch, said, words):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("on_cpu")
+def test_what_the_provider_does_not_run_is_not_computed_on_the_cpu(monkeypatch, capsys):
+    class Session:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def run(self, *_):
+            raise ort.capi.onnxruntime_pybind11_state.EPFail("CUDA failure 209: no kernel image")
+
+    engine = compile_model(nn.ReLU(), target(batch=1), (1, 3, 8, 8))
+    real = engine._session._sess
+    monkeypatch.setattr(engine._session, "_sess", Session())
+    for ask in (engine.run, engine.prepare):
+        with pytest.raises(UserError, match=r"cannot run this network: .*no kernel image"):
+            ask(np.zeros((1, 3, 8, 8), np.float32))
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="it has the provider")
 def test_memory_that_cannot_be_had_is_one_line(monkeypatch, on_cpu):
     monkeypatch.setattr(onnxruntime_cuda, "_MEMORY", "cuda")

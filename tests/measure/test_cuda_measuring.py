@@ -21,7 +21,8 @@ from nat2deploy.measure.networks import measure_engines
 from nat2deploy.measure.partial_profile import PartialProfile, partial_target
 from nat2deploy.measure.plan import ProfilePlan
 from nat2deploy.measure.prepared import random_input
-from nat2deploy.measure.profiler import profile_space, validate_table
+from nat2deploy.measure.profiler import profile_space
+from nat2deploy.measure.validation import validate_table
 from nat2deploy.measure.workloads import compile_candidate, prepare_candidate, reference_workload
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.target import PRECISIONS, Fingerprint, Gpu, Target, make_targets

@@ -15,6 +15,7 @@ from nat2deploy.measure.energy import (
     check_fits,
     find_meter,
     measure_energy,
+    said_once,
     wrapped,
 )
 
@@ -266,3 +267,13 @@ def test_a_gpu_without_counter_driver_or_package_says_why(nvml, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(CannotMeter, match="nvidia-ml-py is not installed; run"):
         NvmlMeter("cuda:0")
+
+
+def test_texts_that_differ_in_numbers_alone_are_said_once():
+    def short(limit, seconds, fold):
+        return f"{limit} s are too short for 80 blocks, which take {seconds} s; raise the limit {fold}-fold"
+
+    words = [short(3.1, 4.0, 1.3), short(3.2, 4.9, 1.6), "a meter, windows of 5 ms", short(3, 4, 1.4)]
+    assert said_once(words) == f"{words[1]} | {words[2]}"
+    assert said_once([]) == ""
+    assert len(said_once([short(n / 7, n, n / 3) for n in range(100)])) < 200

@@ -20,7 +20,8 @@ from nat2deploy.measure.device import LocalDevice
 from nat2deploy.measure.groups import Group, Overhead
 from nat2deploy.measure.interleave import measure_interleaved
 from nat2deploy.measure.plan import CLASS_LADDER, ProfilePlan
-from nat2deploy.measure.profiler import profile_space, validate_table
+from nat2deploy.measure.profiler import profile_space
+from nat2deploy.measure.validation import validate_table
 from nat2deploy.space.encoding import IntegerEncoding
 from nat2deploy.space.lowering import every_signature, plan_network
 from nat2deploy.space.sampling import random_architectures
@@ -242,6 +243,33 @@ def test_validation_measures_fresh_networks(machine):
     slower, _ = validate_table(table, tiny_space(), networks=10, device=machine)
     assert slower.bias == pytest.approx(-0.2, abs=0.02)
     assert slower.within_10pct == 0
+
+
+def test_validation_says_what_it_could_suffer_from_and_the_table_not(machine):
+    table = profile(machine)
+    words = []
+    validate_table(table, tiny_space(), networks=10, device=machine, remark=words.append)
+    assert words == []
+    older = table.fingerprint.libraries | {"onnxruntime": "1.0.0"}
+    there = table.fingerprint.model_copy(update={"libraries": older})
+    machine.busy = "the machine is busy"
+    machine.clocks = ({"governor": "performance", "mhz": 3000.0}, {"governor": "powersave", "mhz": 1500.0})
+    table = table.model_copy(update={"fingerprint": there})
+    validate_table(table, tiny_space(), networks=10, device=machine, remark=words.append)
+    assert words[0] == "the machine is busy"
+    assert words[1].startswith("the table was measured with other versions: onnxruntime 1.0.0, now ")
+    assert "while the networks were measured: governor changed from performance to powersave" in words
+
+
+def test_how_busy_the_machine_is_is_not_asked_where_it_was_asked_before(machine):
+    machine.busy = "the machine is busy"
+    words = []
+    profile(machine, remark=words.append)
+    assert machine.busy in words
+    plan = ProfilePlan(tiny_space(), Target(), calibration_networks=4, held_out_networks=4, time_limit_s=30.0)
+    words.clear()
+    profile_space(plan, machine, remark=words.append, asks_load=False)
+    assert machine.busy not in words
 
 
 def test_the_ends_of_the_space_are_not_fresh_where_the_table_is_calibrated_on_them(machine):

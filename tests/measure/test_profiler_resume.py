@@ -87,6 +87,32 @@ def test_another_partial_profile_is_not_used(machine, tmp_path, damage, word):
     assert sorted(blocks_of(machine)) == sorted(table.entries)
 
 
+def test_what_was_measured_with_other_settings_waits_for_them(machine, tmp_path):
+    partial = tmp_path / ".partial"
+    words, asked = [], {}
+
+    def begin(seed, fail_after):
+        machine.fail_after, machine.sessions = fail_after, []
+        if fail_after is None:
+            return profile(machine, partial=partial, remark=words.append, seed=seed)
+        with pytest.raises(KeyboardInterrupt):
+            profile(machine, partial=partial, remark=words.append, seed=seed)
+        asked[seed] = set(blocks_of(machine)) | asked.get(seed, set())
+        return None
+
+    begin(0, 2)
+    begin(1, 1)
+    assert words == [f"beginning anew: {partial} is of another seed; it waits beside it"]
+    begin(0, 0)
+    assert words[1:] == ["going on: 20 blocks were measured before"]
+    begin(1, 0)
+    assert words[2:] == ["going on: 10 blocks were measured before"]
+    table = begin(0, None)
+    assert words[3:] == ["going on: 20 blocks were measured before"]
+    assert set(blocks_of(machine)) == set(table.entries) - asked[0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_resumed_profile_asks_for_the_same_groups(machine, tmp_path):
     """So a device that finished a group which never arrived knows it again."""
     groups = []

@@ -97,5 +97,17 @@ def test_a_changed_time_limit_that_costs_what_was_measured_is_remarked_on(space,
 
     profile(space, Target(), longer, out, report=report)
     partial = tmp_path / ".table.json.partial"
-    assert (REMARK, f"beginning anew: {partial} is of another time limit s") in said
-    assert not partial.exists()
+    assert (REMARK, f"beginning anew: {partial} is of another time limit s; it waits beside it") in said
+    assert [path.name for path in tmp_path.iterdir() if "table" in path.name] == [out.name]
+
+
+def test_one_profile_at_a_time_measures_for_a_table(space, tmp_path, monkeypatch):
+    out = tmp_path / "table.json"
+
+    def meanwhile(*_, **__):
+        profile(space, Target(), CONFIG, out)
+
+    monkeypatch.setattr(profiling, "profile_space", meanwhile)
+    with pytest.raises(UserError, match=r"table\.json is being measured by another process; wait for it"):
+        profile(space, Target(), CONFIG, out)
+    assert not list(tmp_path.glob(".table*"))

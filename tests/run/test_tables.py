@@ -31,7 +31,7 @@ def measured(monkeypatch):
     """Stand in for the clock only: fresh networks whose latency is ``slower`` than the table says."""
     told = {"slower": 1.0, "seed": None}
 
-    def validate_table(table, space, *, networks, seed, time_limit_s, progress, device):
+    def validate_table(table, space, *, networks, seed, time_limit_s, progress, device, remark):
         told["seed"], told["asked"], told["space"] = seed, networks, space
         held_out = told.get("networks") or [n for n in table.networks if n.role == "held-out"]
         predicted = predict_networks(table, space, held_out)
