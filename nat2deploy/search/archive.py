@@ -31,7 +31,7 @@ class Evaluation:
     ``images`` is given where it was dropped after so many validation images: surrogates may learn from such
     an accuracy, but it is not compared with others, and no archive or front holds it. ``passed_by`` is given
     where it was not judged by itself: the id of the network that passes the exit which it ends at.
-    ``taken_over`` is one whose accuracy an earlier run had found.
+    ``taken_over`` is one whose accuracy was known: an earlier run's, or one of the same weights.
     """
 
     architecture: Architecture
@@ -80,11 +80,19 @@ class ArchiveFile:
         self.space = space
         self.evaluations = self._read()
         self.judged = sum(e.is_work for e in self.evaluations)
+        self._index()
+
+    def _index(self) -> None:
         self._known = {(e.architecture, e.version): e for e in self.evaluations}
+        self._last = {e.architecture: e for e in self.evaluations if e.images is None}
 
     def find(self, architecture: Architecture, version: int) -> Evaluation | None:
         """The finished evaluation of an architecture with a version of the weights, if there is one."""
         return self._known.get((architecture, version))
+
+    def last(self, architecture: Architecture) -> Evaluation | None:
+        """The last evaluation of an architecture on all images, with whatever version of the weights."""
+        return self._last.get(architecture)
 
     def of_version(self, version: int) -> list[Evaluation]:
         """All evaluations with a version of the weights, oldest first."""
@@ -113,7 +121,7 @@ class ArchiveFile:
                 replace(e, values={"top1": e.values["top1"], **values})
                 for e, values in zip(self.evaluations, found, strict=True)
             ]
-            self._known = {(e.architecture, e.version): e for e in self.evaluations}
+            self._index()
 
     def append(self, evaluation: Evaluation) -> None:
         """Add one finished evaluation; it is on disk when this returns.
@@ -143,6 +151,8 @@ class ArchiveFile:
         self.evaluations.append(evaluation)
         self.judged += evaluation.is_work
         self._known[evaluation.architecture, evaluation.version] = evaluation
+        if evaluation.images is None:
+            self._last[evaluation.architecture] = evaluation
 
     def _read(self) -> list[Evaluation]:
         if not self.path.exists():

@@ -110,8 +110,9 @@ class Stratified(WithinBudgets):
     """As within budgets, but spread over all cost axes: each gets an equal share of the draws."""
 
     def _spread(self, costs: Floats, count: int) -> NDArray[np.int64]:
-        shares = np.diff(np.linspace(0, count, costs.shape[1] + 1).astype(np.int64))
-        picked = [_first_of_each_step(axis, share) for axis, share in zip(costs.T, shares, strict=True)]
+        axes = costs[:, :count].T  # each of as many as there are draws
+        shares = np.diff(np.linspace(0, count, len(axes) + 1).astype(np.int64))
+        picked = [_first_of_each_step(axis, share) for axis, share in zip(axes, shares, strict=True)]
         return np.array(list(dict.fromkeys(np.concatenate(picked).tolist())), dtype=np.int64)
 
 

@@ -38,6 +38,9 @@ from nat2deploy.search.weights import SearchWeights
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.training.evaluation import Accuracy
 
+_NO_LOSS = 1e9  # of a network that gives no finite one
+_FEW = 3
+
 
 @dataclass(frozen=True)
 class Status:
@@ -127,7 +130,7 @@ class Nat2Search:
         """The feasible non-dominated evaluations, cheapest first.
 
         Usable at any moment, also of a search that was stopped: of the archive with the present weights, or
-        of what is judged of it so far; before any of it is, of the archive before.
+        of what is judged of it so far; before the last front is, of the archive before.
         """
         part = self._part
         return feasible_front(part, self.objectives) if part else self._front_of(self._whole)
@@ -144,10 +147,12 @@ class Nat2Search:
 
     @property
     def _part(self) -> list[Evaluation]:
-        """What is judged so far of an archive that is not whole."""
+        """What is judged so far of an archive that is not whole, the last front among it."""
         if not self.weights.path.exists() or self.weights.version == self._whole:
             return []
-        return [e for e in self.file.of_version(self.weights.version) if e.images is None]
+        part = [e for e in self.file.of_version(self.weights.version) if e.images is None]
+        last = {e.architecture for e in self._front_of(self._whole)}
+        return part if last <= {e.architecture for e in part} else []
 
     @property
     def _whole(self) -> int | None:
@@ -223,7 +228,13 @@ class Nat2Search:
             self._append(job.architecture, version, role, judged.accuracy)
 
     def _known(self, architecture: Architecture, version: int) -> Known | None:
-        return self.start.get(architecture) if version == 0 else None
+        """An accuracy that holds for a version: an earlier run's, or one of before with weights that stay."""
+        if version == 0:
+            return self.start.get(architecture)
+        if self.settings.adapt_epochs > 0:
+            return None
+        earlier = self.file.last(architecture)
+        return None if earlier is None else Known(earlier.values["top1"], earlier.loss)
 
     def _append(
         self,
@@ -233,15 +244,24 @@ class Nat2Search:
         accuracy: Accuracy | Known,
         passed_by: str | None = None,
     ) -> None:
-        if not math.isfinite(accuracy.loss):
-            raise UserError(f"architecture {architecture.id} gives no finite loss; adapt with a lower rate")
-        values = self.objectives.values(architecture, accuracy.top1)
+        top1, loss = accuracy.top1, accuracy.loss
+        if not math.isfinite(loss):
+            self._check_some_loss(architecture, version)
+            top1, loss = 0.0, _NO_LOSS
+        values = self.objectives.values(architecture, top1)
         images = accuracy.images if isinstance(accuracy, Accuracy) else self.images
         part = images if images < self.images else None
         earlier = isinstance(accuracy, Known)
-        self.file.append(
-            Evaluation(architecture, version, role, accuracy.loss, values, part, passed_by, earlier)
-        )
+        self.file.append(Evaluation(architecture, version, role, loss, values, part, passed_by, earlier))
+
+    def _check_some_loss(self, architecture: Architecture, version: int) -> None:
+        """Refuse weights with which nothing has a finite loss: one network without is the worst, no more."""
+        before = self.file.of_version(version)
+        if len(before) >= _FEW and all(e.loss == _NO_LOSS for e in before):
+            way = "adapt with a lower rate in a new run" if version else "give another super-network"
+            raise UserError(
+                f"architecture {architecture.id} gives no finite loss, nor do those judged before it; {way}"
+            )
 
     def _explore(self, archive: list[Evaluation], version: int) -> None:
         """Judge this round's candidates; the surrogate learns from each batch of them."""

@@ -62,6 +62,9 @@ class Rounds:
         Raises:
             UserError: the file lacks a round before.
         """
+        if not self.settings.judges_again:  # one by one: each asks for the one before it
+            for earlier in range(len(self._merged), version):
+                self.merged(earlier)
         if version not in self._merged:
             archive = self.archive(version)
             if not archive:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
+import numpy as np
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.algorithms.moo.nsga3 import NSGA3
 from pymoo.algorithms.soo.nonconvex.ga import GA
+from pymoo.operators.selection.tournament import TournamentSelection
 
 from nat2deploy.errors import UserError
 from nat2deploy.plugins import Registry
@@ -45,7 +47,22 @@ def _nsga2(directions: Floats, **common: Any) -> Any:
 
 def _nsga3(directions: Floats, **common: Any) -> Any:
     with redirect_stdout(io.StringIO()):  # it warns of populations smaller than the directions, beside JSON
-        return NSGA3(ref_dirs=directions, **common)
+        return NSGA3(ref_dirs=directions, selection=TournamentSelection(func_comp=_by_violation), **common)
+
+
+def _by_violation(population: Any, pairs: Any, random_state: Any, **_: Any) -> Any:
+    """The less violating one of each pair [T, 2], either of equal ones, as NSGA-III has it.
+
+    pymoo's own asks another generator for equal ones of which one is infeasible, which no seed drives.
+    """
+    violation = population.get("CV")[:, 0]
+    winners = [
+        (a if violation[a] < violation[b] else b)
+        if violation[a] != violation[b]
+        else random_state.choice([a, b])
+        for a, b in pairs
+    ]
+    return np.array(winners, dtype=np.int64)[:, None]
 
 
 def _age_moea_2(directions: Floats, **common: Any) -> Any:

@@ -182,3 +182,27 @@ def test_equal_genes_are_what_distances_of_nought_are(rows, known):
     ours, theirs = (how.do(fresh, old) for how in (EqualGenes(), DefaultDuplicateElimination()))
     assert ours.get("X").tolist() == theirs.get("X").tolist()
     assert list(ours) == list(theirs)
+
+
+def test_equal_violations_are_drawn_by_the_seed(run, wide_encoding):
+    """Of three objectives, where nothing keeps the budget and a tree's predictions are often equal."""
+
+    class InSteps:
+        def predict(self, genes):
+            return 0.2 + 0.1 * (genes.sum(axis=1) % 3)
+
+    model = CostModel(wide_encoding.space, 10, None)
+    objectives = Objectives(model, wide_encoding, parse_budgets(["top1>=99%"]), ("macs", "params"), False)
+    first, again = (
+        evolve(
+            objectives,
+            InSteps(),
+            reference_directions(3, 20),
+            start=uniform_depth_genes(wide_encoding, np.random.default_rng(1), 6),
+            population=20,
+            generations=8,
+            seed=5,
+        ).visited
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, again)

@@ -152,3 +152,10 @@ def test_accuracy_alone_still_spreads_over_what_budgets_limit(objectives_of, qua
     base = objectives_of(f"macs<={quarter:.0f}")
     alone = Objectives(base.model, base.encoding, base.budgets, accuracy_only=True)
     assert draw("within-budgets", alone, 30) == draw("within-budgets", base, 30)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+def test_more_axes_than_draws(count):
+    costs = np.random.default_rng(0).random((50, 4))
+    spread = INITIALISATIONS["stratified"]()._spread(costs, count)
+    assert 1 <= len(spread) == len(set(spread)) <= count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -200,8 +201,8 @@ def test_a_stopped_search_has_a_front_of_what_is_judged_with_its_weights(begin, 
         ("archive", 0, 3, part),
         ("evolve", 0, 0, ""),
         ("adapt", 0, 1, ""),
-        ("archive", 1, 1, part),
-        ("archive", 1, 5, part),
+        ("archive", 1, 1, older),
+        ("archive", 1, 6, part),
         ("evaluate", 1, 2, ""),
     ):
         stop = Listener(lambda s, _, at=(stage, version, done): (s.stage, s.version, s.done) == at)
@@ -209,14 +210,17 @@ def test_a_stopped_search_has_a_front_of_what_is_judged_with_its_weights(begin, 
             begin(tmp_path, listener=stop).run()
         search = begin(tmp_path)
         front = search.front()
-        assert front and {e.version for e in front} == {version} == {search.weights.version}
+        assert version == search.weights.version
         assert search.unsure.startswith(says) and bool(search.unsure) == bool(says)
-        for one in front:
+        of = version - (says == older)  # until the last front is judged again it stays the front
+        assert front and {e.version for e in front} == {of}
+        for one in front if of == version else ():
             assert judge(search.weights.supernet, one.architecture).top1 == one.values["top1"]
         if says and version:  # the last front is judged first, at all costs alike
             last = feasible_front(search.rounds.merged(0), search.objectives)
             again = [e.architecture for e in search.file.of_version(1)]
             assert again[: len(last)] == from_its_ends([e.architecture for e in last])[:done]
+            assert (done < len(last)) == (says == older)
     archive = (tmp_path / "archive.jsonl").read_text().splitlines(keepends=True)
     first = [line for line in archive if json.loads(line)["version"] == 0]
     (tmp_path / "archive.jsonl").write_text("".join(first))  # as if stopped before any was judged again
@@ -321,9 +325,28 @@ def test_weights_that_give_no_finite_loss_are_named(begin, tmp_path, source):
     with torch.no_grad():
         supernet.exits["2"][1].linear.bias.fill_(float("nan"))
     save_supernet(tmp_path / "nan.safetensors", supernet, info)
-    with pytest.raises(UserError, match="no finite loss"):
-        begin(tmp_path, of=tmp_path / "nan.safetensors").run()
-    assert not (tmp_path / "archive.jsonl").exists()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"no finite loss, nor do .* give another super-network"):
+            begin(tmp_path, of=tmp_path / "nan.safetensors").run()
+        assert len(lines(tmp_path)) == 3
+
+
+def test_a_network_without_a_finite_loss_is_the_worst_and_the_search_goes_on(begin, tmp_path):
+    search = begin(tmp_path)
+    evaluator, broken = search.judge.evaluator, []
+
+    def judging(supernet, architecture):
+        found = evaluator(supernet, architecture)
+        if len(broken) < 2:
+            broken.append(architecture)
+            return replace(found, loss=math.nan)
+        return found
+
+    search.judge.evaluator = judging
+    search.run()
+    worst = [e for e in search.file.of_version(0) if e.architecture in broken]
+    assert len(worst) == 2 and all((e.values["top1"], e.loss) == (0.0, 1e9) for e in worst)
+    assert ArchiveFile(search.file.path, search.encoding.space).evaluations == search.file.evaluations
 
 
 def test_an_archive_without_the_round_before_is_named(begin, tmp_path):

@@ -115,7 +115,7 @@ class JobRunner:
     @cached_property
     def _shuffled(self) -> Split:
         """The validation images in an order that says nothing of them."""
-        return self.evaluator.validation.subset(len(self.evaluator.validation), seed=0)
+        return self.evaluator.validation.subset(len(self.evaluator.validation), self.evaluator.seed)
 
     def _gated(self, supernet: AnySuperNetwork, job: Job) -> Judged:
         looks = (*job.gates, (len(self._shuffled), 0))
