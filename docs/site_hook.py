@@ -101,6 +101,8 @@ def _values(part: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_values(p) for p in part["anyOf"] if p.get("type") != "null"))
     if "enum" in part:
         return ", ".join(f"`{json.dumps(value)}`" for value in part["enum"])
+    if "examples" in part:  # plug-ins add to them
+        return ", ".join(f"`{json.dumps(value)}`" for value in part["examples"])
     if part.get("type") == "array":
         return f"list of {_values(part.get('items', {}))}"
     if part.get("type") == "object":

@@ -15,7 +15,8 @@ is not repeated:
 - The second phase of its fine-tuning keeps the first one's cosine length; here a training's rate always falls
   over its own length.
 
-Ours in all presets: gaps along a cost are measured in units of its range when candidates are chosen, so that
+Ours in all presets: the first archive holds the cheapest network by each budgeted cost beside the smallest
+and the largest; gaps along a cost are measured in units of its range when candidates are chosen, so that
 no cost outweighs another; the gradients of a step's sub-networks are averaged and clipped once, where theirs
 add up and are clipped after each; biases and BN do not decay; the rate falls anew within each round's
 adaptation, where theirs falls once over the whole search. Latencies come from tables, and are not timed
