@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -98,7 +99,12 @@ def cluster():
     kept = {name: os.environ.get(name) for name in (*changes, "RAY_ADDRESS")}
     os.environ |= changes
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    held = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = {**node, "include_dashboard": False, "ray_client_server_port": port}
+    held = Cluster(initialize_head=True, head_node_args=head)
+    held.joined_at = f"ray://127.0.0.1:{port}"
     held.second = held.add_node(**node)
     os.environ["RAY_ADDRESS"] = held.address
     yield held
@@ -108,6 +114,19 @@ def cluster():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+@pytest.mark.slow
+def test_joined_by_its_address_the_archive_is_one_processs(cluster, source, tmp_path):
+    """From outside of the cluster, by Ray's client: judging, adapting, judging again."""
+    command = [sys.executable, "-m", "nat2deploy", "search", "--supernet", str(source), "--data", "digits"]
+    short = "--archive-size 4 --candidates 2 --rounds 1 --adapt-epochs 0.1"
+    for out, workers in (("alone", "1"), ("joined", cluster.joined_at)):
+        words = [*command, *short.split(), "--workers", workers, "--out", out]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    one, other = ((tmp_path / out / "archive.jsonl").read_text() for out in ("alone", "joined"))
+    assert one == other and '"version":1' in one
 
 
 def at_work(title: str, *nodes) -> list[int]:
