@@ -46,7 +46,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows flushes none that is only read
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)

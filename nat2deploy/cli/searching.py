@@ -183,7 +183,7 @@ def supernet_evaluate(
     with progress() as report:
         found = evaluate(supernet, data, networks=networks, split=split, seed=seed, report=report)
     if card is not None:
-        write_model_card(card, supernet, found, split)
+        write_model_card(card, supernet, found, data, split)
     print_evaluated(found, as_json=as_json)
 
 

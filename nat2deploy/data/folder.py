@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 
 from nat2deploy.data.places import is_folder
+from nat2deploy.data.preprocess import centre
 from nat2deploy.data.sets import Split
-from nat2deploy.errors import UserError
+from nat2deploy.errors import UserError, first_line
+from nat2deploy.machine import memory_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +30,7 @@ _SPLITS = {
 # Kinds of images that are not read: left out silently, they would be missed in training.
 _OTHER_IMAGES = {
     *(".gif", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".svg", ".tga", ".psd"),
+    *(".pnm", ".pbm", ".pam", ".jpe"),
     *(".cr2", ".nef", ".arw", ".dng"),
 }
 _KINDS = "PNG, JPEG, WebP, TIFF, BMP, PPM and PGM"
@@ -44,7 +48,8 @@ def read_image_folder(
     names begin with a dot do not count.
 
     Raises:
-        UserError: no folder, no images, a broken image or one of a kind that is not read, a class name that
+        UserError: no folder, no images, a broken image or one of a kind that is not read, more images
+            than memory holds, an image in two splits, a class name that
             cannot be printed, two folders of one split, or classes that differ between splits.
     """
     if not is_folder(path):
@@ -54,19 +59,26 @@ def read_image_folder(
         for place in places.values():
             # Else the splits would be taken for the classes.
             raise UserError(f"{path} has a folder {place.name} but no folder train; add it, or give {place}")
-        labels, whole = _read(path, base_resolution)
+        labels, whole, _ = _read(path, base_resolution, split=False)
         return labels, whole, None, None
-    labels, train = _read(places["train"], base_resolution)
+    labels, train, files = _read(places["train"], base_resolution)
     others: list[Split | None] = []
+    seen = {os.path.realpath(name): name for name in files}
     for split in ("validation", "test"):
         if split not in places:
             others.append(None)
             continue
-        found, images = _read(places[split], base_resolution)
+        found, images, files = _read(places[split], base_resolution)
         if found != labels:
+            one = sorted(set(labels) ^ set(found))[0]
             raise UserError(
-                f"{places[split]} has other class folders than {places['train']}; make them agree"
+                f"{places[split]} has other class folders than {places['train']}: '{one}' is in one of them; "
+                "make them agree"
             )
+        for name in files:
+            held = seen.setdefault(os.path.realpath(name), name)
+            if held != name:
+                raise UserError(f"image {name} is {held} once more, by a link; remove the link")
         others.append(images)
     return labels, train, others[0], others[1]
 
@@ -88,7 +100,10 @@ def _split_folders(path: Path) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
+def _read(
+    path: Path, base_resolution: int, *, split: bool = True
+) -> tuple[tuple[str, ...], Split, list[str]]:
+    """Return labels, images and their files' names, of a ``split`` or of all there is."""
     # Here, because importing it takes over a second, and only folders need it.
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import is_image_file
@@ -98,8 +113,8 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
         [
             v2.RGB(),
             v2.Resize(base_resolution, antialias=True),
-            v2.CenterCrop(base_resolution),
             v2.PILToTensor(),
+            partial(centre, resolution=base_resolution),
         ]
     )
 
@@ -127,8 +142,10 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
             str(path), transform=transform, loader=_load, is_valid_file=is_visible, allow_empty=True
         )
     except OSError as error:
+        alone = any(is_image_file(place.name) for place in path.iterdir())
+        hint = "; if it is a class and no split, rename it" if alone and split else ""
         raise UserError(
-            f"{path} holds no class folders with images; put them in {path}/CLASS/*.png"
+            f"{path} holds no class folders with images; put them in {path}/CLASS/*.png{hint}"
         ) from error
     if unread:
         more = f" (and {len(unread) - 1} more of such kinds)" if len(unread) > 1 else ""
@@ -144,13 +161,32 @@ def _read(path: Path, base_resolution: int) -> tuple[tuple[str, ...], Split]:
             raise UserError(f"class folder {path / label} holds no images; put some in, or remove the folder")
     if len(listing.classes) < 2:
         raise UserError(f"{path} holds one class, '{listing.classes[0]}'; a classifier needs two or more")
+    _check_memory(len(targets), base_resolution, path)
     images = torch.empty((len(targets), 3, base_resolution, base_resolution), dtype=torch.uint8)
     for index, (name, _) in enumerate(listing.samples):
         try:
             images[index] = listing[index][0]
+        except MemoryError:
+            raise
         except Exception as error:  # the decoders raise a dozen classes
-            raise UserError(f"image {name} cannot be read; mend or remove it") from error
-    return tuple(listing.classes), Split(images, targets)
+            raise UserError(f"image {name} cannot be read ({_why(error)}); mend or remove it") from error
+    return tuple(listing.classes), Split(images, targets), [name for name, _ in listing.samples]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return first_line(error)[:200]
+
+
+def _check_memory(count: int, resolution: int, path: Path) -> None:
+    """Refuse what the machine cannot hold: all images, and once more while they are split."""
+    needed, have = 2 * 3 * count * resolution**2, memory_bytes()
+    if have is not None and needed > have:
+        raise UserError(
+            f"{path}: to read {count} images of {resolution} pixels takes {needed / 1e9:.0f} GB of memory, "
+            f"this machine has {have / 1e9:.0f} GB; use fewer of them, or a space of lower resolutions"
+        )
 
 
 def _check_links(folders: Sequence[str]) -> None:
@@ -178,6 +214,8 @@ def _load(name: str) -> Image.Image:
 
     with Image.open(name) as image:
         deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+        if not deep and image.mode in ("F", "I"):
+            raise ValueError("its values are of 32 bits; convert it to 8 or 16 bits")
         if not deep:
             return image.convert("RGB")
         values = np.asarray(image).astype(np.int64)

@@ -41,5 +41,10 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     size = (max(resolution, height * resolution // short), max(resolution, width * resolution // short))
     if size != (height, width):
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-    top, left = (size[0] - resolution) // 2, (size[1] - resolution) // 2
-    return pixels[..., top : top + resolution, left : left + resolution]
+    return centre(pixels, resolution)
+
+
+def centre(images: Tensor, resolution: int) -> Tensor:
+    """The central square of [..., H, W]: [..., r, r]; of an odd excess the larger half is cut behind it."""
+    top, left = ((size - resolution) // 2 for size in images.shape[-2:])
+    return images[..., top : top + resolution, left : left + resolution]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,10 @@ def evaluate(
         raise UserError(f"--split {split}: choose validation or test")
     supernet, info = load_supernet(find_supernet(supernet_name))
     data = load_data(data_spec, base_resolution=max(info.space.resolutions))
-    if data.classes != info.classes:
+    if data.labels != info.labels:
         raise UserError(
-            f"{data_spec} has {data.classes} classes, super-network {supernet_name} {info.classes}; "
-            "give its own data"
+            f"{data_spec} has other classes than super-network {supernet_name}: {_few(data.labels)}, not "
+            f"{_few(info.labels)}; give its own data, {info.data}"
         )
     space = supernet.space
     drawn = random_architectures(IntegerEncoding(space), np.random.default_rng([seed, 12]), networks)
@@ -77,3 +78,8 @@ def evaluate(
         )
     report("evaluate", len(chosen), len(chosen))
     return found
+
+
+def _few(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:3])
+    return f"{len(labels)} ({shown}{', ...' if len(labels) > 3 else ''})"

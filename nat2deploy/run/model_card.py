@@ -14,18 +14,22 @@ from nat2deploy.supernet.shipped import find_supernet
 from nat2deploy.version import __version__
 
 
-def write_model_card(path: Path, supernet: str, found: Sequence[EvaluatedNetwork], split: str) -> None:
-    """Write a Markdown model card of a super-network that was judged on ``split``.
+def write_model_card(
+    path: Path, supernet: str, found: Sequence[EvaluatedNetwork], data: str, split: str
+) -> None:
+    """Write a Markdown model card of a super-network that was judged on a split of ``data``.
 
     Raises:
         UserError: no such super-network, or the card cannot be written.
     """
     file = find_supernet(supernet)
-    text = model_card(file.stem, supernet_info(file), found, split)
+    text = model_card(file.stem, supernet_info(file), found, data, split)
     write_text(path, text)
 
 
-def model_card(name: str, info: SuperNetworkInfo, found: Sequence[EvaluatedNetwork], split: str) -> str:
+def model_card(
+    name: str, info: SuperNetworkInfo, found: Sequence[EvaluatedNetwork], data: str, split: str
+) -> str:
     """Return the card as Markdown."""
     space = info.space
     drawn = [network for network in found if network.role == "random"]
@@ -47,10 +51,10 @@ def model_card(name: str, info: SuperNetworkInfo, found: Sequence[EvaluatedNetwo
         f"- Phases: {', '.join(info.phases)}.",
         f"- Settings: `{info.recipe}`.",
         "",
-        f"## Accuracy on the {split} split, {found[0].images} images",
+        f"## Accuracy on the {split} split of {data}, {found[0].images} images",
         "",
-        "With inherited weights and batch-norm statistics recomputed on 2,000 training images; nothing was "
-        "fine-tuned.",
+        "With inherited weights and batch-norm statistics recomputed on at most 2,000 training images; "
+        "nothing was fine-tuned.",
         "",
         "| sub-network | top-1 | MACs | params |",
         "|---|---|---|---|",

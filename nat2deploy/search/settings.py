@@ -160,7 +160,7 @@ class SearchSettings(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of warm-up and adaptation."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    recalibration_images: Positive = 1000
+    recalibration_images: Annotated[int, Field(ge=2)] = 1000
     """Training images that an evaluation takes BN's statistics from."""
     validation_images: Positive | None = None
     """Validation images an evaluation looks at; all when not given."""

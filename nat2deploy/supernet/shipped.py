@@ -22,7 +22,7 @@ def find_supernet(spec: str | Path) -> Path:
     """
     path = Path(spec)
     shipped = shipped_supernets()
-    if not path.exists() and str(spec) in shipped:
+    if not path.is_file() and str(spec) in shipped:
         return shipped[str(spec)]
     if not path.is_file():
         raise UserError(

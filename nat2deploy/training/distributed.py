@@ -132,6 +132,11 @@ def world(device: str = "cpu") -> Iterator[World]:
     if place.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {device}: PyTorch finds no usable GPU; use device cpu")
     if launch.size == 1:
+        if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise UserError(
+                f"device {device}: the last GPU that PyTorch sees is cuda:{last}; choose one up to it"
+            )
         yield ALONE
         return
     if place.type == "cuda":

@@ -79,8 +79,9 @@ class Choices:
 class Phase:
     """One phase: its choices, length in epochs, and peak learning rate after ``warmup_epochs``.
 
-    ``subnets_per_step`` sub-networks share each step's images; their gradients are averaged. ``widths``:
-    which of several super-networks side by side they are drawn from, all of them when it is empty.
+    ``subnets_per_step`` sub-networks share each step's images; their gradients are averaged, or ``summed`` as
+    in Once-For-All's released code, whose rates are meant for that. ``widths``: which of several
+    super-networks side by side they are drawn from, all of them when it is empty.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Phase:
     distil: bool = True
     sort_channels: bool = False
     widths: tuple[float, ...] = ()
+    summed: bool = False
 
 
 # Phase kind -> share of the epochs, rate relative to the first phase's, sub-networks a step. Lengths keep
@@ -187,7 +189,7 @@ def extended_progressive_shrinking(space: SearchSpace) -> list[Phase]:
     for step in _steps(space):
         rows, subnets = _PAPER[step.kind]
         length, rate, warmup = rows[max(0, len(rows) - step.count + step.index)]
-        phases.append(_phase(step, length, rate, warmup, subnets))
+        phases.append(replace(_phase(step, length, rate, warmup, subnets), summed=True))
     return phases
 
 

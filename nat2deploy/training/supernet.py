@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nat2deploy.data.sets import ImageData
+from nat2deploy.errors import UserError
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
 from nat2deploy.supernet.several_widths import AnySuperNetwork
@@ -61,8 +62,10 @@ def sub_network_step(
     smoothing: float = LABEL_SMOOTHING,
     order: ExitWeights = "ascending",
     world: World = ALONE,
+    *,
+    summed: bool = False,
 ) -> Step:
-    """Return a training step over the sampled sub-networks; their gradients are averaged.
+    """Return a training step over the sampled sub-networks; their gradients are averaged, or ``summed``.
 
     In a ``SubNetworkWorld`` each process computes those of some, and all get the sum.
 
@@ -81,7 +84,8 @@ def sub_network_step(
             architecture = chosen[place]
             weights = exit_weights(architecture.exits, stages, order)
             logits = supernet.exit_logits(images, architecture)
-            loss = exits_loss(logits, weights, targets, guide, ratio, smoothing) / len(chosen)
+            loss = exits_loss(logits, weights, targets, guide, ratio, smoothing)
+            loss = loss if summed else loss / len(chosen)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             if shared is not None:
@@ -142,6 +146,12 @@ def train_supernet(
             teacher = CalibratedTeacher(supernet, data, seed, settings.exit_weights, epochs=phase.epochs)
         elif phase.distil:
             if first_teacher is None:
+                begun = done and any(phase.distil for phase in phases[:done])
+                if begun and not teacher_file.exists():
+                    raise UserError(
+                        f"{teacher_file} is missing, the teacher of {out}'s training; put it back beside "
+                        "that file, or train anew with another --out"
+                    )
                 first = _first_full(supernet, teacher_file, info, world).to(settings.device)
                 first_teacher = CalibratedTeacher(first, data, seed, settings.exit_weights, epochs=taught)
             teacher = first_teacher
@@ -157,6 +167,7 @@ def train_supernet(
                 settings.distillation_ratio,
                 settings.label_smoothing,
                 settings.exit_weights,
+                summed=phase.summed,
             ),
             LoopSettings(
                 epochs=phase.epochs,

@@ -19,7 +19,7 @@ def networks():
 
 def test_it_tells_data_settings_phases_and_accuracies(outcome):
     info = supernet_info(outcome.out / "supernet.safetensors")
-    card = model_card("w", info, networks(), "validation")
+    card = model_card("w", info, networks(), "digits", "validation")
     assert card.startswith("# w\n")
     for words in ("`tiny`", "16, 20 pixels", "Data: digits", "10 classes: 0, 1, 2", ", ".join(info.phases)):
         assert words in card
@@ -32,14 +32,14 @@ def test_it_tells_data_settings_phases_and_accuracies(outcome):
         "| `id3` | 80.00% | 4.00M | 6k | architecture 3 |",
     ):
         assert row in card.splitlines()
-    assert "validation split, 360 images" in card
+    assert "validation split of digits, 360 images" in card
 
 
 def test_it_is_written_beside_any_super_network(outcome, tmp_path):
     path = outcome.out / "supernet.safetensors"
-    write_model_card(tmp_path / "card.md", str(path), networks(), "test")
+    write_model_card(tmp_path / "card.md", str(path), networks(), "digits", "test")
     text = (tmp_path / "card.md").read_text()
-    assert text == model_card("supernet", supernet_info(path), networks(), "test")
+    assert text == model_card("supernet", supernet_info(path), networks(), "digits", "test")
     with pytest.raises(UserError, match="no super-network"):
-        write_model_card(tmp_path / "other.md", str(tmp_path / "missing"), networks(), "test")
+        write_model_card(tmp_path / "other.md", str(tmp_path / "missing"), networks(), "digits", "test")
     assert not (tmp_path / "other.md").exists()

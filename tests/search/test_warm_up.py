@@ -186,9 +186,9 @@ def test_settings_of_the_losses_reach_each_warm_up(begin_weights, tmp_path, monk
     seen = []
     step = training.sub_network_step
 
-    def spy(supernet, sampler, teacher, ratio, smoothing, order, *more):
+    def spy(supernet, sampler, teacher, ratio, smoothing, order, *more, **named):
         seen.append((smoothing, order))
-        return step(supernet, sampler, teacher, ratio, smoothing, order, *more)
+        return step(supernet, sampler, teacher, ratio, smoothing, order, *more, **named)
 
     monkeypatch.setattr(training, "sub_network_step", spy)
     settings = THREE.model_copy(update={"warmup": name, "label_smoothing": 0.2})

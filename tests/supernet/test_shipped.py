@@ -10,6 +10,12 @@ from nat2deploy.training.evaluation import SubNetworkEvaluator, judge
 SHIPPED = sorted(shipped_supernets())
 
 
+def test_a_folder_of_its_name_hides_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano-ee-d-fashion-mnist").mkdir()
+    assert find_supernet("nano-ee-d-fashion-mnist").is_file()
+
+
 def test_there_is_one_to_transfer_from():
     assert "nano-ee-d-fashion-mnist" in SHIPPED
 

@@ -253,6 +253,16 @@ def test_the_launch_is_read_from_the_whole_of_torchruns_environment(second_of_th
     assert launched() == Launch() and launched().is_first
 
 
+def test_a_gpu_beyond_the_last_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="sees cuda:1 as the last"), world("cuda:9"):
+        pass
+    for device in ("cuda", "cuda:1"):
+        with world(device) as alone:
+            assert alone.size == 1
+
+
 def test_a_gpu_that_is_not_there_or_not_its_own_is_refused(second_of_three):
     second_of_three.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no usable GPU"), world("cuda"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nat2deploy.errors import UserError
 from nat2deploy.supernet.checkpoint import SuperNetworkInfo, load_supernet, save_supernet, supernet_info
 from nat2deploy.supernet.network import SuperNetwork
 from nat2deploy.training import supernet as module
@@ -183,6 +184,18 @@ def test_a_teacher_left_by_another_training_teaches_nothing(train, undisturbed, 
     assert same(supernet, undisturbed[1])
 
 
+def test_a_teacher_that_is_gone_is_told_and_no_other_one_teaches(train, tmp_path, killed):
+    def kill(phase, done):
+        if phase == "depth-1":
+            raise killed
+
+    with pytest.raises(killed):
+        train(tmp_path, at=kill)
+    (tmp_path / "s.safetensors.teacher").unlink()
+    with pytest.raises(UserError, match=r"s\.safetensors\.teacher is missing, the teacher of .*put it back"):
+        train(tmp_path)
+
+
 def test_a_checkpoint_left_by_another_training_is_not_gone_on_with(
     train, undisturbed, tmp_path, killed, monkeypatch
 ):
@@ -218,10 +231,10 @@ def teachers(monkeypatch):
     """Each phase's teacher and distillation ratio."""
     seen = []
 
-    def step(supernet, sampler, teacher, ratio, *more):
+    def step(supernet, sampler, teacher, ratio, *more, **named):
         weights = None if teacher is None else {k: v.clone() for k, v in teacher.state_dict().items()}
         seen.append((teacher, weights, ratio))
-        return sub_network_step(supernet, sampler, teacher, ratio, *more)
+        return sub_network_step(supernet, sampler, teacher, ratio, *more, **named)
 
     monkeypatch.setattr(module, "sub_network_step", step)
     return seen
@@ -273,7 +286,8 @@ def test_a_resumed_training_has_the_same_teacher(train, tmp_path, teachers, kill
     assert torch.equal(first(images), last(images))
 
 
-def test_a_step_averages_the_gradients_of_its_sub_networks(space):
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_step_averages_or_sums_the_gradients_of_its_sub_networks(space, summed):
     supernet = fresh(space)
     chosen = [space.largest(16), space.smallest(16)]
     images, targets = torch.randn(6, 3, 16, 16), torch.arange(6)
@@ -282,9 +296,10 @@ def test_a_step_averages_the_gradients_of_its_sub_networks(space):
         guide = teacher(images)
     expected = torch.zeros(())
     for architecture in chosen:
-        expected = expected + distillation_loss(supernet(images, architecture), targets, guide, 0.7) / 2
+        expected = expected + distillation_loss(supernet(images, architecture), targets, guide, 0.7)
+    expected = expected if summed else expected / 2
     wanted = torch.autograd.grad(expected, supernet.exits["2"][1].linear.weight)[0]
-    loss = sub_network_step(supernet, lambda _: chosen, teacher, 0.7)(images, targets, 0)
+    loss = sub_network_step(supernet, lambda _: chosen, teacher, 0.7, summed=summed)(images, targets, 0)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(supernet.exits["2"][1].linear.weight.grad, wanted)
