@@ -256,7 +256,7 @@ def test_the_launch_is_read_from_the_whole_of_torchruns_environment(second_of_th
 def test_a_gpu_beyond_the_last_is_refused_before_anything_is_read(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="sees cuda:1 as the last"), world("cuda:9"):
+    with pytest.raises(UserError, match="the last GPU that PyTorch sees is cuda:1"), world("cuda:9"):
         pass
     for device in ("cuda", "cuda:1"):
         with world(device) as alone:
