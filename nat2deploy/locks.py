@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nat2deploy.errors import UserError
@@ -16,11 +16,14 @@ from nat2deploy.files import cannot_write
 def holding(lock: Path, busy: str, *, keep: bool = False) -> Iterator[None]:
     """Hold a lock file, which is made where it is not there, and removed at the end unless ``keep``.
 
+    So are folders that were made for it, where nothing else was put into them.
+
     Windows has no such locks: there nobody is kept out.
 
     Raises:
         UserError: another process holds it, with the words ``busy``; or it cannot be written.
     """
+    made = [] if keep else [folder for folder in lock.parents if not folder.exists()]
     while True:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +38,9 @@ def holding(lock: Path, busy: str, *, keep: bool = False) -> Iterator[None]:
             finally:
                 if not keep:
                     lock.unlink(missing_ok=True)
+                    with suppress(OSError):  # what was meant to be written is there
+                        for folder in made:
+                            folder.rmdir()
             return
 
 

@@ -178,7 +178,8 @@ def _onnxruntime_session(
             f"cannot start provider {provider} of onnxruntime {ort.__version__} on GPU {device_id or 0}: "
             f"{_why_not(ort, provider)}"
         )
-    session.disable_fallback()  # a GPU that fails later must not be the CPU without a word
+    if provider != "cpu":
+        session.disable_fallback()  # a GPU that fails later must not be the CPU without a word
     return session
 
 

@@ -37,7 +37,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         print("*** EP Error ***")
         found.append(providers)
         real = original(model, options, providers=["CPUExecutionProvider"])
-        return SimpleNamespace(run=real.run, get_providers=lambda: [name for name, _ in providers])
+        return SimpleNamespace(
+            run=real.run,
+            get_providers=lambda: [name for name, _ in providers],
+            disable_fallback=lambda: found.append("no fallback"),
+        )
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(ort, "preload_dlls", preload_dlls, raising=False)
@@ -57,14 +61,14 @@ def test_it_computes_as_the_bundle_was_verified(
     exported: Path, asked: list[Any], capsys: pytest.CaptureFixture[str], given: dict[str, int], number: str
 ) -> None:
     opened(exported, **given)(np.zeros((1, 3, 16, 16), np.float32))
-    assert asked == ["preloaded", [(CUDA, {"device_id": number, **FP32_AS_VERIFIED})]]
+    assert asked == ["preloaded", [(CUDA, {"device_id": number, **FP32_AS_VERIFIED})], "no fallback"]
     assert capsys.readouterr().out == ""
 
 
 def test_tensorrt_leaves_the_rest_to_cuda_on_the_same_gpu(exported: Path, asked: list[Any]) -> None:
     opened(exported, provider="tensorrt", device_id=1)
     cuda = (CUDA, {"device_id": "1", **FP32_AS_VERIFIED})
-    assert asked == ["preloaded", [(TENSORRT, {"device_id": "1"}), cuda]]
+    assert asked == ["preloaded", [(TENSORRT, {"device_id": "1"}), cuda], "no fallback"]
 
 
 def test_the_command_line_says_which_gpu_and_prints_json_alone(
@@ -116,7 +120,7 @@ def test_an_older_package_has_nothing_to_load_beforehand(
 ) -> None:
     monkeypatch.delattr(ort, "preload_dlls")
     opened(exported)
-    assert [providers[0][0] for providers in asked] == [CUDA]
+    assert [providers[0][0] for providers in asked[:1]] == [CUDA] and asked[1:] == ["no fallback"]
 
 
 def test_what_the_readme_installs_brings_cudas_libraries() -> None:
