@@ -68,7 +68,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("agent", "deploy", "measure", "engines", "cost", "space", "target", "blocks", "clock_state"),
         *("errors", "files", "version", "__init__"),
     ),
-    "data": ("errors", "files", "nearest"),
+    "data": ("errors", "files", "nearest", "machine"),
     "training": (
         *("supernet", "space", "data", "blocks", "intervals"),
         *("errors", "files", "batch_norm", "launch", "precision"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nat2deploy.cost.calibration import Calibration
 from nat2deploy.cost.certificate import Certificate
@@ -95,13 +94,6 @@ class LatencyTable(BaseModel):
             if (entry.macs, entry.params) != (signature.macs, signature.params):
                 raise ValueError(f"'{key}' has wrong counts of MACs or parameters; make the table again")
         return entries
-
-    @model_validator(mode="after")
-    def _plausible(self) -> Self:
-        slowest_ms = max((network.median_ms for network in self.networks), default=math.inf)
-        if self.calibration is not None and abs(self.calibration.intercept_ms) > slowest_ms:
-            raise ValueError("the calibration does not fit the networks that it is of; profile again")
-        return self
 
     def check_fingerprint(self, space: SearchSpace) -> None:
         """Check that this table is of ``space``, whatever its resolutions and widths.

@@ -88,7 +88,6 @@ def test_a_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"calibration": {"intercept_ms": -1e5}}, "does not fit the networks"),
         ({"calibration": {"scale": 1e308}}, "scale"),
         ({"widths": [float("inf")]}, "widths"),
         ({"resolutions": [10**400]}, "resolutions"),
