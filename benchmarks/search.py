@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *PEERS], default=[*METHODS, *PEERS])
+    parser.add_argument("--reference", default="ours", help="the method that the others are held against")
     parser.add_argument("--ablation", choices=ABLATIONS, help="instead: each policy of a preset alone")
     parser.add_argument("--variants", nargs="+", help="of the ablation; all unless given")
     parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
@@ -220,7 +221,7 @@ def main() -> None:
     common = {"surrogate_folds": arguments.folds, "distribution": "categorical"}
     if arguments.ablation is None:
         compared = {m: {**METHODS[m], **common} if m in METHODS else None for m in arguments.methods}
-        reference = "ours"
+        reference = arguments.reference
     else:
         base, reference = {**METHODS[arguments.ablation], **common}, arguments.ablation
         variants = ABLATIONS[arguments.ablation]

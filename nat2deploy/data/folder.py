@@ -75,10 +75,10 @@ def read_image_folder(
                 f"{places[split]} has other class folders than {places['train']}: '{one}' is in one of them; "
                 "make them agree"
             )
-        for name in files:
-            held = seen.setdefault(os.path.realpath(name), name)
-            if held != name:
-                raise UserError(f"image {name} is {held} once more, by a link; remove the link")
+        here = {os.path.realpath(name): name for name in files}
+        for real in sorted(here.keys() & seen.keys()):
+            raise UserError(f"image {here[real]} is {seen[real]} once more, by a link; remove the link")
+        seen |= here
         others.append(images)
     return labels, train, others[0], others[1]
 

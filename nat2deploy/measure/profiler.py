@@ -73,8 +73,8 @@ def profile_space(
         UserError: a space with too few networks, a target that the device cannot measure, or what ``save``
             raises.
     """
-    tell = progress or _silent
-    say = remark or _ignore
+    tell = progress or silent
+    say = remark or ignore
     plan.check_networks()
     here = device.fingerprint()
     done, word = open_partial(partial, plan.settings(here))
@@ -314,9 +314,9 @@ def _part(tell: Progress, start: float, end: float) -> Progress:
     return part
 
 
-def _silent(share: float, text: str) -> None:
+def silent(share: float, text: str) -> None:
     """Ignore all progress."""
 
 
-def _ignore(line: str) -> None:
+def ignore(line: str) -> None:
     """Ignore a remark."""

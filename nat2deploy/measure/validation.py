@@ -21,7 +21,7 @@ from nat2deploy.measure.device import Device, LocalDevice
 from nat2deploy.measure.interleave import Progress
 from nat2deploy.measure.partial_profile import PartialProfile
 from nat2deploy.measure.plan import CLASS_LADDER, network_groups
-from nat2deploy.measure.profiler import measure_networks, network_entry
+from nat2deploy.measure.profiler import ignore, measure_networks, network_entry, silent
 from nat2deploy.space.architecture import Architecture
 from nat2deploy.space.parsing import parse_architecture
 from nat2deploy.space.search_space import SearchSpace
@@ -66,7 +66,7 @@ def validate_table(
             f"the latency table was measured on {there}; this is {this}; validate it there, or profile this "
             "one"
         )
-    say = remark or _ignore
+    say = remark or ignore
     for line in (device.warning(), *_other_libraries(table.fingerprint.libraries, here.libraries)):
         if line:
             say(line)
@@ -97,7 +97,7 @@ def validate_table(
     )
     nothing_kept = PartialProfile(settings={}, chunks=[])
     try:
-        whole = measure_networks(chosen, groups, device, nothing_kept, None, progress or _silent)
+        whole = measure_networks(chosen, groups, device, nothing_kept, None, progress or silent)
     finally:
         device.finish()
     for change in clock_changes(whole.clocks):
@@ -121,11 +121,3 @@ def _calibrated_on(table: LatencyTable, space: SearchSpace) -> set[Architecture]
             with suppress(UserError):  # one of the table's own, larger space
                 seen.add(parse_architecture(space, network.architecture))
     return seen
-
-
-def _silent(share: float, text: str) -> None:
-    """Ignore all progress."""
-
-
-def _ignore(line: str) -> None:
-    """Ignore a remark."""
